@@ -1,0 +1,229 @@
+"""The IR: what each rank executes, as plain data that does not depend on the element count.
+
+A program gives every rank a list of *channels*; a channel runs its *steps* in order, repeated over the iterations of
+the chunk loop. Rank code never computes an offset: a step names a (shard, share) and the one partition function
+(``csrc/blinkcoll/partition.h``) says which elements that is in iteration i. A *connection* is a FIFO of slots from one
+rank to another; exactly one channel writes it and one reads it.
+
+The semantics of synchronisation, for a channel of rank r and a connection c:
+
+* ``wait=(c,)`` before the operation: where r reads c (``r == c.dst``), the next chunk has arrived; where r writes c,
+  the next slot is free (*credit*).
+* operand ``slot(c)``: the slot of that chunk.
+* ``signal=(c,)`` after the operation: the reader gives the slot back, the writer publishes the chunk; c moves on to
+  its next chunk.
+* ``after=(After(channel, step, lag),)``: another channel of the same rank has completed that step of iteration
+  ``i - lag``.
+
+A connection that no operand names is a pure signal: a counter that one side raises and the other waits for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from ..errors import ScheduleError
+from ..topology import Path, Topology
+
+SCHEMA = 1
+#: Buffers an operand can lie in.
+BUFFERS = ("input", "output", "scratch", "slot")
+#: What a step does: only synchronise, copy one source, or reduce its sources in the order listed.
+OPS = ("nop", "copy", "reduce")
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where a step reads or writes: the step's range of a rank's buffer, or the current slot of a connection.
+
+    ``rank`` is None for the executing rank's own buffer; ``shard`` is None for the step's own shard.
+    """
+
+    buffer: str
+    connection: int | None = None
+    rank: int | None = None
+    shard: int | None = None
+
+
+INPUT = Operand("input")
+OUTPUT = Operand("output")
+SCRATCH = Operand("scratch")
+
+
+def slot(connection: int) -> Operand:
+    """The current slot of a connection."""
+    return Operand("slot", connection=connection)
+
+
+@dataclass(frozen=True)
+class After:
+    """Step ``step`` of channel ``channel`` of the same rank, in iteration ``i - lag``, is complete."""
+
+    channel: int
+    step: int
+    lag: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation with its synchronisation; the range is chunk i of (shard, share)."""
+
+    op: str
+    share: int
+    srcs: tuple[Operand, ...] = ()
+    dsts: tuple[Operand, ...] = ()
+    wait: tuple[int, ...] = ()
+    signal: tuple[int, ...] = ()
+    after: tuple[After, ...] = ()
+    shard: int = 0
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Steps that one progress context runs in order, every iteration."""
+
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A FIFO from rank ``src`` to rank ``dst`` over ``path`` (rank, switch..., rank), slots at the reader."""
+
+    src: int
+    dst: int
+    path: Path
+    slots: int = 4
+    protocol: str = "simple"
+    transport: str = "peer"
+
+
+@dataclass(frozen=True)
+class Program:
+    """What all ranks execute for one collective; count, dtype, operation and chunk size come at launch.
+
+    Parameters
+    ----------
+    algorithm
+        What made it: ``"trees"``, ``"ring"`` ...
+    collective, root
+        The collective, and the rank that is its root (None where it has none).
+    topology
+        The machine its connections' paths lie in; rank i of the program is rank i of it.
+    nshards
+        Equal parts that the buffer is cut into first (1, or one a rank for rings).
+    weights
+        Each share's part of a shard, as integers.
+    connections
+        Connection i is called ``c<i>`` in the text view.
+    ranks
+        Each rank's channels.
+    chunk_bytes
+        The chunk size to use where the caller names none; no part of the program's identity.
+    """
+
+    algorithm: str
+    collective: str
+    topology: Topology
+    nshards: int
+    weights: tuple[int, ...]
+    connections: tuple[Connection, ...]
+    ranks: tuple[tuple[Channel, ...], ...]
+    root: int | None = None
+    chunk_bytes: int = field(default=1 << 19, compare=False)
+
+    @property
+    def nranks(self) -> int:
+        """How many ranks run it."""
+        return len(self.ranks)
+
+    @property
+    def nchannels(self) -> int:
+        """The most channels that any rank runs (thread blocks on a GPU)."""
+        return max((len(channels) for channels in self.ranks), default=0)
+
+    @cached_property
+    def hash(self) -> str:
+        """Sixteen hex digits over everything but ``chunk_bytes``: equal programs, and only those, share it."""
+        body = self._as_dict()
+        del body["chunk_bytes"]
+        body["topology"] = self.topology.fingerprint
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+    # -- JSON ---------------------------------------------------------------------------------------------------
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "algorithm": self.algorithm,
+            "collective": self.collective,
+            "root": self.root,
+            "nshards": self.nshards,
+            "weights": list(self.weights),
+            "chunk_bytes": self.chunk_bytes,
+            "connections": [_plain(c) for c in self.connections],
+            "ranks": [[[_plain(s) for s in channel.steps] for channel in channels] for channels in self.ranks],
+        }
+
+    def to_json(self) -> str:
+        """This program as JSON, the topology included; sorted keys, the same bytes for equal programs."""
+        body = self._as_dict() | {"hash": self.hash, "topology": json.loads(self.topology.to_json())}
+        return json.dumps(body, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Program:
+        """The program that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ScheduleError
+            Where the text is not such JSON, or its hash is not that of its content.
+        """
+        try:
+            body = json.loads(text)
+            if body["schema"] != SCHEMA:
+                raise ScheduleError(f"expected a program of schema {SCHEMA}, got {body['schema']!r}")
+            program = cls(
+                algorithm=str(body["algorithm"]),
+                collective=str(body["collective"]),
+                root=body["root"],
+                topology=Topology.from_json(json.dumps(body["topology"])),
+                nshards=int(body["nshards"]),
+                weights=tuple(int(w) for w in body["weights"]),
+                chunk_bytes=int(body["chunk_bytes"]),
+                connections=tuple(_connection(c) for c in body["connections"]),
+                ranks=tuple(tuple(Channel(tuple(_step(s) for s in ch)) for ch in channels) for channels in body["ranks"]),
+            )
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ScheduleError(f"program JSON: missing or malformed field: {error!r}") from None
+        if program.hash != body.get("hash"):
+            raise ScheduleError(f"program JSON: its hash says {body.get('hash')}, its content hashes to {program.hash}")
+        return program
+
+
+def _plain(item: Operand | After | Step | Connection) -> dict[str, Any]:
+    """The fields that differ from their defaults."""
+    body: dict[str, Any] = {}
+    for f in fields(item):
+        value = getattr(item, f.name)
+        if value != f.default:
+            nested = isinstance(value, tuple) and value and isinstance(value[0], (Operand, After))
+            body[f.name] = [_plain(v) for v in value] if nested else list(value) if isinstance(value, tuple) else value
+    return body
+
+
+def _step(body: dict[str, Any]) -> Step:
+    made = dict(body)
+    for name in ("srcs", "dsts"):
+        made[name] = tuple(Operand(**o) for o in body.get(name, ()))
+    made["after"] = tuple(After(**a) for a in body.get("after", ()))
+    for name in ("wait", "signal"):
+        made[name] = tuple(body.get(name, ()))
+    return Step(**made)
+
+
+def _connection(body: dict[str, Any]) -> Connection:
+    return Connection(**{**body, "path": tuple(body["path"])})

@@ -1,0 +1,12 @@
+"""The machine: devices, switches and links, from layouts, dumps and probes."""
+
+from .layouts import layout_names, load_layout
+from .load import load_topology
+from .model import LINK_KINDS, Device, GpuIndex, Link, PciBusId, Rank, Switch, Topology, Uuid, exact
+from .routing import Path, route
+from .subsets import unique_subsets
+
+__all__ = [
+    "LINK_KINDS", "Device", "GpuIndex", "Link", "Path", "PciBusId", "Rank", "Switch", "Topology", "Uuid",
+    "exact", "layout_names", "load_layout", "load_topology", "route", "unique_subsets",
+]  # fmt: skip

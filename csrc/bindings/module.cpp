@@ -1,0 +1,13 @@
+// The extension module. Bindings convert types and never decide anything.
+#include <nanobind/nanobind.h>
+
+namespace nb = nanobind;
+
+namespace blinkcoll {
+void bind_partition(nb::module_& m);
+}
+
+NB_MODULE(_core, m) {
+  m.doc() = "blinkcoll's compiled core";
+  blinkcoll::bind_partition(m);
+}

@@ -1,0 +1,88 @@
+// Which elements a (shard, share, iteration) means: the only place where offsets are computed.
+//
+// A buffer of `count` elements is cut into `nshards` equal shards (ring blocks, ranks' parts), each shard into shares
+// by weight (one a tree, or a part of a tree), each share into chunks (one an iteration). Every boundary is a multiple
+// of 16 bytes from the start of the buffer, except the very end; empty shares and ragged tails are ordinary. The cut
+// into shards and shares does not depend on chunk_bytes, so tuning the chunk size never changes the bits of a result.
+#pragma once
+
+#include "types.h"
+
+namespace blinkcoll {
+
+struct Range {
+  u64 offset, length;  // elements
+};
+
+struct Partition {
+  u64 count;              // elements in the buffer, up to 2^40
+  u64 chunk_bytes;        // the most bytes of a chunk
+  u32 elem_size;          // bytes of an element
+  u32 nshards, nshares;
+  const u32* cumulative;  // nshares + 1 cumulative weights, from 0, total below 2^31
+
+  // The fewest elements that are a multiple of 16 bytes.
+  BC_HD u64 unit() const {
+    u32 a = 16, b = elem_size;
+    while (b) {
+      u32 r = a % b;
+      a = b;
+      b = r;
+    }
+    return 16 / a;
+  }
+
+  // floor(units * part / total) without overflow: part <= total < 2^31.
+  BC_HD static u64 scaled(u64 units, u32 part, u32 total) {
+    return units / total * part + units % total * part / total;
+  }
+
+  BC_HD u64 units() const {
+    u64 u = unit();
+    return count / u + (count % u != 0);
+  }
+
+  BC_HD u64 clip(u64 unit_index) const {
+    u64 element = unit_index * unit();
+    return element < count ? element : count;
+  }
+
+  BC_HD Range share_range(u32 shard, u32 share) const {
+    u64 all = units();
+    u64 begin = scaled(all, shard, nshards);
+    u64 size = scaled(all, shard + 1, nshards) - begin;
+    u32 total = cumulative[nshares];
+    u64 from = clip(begin + scaled(size, cumulative[share], total));
+    u64 to = clip(begin + scaled(size, cumulative[share + 1], total));
+    return {from, to - from};
+  }
+
+  // Elements of a full chunk: chunk_bytes rounded down to 16-byte units, at least one unit.
+  BC_HD u64 chunk_elements() const {
+    u64 u = unit();
+    u64 elements = chunk_bytes / elem_size / u * u;
+    return elements ? elements : u;
+  }
+
+  // Iterations of the chunk loop for a share: those of its longest shard.
+  BC_HD u64 iterations(u32 share) const {
+    u64 chunk = chunk_elements(), most = 0;
+    for (u32 shard = 0; shard < nshards; shard++) {
+      u64 length = share_range(shard, share).length;
+      u64 n = length / chunk + (length % chunk != 0);
+      if (n > most) most = n;
+    }
+    return most;
+  }
+
+  BC_HD Range chunk_range(u32 shard, u32 share, u64 iteration) const {
+    Range whole = share_range(shard, share);
+    u64 chunk = chunk_elements();
+    u64 begin = iteration * chunk;
+    if (begin >= whole.length) return {whole.offset + whole.length, 0};
+    u64 left = whole.length - begin;
+    return {whole.offset + begin, left < chunk ? left : chunk};
+  }
+};
+
+}  // namespace blinkcoll
