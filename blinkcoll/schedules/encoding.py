@@ -1,0 +1,177 @@
+"""A program as bytes: the binary layout of ``csrc/blinkcoll/program.h``, which every executor and the simulator read.
+
+The one thing computed here is the numbering of a connection's uses: in each iteration the side that reads and the side
+that writes count their signals from 0, so a use's sequence number is ``base + iteration * uses + use``, and nothing has
+to be counted while running.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import ScheduleError
+from .program import BUFFERS, OPS, Operand, Program, Step
+
+MAGIC = 0x4C4F4342
+VERSION = 1
+_HEADER = struct.Struct("<20I")
+_MOST_OPERANDS = 64  # kMostOperands of csrc/blinkcoll/dispatch.h
+
+
+@dataclass(frozen=True)
+class NumberedStep:
+    """A step with the use (0, 1 ... within an iteration) of each connection that it names."""
+
+    step: Step
+    waits: tuple[tuple[int, int], ...]
+    signals: tuple[tuple[int, int], ...]
+    slots: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Every step's uses, and how often each connection is used in an iteration, and for which share."""
+
+    steps: dict[tuple[int, int, int], NumberedStep]  # (rank, channel, step)
+    uses: tuple[int, ...]
+    share: tuple[int, ...]
+
+
+def number_uses(program: Program) -> Numbering:
+    """Number each connection's uses on both sides.
+
+    Raises
+    ------
+    ScheduleError
+        Where a connection is touched by a rank that is neither end of it, by two channels of one rank, for two shares,
+        or unequally often by its two ends; names rank, channel and step.
+    """
+    signalled: dict[tuple[int, int], int] = {}  # (connection, rank) -> signals so far
+    owner: dict[tuple[int, int], int] = {}  # (connection, rank) -> channel
+    share: dict[int, int] = {}
+    steps: dict[tuple[int, int, int], NumberedStep] = {}
+    for rank, channels in enumerate(program.ranks):
+        for c, channel in enumerate(channels):
+            for s, step in enumerate(channel.steps):
+                where = f"rank {rank}, channel {c}, step {s}"
+                slots = {o.connection for o in (*step.srcs, *step.dsts) if o.connection is not None}
+                for connection in sorted({*step.wait, *step.signal, *slots}):
+                    _check_use(program, connection, rank, c, step, owner, share, where)
+                now = {k: signalled.get((k, rank), 0) for k in {*step.wait, *step.signal, *slots}}
+                steps[rank, c, s] = NumberedStep(
+                    step, tuple((k, now[k]) for k in step.wait), tuple((k, now[k]) for k in step.signal), {k: now[k] for k in slots}
+                )
+                for connection in step.signal:
+                    signalled[connection, rank] = now[connection] + 1
+    uses = []
+    for i, connection in enumerate(program.connections):
+        written, read = signalled.get((i, connection.src), 0), signalled.get((i, connection.dst), 0)
+        if written != read:
+            raise ScheduleError(
+                f"connection c{i} {connection.src}→{connection.dst}: rank {connection.src} publishes {written} chunks an "
+                f"iteration, rank {connection.dst} takes {read}"
+            )
+        uses.append(written)
+    return Numbering(steps, tuple(uses), tuple(share.get(i, 0) for i in range(len(program.connections))))
+
+
+def _check_use(
+    program: Program, connection: int, rank: int, channel: int, step: Step,
+    owner: dict[tuple[int, int], int], share: dict[int, int], where: str,
+) -> None:  # fmt: skip
+    if not 0 <= connection < len(program.connections):
+        raise ScheduleError(f"{where}: there is no connection c{connection}")
+    ends = program.connections[connection]
+    if rank not in (ends.src, ends.dst):
+        raise ScheduleError(f"{where}: uses c{connection}, which goes from rank {ends.src} to rank {ends.dst}")
+    if owner.setdefault((connection, rank), channel) != channel:
+        raise ScheduleError(f"{where}: c{connection} is already used by channel {owner[connection, rank]} of this rank")
+    if share.setdefault(connection, step.share) != step.share:
+        raise ScheduleError(f"{where}: c{connection} carries share {share[connection]}, this step is of share {step.share}")
+
+
+def encode(program: Program) -> bytes:
+    """The bytes of a program; equal programs have equal bytes.
+
+    Raises
+    ------
+    ScheduleError
+        Where the program is malformed (see :func:`number_uses`) or exceeds what the layout can hold.
+    """
+    numbering = number_uses(program)
+    ranks, channels, steps, operands, syncs, afters = [], [], [], [], [], []
+    for rank, of_rank in enumerate(program.ranks):
+        watched = {a.channel for channel in of_rank for step in channel.steps for a in step.after}
+        ranks.append((len(channels), len(of_rank)))
+        for c, channel in enumerate(of_rank):
+            channels.append((len(steps), len(channel.steps), int(c in watched)))
+            for s, step in enumerate(channel.steps):
+                numbered = numbering.steps[rank, c, s]
+                where = f"rank {rank}, channel {c}, step {s}"
+                _check_step(program, rank, step, where)
+                steps.append(
+                    (OPS.index(step.op), len(step.srcs), len(step.dsts), len(step.wait), len(step.signal), len(step.after),
+                     step.share, step.shard, len(operands), len(syncs), len(afters))
+                )  # fmt: skip
+                operands += [_operand(o, rank, step, numbered) for o in (*step.srcs, *step.dsts)]
+                syncs += [*numbered.waits, *numbered.signals]
+                afters += [(a.channel, a.step, a.lag) for a in step.after]
+    connections = [
+        (c.src, c.dst, c.slots, numbering.uses[i], numbering.share[i]) for i, c in enumerate(program.connections)
+    ]
+    cumulative = [0]
+    for weight in program.weights:
+        cumulative.append(cumulative[-1] + weight)
+    tables = [
+        _table("<2I", ranks), _table("<5I", connections), _table("<I", [(c,) for c in cumulative]), _table("<3I", channels),
+        _table("<8H3I", steps), _table("<2H2I", operands), _table("<2I", syncs), _table("<3I", afters),
+    ]  # fmt: skip
+    offsets, at = [], _HEADER.size
+    for table in tables:
+        offsets.append(at)
+        at += len(table)
+    header = _HEADER.pack(
+        MAGIC, VERSION, at, program.nranks, len(connections), len(program.weights), program.nshards, len(channels),
+        len(steps), len(operands), len(syncs), len(afters), *offsets,
+    )  # fmt: skip
+    return header + b"".join(tables)
+
+
+def _table(form: str, rows: Iterable[tuple[int, ...]]) -> bytes:
+    entry = struct.Struct(form)
+    try:
+        return b"".join(entry.pack(*row) for row in rows)
+    except struct.error as error:
+        raise ScheduleError(f"program too large for its binary layout: {error}") from None
+
+
+def _operand(operand: Operand, rank: int, step: Step, numbered: NumberedStep) -> tuple[int, int, int, int]:
+    shard = step.shard if operand.shard is None else operand.shard
+    if operand.connection is not None:
+        return BUFFERS.index("slot"), shard, operand.connection, numbered.slots[operand.connection]
+    return BUFFERS.index(operand.buffer), shard, rank if operand.rank is None else operand.rank, 0
+
+
+def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
+    """What any reader of the bytes may rely on."""
+    if step.op not in OPS:
+        raise ScheduleError(f"{where}: unknown operation {step.op!r}; known: {', '.join(OPS)}")
+    least = {"nop": (0, 0), "copy": (1, 1), "reduce": (2, 1)}[step.op]
+    if len(step.srcs) < least[0] or len(step.dsts) < least[1] or (step.op == "copy" and len(step.srcs) != 1) or (step.op == "nop" and (step.srcs or step.dsts)):
+        raise ScheduleError(f"{where}: a {step.op} cannot have {len(step.srcs)} sources and {len(step.dsts)} destinations")
+    if len(step.srcs) + len(step.dsts) > _MOST_OPERANDS:
+        raise ScheduleError(f"{where}: {len(step.srcs) + len(step.dsts)} operands, at most {_MOST_OPERANDS} are supported")
+    if not 0 <= step.share < len(program.weights):
+        raise ScheduleError(f"{where}: there is no share {step.share}")
+    for operand in (*step.srcs, *step.dsts):
+        if (operand.buffer == "slot") != (operand.connection is not None) or operand.buffer not in BUFFERS:
+            raise ScheduleError(f"{where}: malformed operand {operand}")
+        if operand.rank is not None and not 0 <= operand.rank < program.nranks:
+            raise ScheduleError(f"{where}: there is no rank {operand.rank}")
+        if not 0 <= (step.shard if operand.shard is None else operand.shard) < program.nshards:
+            raise ScheduleError(f"{where}: there is no shard {operand.shard}")
+    for after in step.after:
+        if not 0 <= after.channel < len(program.ranks[rank]) or not 0 <= after.step < len(program.ranks[rank][after.channel].steps):
+            raise ScheduleError(f"{where}: after names channel {after.channel} step {after.step}, which does not exist")

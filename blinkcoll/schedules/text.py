@@ -1,0 +1,51 @@
+"""A program as people read it: connections first, then one line per step."""
+
+from __future__ import annotations
+
+from ..topology import Topology
+from .program import Connection, Operand, Program, Step
+
+
+def program_text(program: Program) -> str:
+    """The text view; the same program always gives the same text."""
+    root = "" if program.root is None else f", root {program.root}"
+    lines = [
+        f"program {program.hash}: {program.collective}{root} by {program.algorithm}, {program.nranks} ranks on {program.topology.name} ({program.topology.fingerprint})",
+        f"partition: {program.nshards} shard{'s' * (program.nshards > 1)}, shares weighted {':'.join(map(str, program.weights))}",
+    ]
+    for i, connection in enumerate(program.connections):
+        lines.append(f"  c{i:<3} {_path(connection, program.topology)}  {connection.slots} slots, {connection.protocol}, {connection.transport}")
+    for rank, channels in enumerate(program.ranks):
+        lines.append(f"rank {rank} ({program.topology.devices[rank].name})")
+        for c, channel in enumerate(channels):
+            for s, step in enumerate(channel.steps):
+                lines.append(f"  ch {c:<2} step {s:<2} {_step(step, program.nshards)}")
+    return "\n".join(lines)
+
+
+def _path(connection: Connection, topology: Topology) -> str:
+    text = "→".join(str(v) for v in connection.path)
+    kinds = {(topology.vertex(k.src), topology.vertex(k.dst)): k.kind for k in reversed(topology.links)}
+    crossed = dict.fromkeys(kinds.get(hop, "?") for hop in zip(connection.path, connection.path[1:], strict=False))
+    return f"{text}  {'+'.join(crossed)}"
+
+
+def _step(step: Step, nshards: int) -> str:
+    shard = f" shard {step.shard}" if nshards > 1 else ""
+    parts = [f"share {step.share}{shard}"]
+    if step.wait:
+        parts.append("wait " + " ".join(f"c{c}" for c in step.wait))
+    parts += [f"after ch {a.channel} step {a.step}" + (f" lag {a.lag}" if a.lag else "") for a in step.after]
+    if step.op != "nop":
+        parts.append(f"{step.op} {' + '.join(map(_operand, step.srcs))} → {', '.join(map(_operand, step.dsts))}")
+    if step.signal:
+        parts.append("signal " + " ".join(f"c{c}" for c in step.signal))
+    return "  ".join(parts)
+
+
+def _operand(operand: Operand) -> str:
+    if operand.connection is not None:
+        return f"slot c{operand.connection}"
+    whose = "" if operand.rank is None else f" of rank {operand.rank}"
+    which = "" if operand.shard is None else f" shard {operand.shard}"
+    return f"{operand.buffer}{which}{whose}"
