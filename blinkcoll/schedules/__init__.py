@@ -5,8 +5,9 @@ from .program import INPUT, OUTPUT, SCRATCH, After, Channel, Connection, Operand
 from .rings import lower_rings
 from .text import program_text
 from .trees import lower_trees
+from .verifier import verify
 
 __all__ = [
     "INPUT", "OUTPUT", "SCRATCH", "After", "Channel", "Connection", "Operand", "Program", "Step",
-    "encode", "lower_rings", "lower_trees", "program_text", "slot",
+    "encode", "lower_rings", "lower_trees", "program_text", "slot", "verify",
 ]  # fmt: skip

@@ -115,7 +115,7 @@ def encode(program: Program) -> bytes:
                     (OPS.index(step.op), len(step.srcs), len(step.dsts), len(step.wait), len(step.signal), len(step.after),
                      step.share, step.shard, len(operands), len(syncs), len(afters))
                 )  # fmt: skip
-                operands += [_operand(o, rank, step, numbered) for o in (*step.srcs, *step.dsts)]
+                operands += [_operand(o, rank, numbered) for o in (*step.srcs, *step.dsts)]
                 syncs += [*numbered.waits, *numbered.signals]
                 afters += [(a.channel, a.step, a.lag) for a in step.after]
     connections = [
@@ -126,7 +126,7 @@ def encode(program: Program) -> bytes:
         cumulative.append(cumulative[-1] + weight)
     tables = [
         _table("<2I", ranks), _table("<5I", connections), _table("<I", [(c,) for c in cumulative]), _table("<3I", channels),
-        _table("<8H3I", steps), _table("<2H2I", operands), _table("<2I", syncs), _table("<3I", afters),
+        _table("<8H3I", steps), _table("<3I", operands), _table("<2I", syncs), _table("<3I", afters),
     ]  # fmt: skip
     offsets, at = [], _HEADER.size
     for table in tables:
@@ -147,11 +147,10 @@ def _table(form: str, rows: Iterable[tuple[int, ...]]) -> bytes:
         raise ScheduleError(f"program too large for its binary layout: {error}") from None
 
 
-def _operand(operand: Operand, rank: int, step: Step, numbered: NumberedStep) -> tuple[int, int, int, int]:
-    shard = step.shard if operand.shard is None else operand.shard
+def _operand(operand: Operand, rank: int, numbered: NumberedStep) -> tuple[int, int, int]:
     if operand.connection is not None:
-        return BUFFERS.index("slot"), shard, operand.connection, numbered.slots[operand.connection]
-    return BUFFERS.index(operand.buffer), shard, rank if operand.rank is None else operand.rank, 0
+        return BUFFERS.index("slot"), operand.connection, numbered.slots[operand.connection]
+    return BUFFERS.index(operand.buffer), rank if operand.rank is None else operand.rank, 0
 
 
 def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
@@ -165,13 +164,13 @@ def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
         raise ScheduleError(f"{where}: {len(step.srcs) + len(step.dsts)} operands, at most {_MOST_OPERANDS} are supported")
     if not 0 <= step.share < len(program.weights):
         raise ScheduleError(f"{where}: there is no share {step.share}")
+    if not 0 <= step.shard < program.nshards:
+        raise ScheduleError(f"{where}: there is no shard {step.shard}")
     for operand in (*step.srcs, *step.dsts):
         if (operand.buffer == "slot") != (operand.connection is not None) or operand.buffer not in BUFFERS:
             raise ScheduleError(f"{where}: malformed operand {operand}")
         if operand.rank is not None and not 0 <= operand.rank < program.nranks:
             raise ScheduleError(f"{where}: there is no rank {operand.rank}")
-        if not 0 <= (step.shard if operand.shard is None else operand.shard) < program.nshards:
-            raise ScheduleError(f"{where}: there is no shard {operand.shard}")
     for after in step.after:
         if not 0 <= after.channel < len(program.ranks[rank]) or not 0 <= after.step < len(program.ranks[rank][after.channel].steps):
             raise ScheduleError(f"{where}: after names channel {after.channel} step {after.step}, which does not exist")

@@ -40,13 +40,12 @@ OPS = ("nop", "copy", "reduce")
 class Operand:
     """Where a step reads or writes: the step's range of a rank's buffer, or the current slot of a connection.
 
-    ``rank`` is None for the executing rank's own buffer; ``shard`` is None for the step's own shard.
+    ``rank`` is None for the executing rank's own buffer, another rank for a peer's (zero-copy).
     """
 
     buffer: str
     connection: int | None = None
     rank: int | None = None
-    shard: int | None = None
 
 
 INPUT = Operand("input")

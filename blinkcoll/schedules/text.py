@@ -47,5 +47,4 @@ def _operand(operand: Operand) -> str:
     if operand.connection is not None:
         return f"slot c{operand.connection}"
     whose = "" if operand.rank is None else f" of rank {operand.rank}"
-    which = "" if operand.shard is None else f" shard {operand.shard}"
-    return f"{operand.buffer}{which}{whose}"
+    return f"{operand.buffer}{whose}"

@@ -5,9 +5,11 @@ namespace nb = nanobind;
 
 namespace blinkcoll {
 void bind_partition(nb::module_& m);
+void bind_runtime(nb::module_& m);
 }
 
 NB_MODULE(_core, m) {
   m.doc() = "blinkcoll's compiled core";
   blinkcoll::bind_partition(m);
+  blinkcoll::bind_runtime(m);
 }

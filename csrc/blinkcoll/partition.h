@@ -75,13 +75,16 @@ struct Partition {
     return most;
   }
 
-  BC_HD Range chunk_range(u32 shard, u32 share, u64 iteration) const {
-    Range whole = share_range(shard, share);
-    u64 chunk = chunk_elements();
-    u64 begin = iteration * chunk;
+  // Chunk `iteration` of a share's range; empty past its end.
+  BC_HD static Range chunk_of(const Range& whole, u64 chunk_elements, u64 iteration) {
+    u64 begin = iteration * chunk_elements;
     if (begin >= whole.length) return {whole.offset + whole.length, 0};
     u64 left = whole.length - begin;
-    return {whole.offset + begin, left < chunk ? left : chunk};
+    return {whole.offset + begin, left < chunk_elements ? left : chunk_elements};
+  }
+
+  BC_HD Range chunk_range(u32 shard, u32 share, u64 iteration) const {
+    return chunk_of(share_range(shard, share), chunk_elements(), iteration);
   }
 };
 

@@ -13,7 +13,7 @@ constexpr u32 kProgramMagic = 0x4c4f4342u;  // "BCOL"
 constexpr u32 kProgramVersion = 1;
 
 enum StepOp : u16 { kNop = 0, kCopy = 1, kReduce = 2 };
-enum BufferKind : u16 { kInput = 0, kOutput = 1, kScratch = 2, kSlot = 3 };
+enum BufferKind : u32 { kInput = 0, kOutput = 1, kScratch = 2, kSlot = 3 };
 
 struct ProgramHeader {
   u32 magic, version, nbytes, nranks;
@@ -49,8 +49,7 @@ struct StepEntry {
 
 // `index`: the rank whose buffer it is, or the connection; `use`: which use of the connection in this iteration.
 struct OperandEntry {
-  u16 buffer, shard;
-  u32 index, use;
+  u32 buffer, index, use;
 };
 
 // `use`: which use of the connection in this iteration the wait or signal is for.

@@ -1,0 +1,207 @@
+"""What every executor sets up: the memory a rank needs beside its data, and the record it is launched with.
+
+The structs mirror ``csrc/blinkcoll/launch.h`` byte for byte. All addresses are offsets from a base that the caller
+gives per rank, so that one layout serves memory of this process, a segment mapped anywhere, and device memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import ExecutionError
+from ..schedules import Program
+
+LINE_BYTES = 128
+_SLOT_ALIGNMENT = 256
+_DTYPES = {"float32": 1}
+_OPS = {"sum": 0}
+NO_CONNECTION = 0xFFFFFFFF
+BUFFER_ORDER = ("input", "output", "scratch")
+
+
+class LaunchRecord(ctypes.Structure):
+    """``struct Launch``."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint64) for name in ("program", "buffers", "connections", "cursors", "progress", "records", "abort")),
+        *((name, ctypes.c_uint64) for name in ("count", "chunk_bytes", "slot_bytes", "timeout_ns")),
+        *((name, ctypes.c_uint32) for name in ("rank", "elem_size", "dtype", "op", "epoch", "reserved")),
+    ]
+
+
+class BufferAddresses(ctypes.Structure):
+    """``struct BufferAddresses``."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in BUFFER_ORDER]
+
+
+class ConnectionAddresses(ctypes.Structure):
+    """``struct ConnectionAddresses``."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("slots", "tail", "head")]
+
+
+class ChannelRecord(ctypes.Structure):
+    """``struct ChannelRecord``."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("code", "step", "connection", "reserved")),
+        *((name, ctypes.c_uint64) for name in ("iteration", "target", "seen")),
+    ]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One call: how many elements of what, and how they are cut."""
+
+    count: int
+    elem_size: int
+    dtype: int
+    op: int
+    chunk_bytes: int
+    slot_bytes: int
+
+
+def describe_work(program: Program, count: int, dtype: str, elem_size: int, op: str, chunk_bytes: int) -> Work:
+    """Check what is asked for and turn it into the numbers that a launch carries.
+
+    Raises
+    ------
+    ExecutionError
+        Where the count is negative, the chunk is empty, or the executors cannot reduce this dtype with this operation.
+    """
+    from .._core import Partition
+
+    if not 0 <= count <= 1 << 40:
+        raise ExecutionError(f"count is {count}, expected 0 to 2^40 elements")
+    if chunk_bytes < 1:
+        raise ExecutionError(f"chunk_bytes is {chunk_bytes}, expected at least 1")
+    if op not in _OPS:
+        raise ExecutionError(f"operation {op!r} is not supported; known: {', '.join(_OPS)}")
+    reduces = any(step.op == "reduce" for channels in program.ranks for channel in channels for step in channel.steps)
+    if reduces and dtype not in _DTYPES:
+        raise ExecutionError(f"{program.collective} of {dtype} is not supported; dtypes that can be reduced: {', '.join(_DTYPES)}")
+    partition = Partition(count, elem_size, program.nshards, program.weights, chunk_bytes)
+    steps = max((len(channel.steps) for channels in program.ranks for channel in channels), default=0)
+    iterations = max(partition.iterations(share) for share in range(len(program.weights)))
+    if iterations * steps >= 1 << 32:
+        raise ExecutionError(f"{iterations} iterations of {steps} steps are more than a launch can count; raise chunk_bytes (now {chunk_bytes})")
+    slot_bytes = _round_up(partition.chunk_elements * elem_size, _SLOT_ALIGNMENT)
+    return Work(count, elem_size, _DTYPES.get(dtype, 0), _OPS[op], chunk_bytes, slot_bytes)
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Where a rank's words, tables and slots lie, as offsets from the arena's base. It starts as zeros."""
+
+    abort: int
+    records: int
+    progress: int
+    cursors: int
+    buffers: int
+    connections: int
+    program: int
+    heads: dict[int, int]
+    tails: dict[int, int]
+    slots: dict[int, int]
+    nbytes: int
+
+
+def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
+    """The arena of one rank: counters it polls on lines of their own, tables, the program, slots it reads."""
+    at = 0
+
+    def take(nbytes: int, alignment: int = LINE_BYTES) -> int:
+        nonlocal at
+        start = _round_up(at, alignment)
+        at = start + nbytes
+        return start
+
+    nchannels, nconnections = len(program.ranks[rank]), len(program.connections)
+    leaving = [i for i, c in enumerate(program.connections) if c.src == rank]
+    arriving = [i for i, c in enumerate(program.connections) if c.dst == rank]
+    return Arena(
+        abort=take(4),
+        records=take(nchannels * ctypes.sizeof(ChannelRecord)),
+        progress=take(nchannels * LINE_BYTES),
+        cursors=take(nconnections * 8),
+        buffers=take(program.nranks * ctypes.sizeof(BufferAddresses)),
+        connections=take(nconnections * ctypes.sizeof(ConnectionAddresses)),
+        program=take(len(code)),
+        heads={i: take(8) for i in leaving},
+        tails={i: take(8) for i in arriving},
+        slots={i: take(program.connections[i].slots * slot_bytes, _SLOT_ALIGNMENT) for i in arriving},
+        nbytes=_round_up(take(0), _SLOT_ALIGNMENT),
+    )
+
+
+def connection_table(program: Program, arenas: Sequence[Arena], bases: Sequence[int]) -> bytes:
+    """Addresses of every connection as seen by who sees rank i's arena at ``bases[i]``."""
+    table = (ConnectionAddresses * len(program.connections))()
+    for i, c in enumerate(program.connections):
+        table[i] = ConnectionAddresses(
+            bases[c.dst] + arenas[c.dst].slots[i], bases[c.dst] + arenas[c.dst].tails[i], bases[c.src] + arenas[c.src].heads[i]
+        )
+    return bytes(table)
+
+
+def buffer_table(buffers: Sequence[tuple[int, int, int]]) -> bytes:
+    """Addresses of every rank's input, output and scratch."""
+    return bytes((BufferAddresses * len(buffers))(*(BufferAddresses(*b) for b in buffers)))
+
+
+def launch_record(work: Work, rank: int, arena: Arena, base: int, epoch: int, timeout_s: float) -> LaunchRecord:
+    """The record of one rank whose arena the executing side sees at ``base``."""
+    return LaunchRecord(
+        program=base + arena.program,
+        buffers=base + arena.buffers,
+        connections=base + arena.connections,
+        cursors=base + arena.cursors,
+        progress=base + arena.progress,
+        records=base + arena.records,
+        abort=base + arena.abort,
+        count=work.count,
+        chunk_bytes=work.chunk_bytes,
+        slot_bytes=work.slot_bytes,
+        timeout_ns=int(timeout_s * 1e9),
+        rank=rank,
+        elem_size=work.elem_size,
+        dtype=work.dtype,
+        op=work.op,
+        epoch=epoch,
+    )
+
+
+def explain_records(program: Program, records: Sequence[bytes], timeout_s: float) -> str:
+    """Who waited for whom, from the channel records that a failed launch left in each rank's arena.
+
+    A channel that ran out of time says more than one that left because a sibling did; those come first.
+    """
+    lines: list[tuple[int, int, str]] = []
+    for rank, raw in enumerate(records):
+        for channel in range(len(program.ranks[rank])):
+            note = ChannelRecord.from_buffer_copy(raw, channel * ctypes.sizeof(ChannelRecord))
+            if note.code:
+                lines.append((note.code, rank, _explain(program, rank, channel, note, timeout_s)))
+    lines.sort(key=lambda line: line[:2])
+    if not lines:
+        return "no channel left a record"
+    shown = [text for *_, text in lines[:8]]
+    return "\n  ".join([*shown, *([f"... and {len(lines) - 8} more channels"] if len(lines) > 8 else [])])
+
+
+def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, timeout_s: float) -> str:
+    who = f"rank {rank} ({program.topology.devices[rank].name}), channel {channel}, step {note.step}, iteration {note.iteration}"
+    ended = f"no progress for {timeout_s:g} s" if note.code == 1 else "told to leave"
+    if note.connection == NO_CONNECTION:
+        return f"{who}: {ended}, waiting for another channel of its own rank"
+    c = program.connections[note.connection]
+    if c.dst == rank:
+        return f"{who}: {ended}, waiting for chunk {note.target} of c{note.connection} from rank {c.src}, which has published {note.seen}"
+    return f"{who}: {ended}, waiting for a free slot of c{note.connection} to rank {c.dst}, which has taken {note.seen} chunks ({note.target} needed)"
+
+
+def _round_up(value: int, alignment: int) -> int:
+    return -(-value // alignment) * alignment

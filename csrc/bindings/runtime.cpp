@@ -1,0 +1,48 @@
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <stdexcept>
+
+#include "blinkcoll/dispatch.h"
+#include "host/run.h"
+
+namespace nb = nanobind;
+
+namespace blinkcoll {
+namespace {
+
+Launch launch_from(const nb::bytes& bytes) {
+  if (bytes.size() != sizeof(Launch)) throw std::invalid_argument("a launch record of the wrong size");
+  Launch launch;
+  std::memcpy(&launch, bytes.c_str(), sizeof launch);
+  return launch;
+}
+
+}  // namespace
+
+void bind_runtime(nb::module_& m) {
+  m.def("run_rank", [](const nb::bytes& launch) {
+    Launch record = launch_from(launch);
+    nb::gil_scoped_release release;
+    return run_rank(record);
+  }, nb::arg("launch"), "Run one rank on the calling thread; its addresses must be valid here.");
+  m.def("run_threads", [](const std::vector<nb::bytes>& launches) {
+    std::vector<Launch> records;
+    for (const nb::bytes& launch : launches) records.push_back(launch_from(launch));
+    nb::gil_scoped_release release;
+    return run_threads(records);
+  }, nb::arg("launches"), "Run every rank on a thread of its own.");
+  m.def("layout_sizes", [] {
+    return std::map<std::string, size_t>{
+        {"ProgramHeader", sizeof(ProgramHeader)}, {"RankEntry", sizeof(RankEntry)}, {"ConnectionEntry", sizeof(ConnectionEntry)},
+        {"ChannelEntry", sizeof(ChannelEntry)}, {"StepEntry", sizeof(StepEntry)}, {"OperandEntry", sizeof(OperandEntry)},
+        {"SyncEntry", sizeof(SyncEntry)}, {"AfterEntry", sizeof(AfterEntry)}, {"Launch", sizeof(Launch)},
+        {"BufferAddresses", sizeof(BufferAddresses)}, {"ConnectionAddresses", sizeof(ConnectionAddresses)},
+        {"ChannelRecord", sizeof(ChannelRecord)}, {"line", kLineBytes}, {"most_operands", kMostOperands}};
+  }, "Sizes of the structs that Python mirrors.");
+}
+
+}  // namespace blinkcoll

@@ -1,0 +1,234 @@
+// The step interpreter: one source for host threads, host processes and CUDA blocks.
+//
+// A ChannelRun is one channel of one rank. `advance()` tries the next step: it waits (or looks, on a platform that must
+// not block), moves the data, signals. A platform supplies the lanes that work together on a step (the threads of a
+// block; one lane on the host), its memory orders and its data movers:
+//
+//   u32 lane(), lanes()          this lane's index, and how many there are
+//   Look look(word, target)      has *word reached target? acquire. A GPU lane spins until it can tell.
+//   bool all(bool)               true where it is true for all lanes; a barrier among them
+//   void barrier()               orders all memory operations of all lanes before it with all after it
+//   void publish(word, value)    release store that the peer's look() synchronises with
+//   void publish_local(...)      the same, where only this rank's own channels look
+//   void copy(dsts, ndsts, src, nbytes), void reduce(dsts, ndsts, srcs, nsrcs, count, dtype, op)
+//
+// How the order of memory operations follows: data is written by all lanes, barrier(), then one lane publishes `tail`
+// with release; the reader's lane looks with acquire, all(), then all lanes read. Both are cumulative over the barrier,
+// so the acquire orders every lane's reads after every writer lane's writes. The same chain in the other direction
+// (`head`) orders the reader's last read of a slot before the writer's next write to it, and, since causality is
+// transitive, the up half of a tree before the down half that overwrites the input of an in-place call.
+#pragma once
+
+#include "launch.h"
+#include "partition.h"
+#include "program.h"
+#include "types.h"
+
+namespace blinkcoll {
+
+constexpr u32 kMostOperands = 64;
+
+enum class Look : u32 { kReached, kPending, kGaveUp };
+enum class Outcome : u32 { kProgress, kBlocked, kFinished, kFailed };
+
+// A counter and the value that a step waits for.
+struct Condition {
+  const u64* word;
+  u64 target;
+};
+
+template <class T>
+BC_HD T* pointer(u64 address) {
+  return reinterpret_cast<T*>(address);
+}
+
+template <class Platform>
+class ChannelRun {
+ public:
+  // `channel` counts from 0 within the rank.
+  BC_HD ChannelRun(const Launch& launch, u32 channel)
+      : launch_(launch), view_{pointer<const char>(launch.program)}, local_(channel) {
+    const ProgramHeader& h = view_.header();
+    entry_ = &view_.channel(view_.rank(launch.rank).first_channel + channel);
+    partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, h.nshards, h.nshares, view_.cumulative()};
+    chunk_ = partition_.chunk_elements();
+    for (u32 s = 0; s < entry_->nsteps; s++) {
+      u64 n = iterations_of(view_.step(entry_->first_step + s).share);
+      if (n > iterations_) iterations_ = n;
+    }
+  }
+
+  // One step, or nothing where it would have to wait and the platform must not.
+  BC_HD Outcome advance(Platform& p) {
+    if (iteration_ == iterations_) return finish(p);
+    const StepEntry& step = view_.step(entry_->first_step + position_);
+    if (iteration_ < iterations_of(step.share)) {
+      bool gave_up = false;
+      bool ready = look_at_all(p, step, &gave_up);
+      if (!p.all(ready)) {
+        if (p.all(!gave_up)) return Outcome::kBlocked;
+        if (p.lane() == 0) record(p, step);
+        return Outcome::kFailed;
+      }
+      move(p, step);
+      p.barrier();
+      signal_all(p, step);
+    }
+    if (entry_->watched && p.lane() == 0) publish_progress(p, iteration_ * entry_->nsteps + position_ + 1);
+    if (++position_ == entry_->nsteps) {
+      position_ = 0;
+      iteration_++;
+    }
+    return Outcome::kProgress;
+  }
+
+ private:
+  // -- waiting -------------------------------------------------------------------------------------------------
+
+  BC_HD bool look_at_all(Platform& p, const StepEntry& step, bool* gave_up) {
+    bool ready = true;
+    for (u32 i = p.lane(); i < u32(step.nwaits) + step.nafters; i += p.lanes()) {
+      Condition c = condition(step, i);
+      if (c.target == 0) continue;
+      Look seen = p.look(c.word, c.target);
+      if (seen != Look::kReached) ready = false;
+      if (seen == Look::kGaveUp) *gave_up = true;
+    }
+    return ready;
+  }
+
+  // The i-th thing a step waits for: its connections first, then other channels of this rank.
+  BC_HD Condition condition(const StepEntry& step, u32 i) const {
+    if (i < step.nwaits) {
+      const SyncEntry& sync = view_.syncs(step.first_sync)[i];
+      const ConnectionEntry& c = view_.connection(sync.connection);
+      const ConnectionAddresses& at = addresses(sync.connection);
+      u64 needed = sequence(sync.connection, sync.use) + 1;
+      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), needed};  // the chunk has arrived
+      return {pointer<const u64>(at.head), needed > c.slots ? needed - c.slots : 0};  // its slot has been given back
+    }
+    const AfterEntry& after = view_.afters(step.first_after)[i - step.nwaits];
+    const u64* word = pointer<const u64>(launch_.progress + u64(after.channel) * kLineBytes);
+    if (iteration_ < after.lag) return {word, 0};
+    u32 nsteps = view_.channel(view_.rank(launch_.rank).first_channel + after.channel).nsteps;
+    return {word, progress_word((iteration_ - after.lag) * nsteps + after.step + 1)};
+  }
+
+  // Leave a note of the first wait that has not come true. Lane 0 only; the waits may come true meanwhile.
+  BC_HD void record(Platform& p, const StepEntry& step) {
+    ChannelRecord note{p.aborted() ? kAborted : kTimedOut, position_, kNoConnection, 0, iteration_, 0, 0};
+    for (u32 i = 0; i < u32(step.nwaits) + step.nafters; i++) {
+      Condition c = condition(step, i);
+      u64 seen = p.peek(c.word);
+      if (seen >= c.target) continue;
+      note.connection = i < step.nwaits ? view_.syncs(step.first_sync)[i].connection : kNoConnection;
+      note.target = c.target;
+      note.seen = seen;
+      break;
+    }
+    pointer<ChannelRecord>(launch_.records)[local_] = note;
+  }
+
+  // -- moving --------------------------------------------------------------------------------------------------
+
+  BC_HD void move(Platform& p, const StepEntry& step) {
+    if (step.op == kNop) return;
+    const Range range = chunk(step.shard, step.share);
+    if (range.length == 0) return;
+    const OperandEntry* operands = view_.operands(step.first_operand);
+    char* at[kMostOperands];
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) at[i] = locate(operands[i], range.offset);
+    if (step.op == kCopy) {
+      p.copy(at + 1, step.ndsts, at[0], range.length * launch_.elem_size);
+    } else {
+      p.reduce(at + step.nsrcs, step.ndsts, at, step.nsrcs, range.length, launch_.dtype, launch_.op);
+    }
+  }
+
+  BC_HD char* locate(const OperandEntry& operand, u64 offset) const {
+    if (operand.buffer == kSlot) {
+      u64 slot = sequence(operand.index, operand.use) % view_.connection(operand.index).slots;
+      return pointer<char>(addresses(operand.index).slots + slot * launch_.slot_bytes);
+    }
+    u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
+    return pointer<char>(base + offset * launch_.elem_size);
+  }
+
+  // -- signalling ----------------------------------------------------------------------------------------------
+
+  BC_HD void signal_all(Platform& p, const StepEntry& step) {
+    for (u32 i = p.lane(); i < step.nsignals; i += p.lanes()) {
+      const SyncEntry& sync = view_.syncs(step.first_sync + step.nwaits)[i];
+      const ConnectionAddresses& at = addresses(sync.connection);
+      bool reads = view_.connection(sync.connection).dst == launch_.rank;
+      p.publish(pointer<u64>(reads ? at.head : at.tail), sequence(sync.connection, sync.use) + 1);
+    }
+  }
+
+  BC_HD void publish_progress(Platform& p, u64 steps) {
+    p.publish_local(pointer<u64>(launch_.progress + u64(local_) * kLineBytes), progress_word(steps));
+  }
+
+  // Epochs make the words of one launch larger than those of any before it, so nothing has to be reset.
+  BC_HD u64 progress_word(u64 steps) const { return u64(launch_.epoch) << 32 | steps; }
+
+  // The last step is done: move the cursors on, once. The barrier: other lanes may still be computing the sequence
+  // numbers of the last signals from the old cursors.
+  BC_HD Outcome finish(Platform& p) {
+    if (finished_) return Outcome::kFinished;
+    finished_ = true;
+    p.barrier();
+    if (p.lane() != 0) return Outcome::kFinished;
+    u64* cursors = pointer<u64>(launch_.cursors);
+    for (u32 s = 0; s < entry_->nsteps; s++) {
+      const StepEntry& step = view_.step(entry_->first_step + s);
+      for (u32 i = 0; i < step.nsignals; i++) {
+        const SyncEntry& sync = view_.syncs(step.first_sync + step.nwaits)[i];
+        if (sync.use == 0) cursors[sync.connection] += iterations_of(step.share) * view_.connection(sync.connection).uses;
+      }
+    }
+    if (entry_->watched) publish_progress(p, 0xffffffffu);
+    return Outcome::kFinished;
+  }
+
+  // -- numbers -------------------------------------------------------------------------------------------------
+
+  // The sequence number of a use of a connection in this iteration, counted from the connection's creation.
+  BC_HD u64 sequence(u32 connection, u32 use) const {
+    return pointer<const u64>(launch_.cursors)[connection] + iteration_ * view_.connection(connection).uses + use;
+  }
+
+  BC_HD const ConnectionAddresses& addresses(u32 connection) const {
+    return pointer<const ConnectionAddresses>(launch_.connections)[connection];
+  }
+
+  // Chunk `iteration_` of (shard, share); the share's range is remembered, since a channel mostly stays with one.
+  BC_HD Range chunk(u32 shard, u32 share) {
+    if (shard != shard_ || share != share_) {
+      whole_ = partition_.share_range(shard, share);
+      shard_ = shard;
+      share_ = share;
+    }
+    return Partition::chunk_of(whole_, chunk_, iteration_);
+  }
+
+  BC_HD u64 iterations_of(u32 share) {
+    if (share != counted_share_) {
+      counted_ = partition_.iterations(share);
+      counted_share_ = share;
+    }
+    return counted_;
+  }
+
+  const Launch& launch_;
+  ProgramView view_;
+  const ChannelEntry* entry_;
+  Partition partition_;
+  u64 chunk_, iterations_ = 0, iteration_ = 0, counted_ = 0;
+  Range whole_ = {0, 0};
+  u32 local_, position_ = 0;
+  u32 shard_ = 0xffffffffu, share_ = 0xffffffffu, counted_share_ = 0xffffffffu;
+  bool finished_ = false;
+};
+
+}  // namespace blinkcoll

@@ -1,0 +1,51 @@
+// What a rank is told at launch: addresses as it sees them, and everything a program leaves open.
+//
+// blinkcoll/runtime/launch.py mirrors these structs byte for byte; bindings/runtime.cpp exports their sizes and a test
+// compares the two.
+#pragma once
+
+#include "types.h"
+
+namespace blinkcoll {
+
+enum ReduceOp : u32 { kSum = 0 };
+enum DType : u32 { kOpaque = 0, kFloat32 = 1 };  // kOpaque: elements that are only copied
+
+// A rank's input, output and scratch, indexed by BufferKind.
+struct BufferAddresses {
+  u64 buffer[3];
+};
+
+// The two counters and the slots of a connection. `tail`: chunks published so far, written by the source, in the
+// destination's memory. `head`: chunks taken so far, written by the destination, in the source's memory. Each polls its
+// own memory and writes into the other's.
+struct ConnectionAddresses {
+  u64 slots, tail, head;
+};
+
+enum RecordCode : u32 { kRan = 0, kTimedOut = 1, kAborted = 2 };
+
+// Why a channel stopped before its end: what it waited for. `connection` is kNoConnection for an `after`.
+constexpr u32 kNoConnection = 0xffffffffu;
+struct ChannelRecord {
+  u32 code, step, connection, reserved;
+  u64 iteration, target, seen;
+};
+
+struct Launch {
+  u64 program;      // the program's bytes
+  u64 buffers;      // BufferAddresses[nranks]
+  u64 connections;  // ConnectionAddresses[nconnections]
+  u64 cursors;      // u64[nconnections], this rank's: chunks that went through in earlier launches
+  u64 progress;     // one cache line per channel of this rank: epoch << 32 | steps completed
+  u64 records;      // ChannelRecord[channels of this rank]
+  u64 abort;        // u32 of this rank; not zero: leave
+  u64 count, chunk_bytes, slot_bytes;
+  u64 timeout_ns;   // the longest a channel waits without progress
+  u32 rank, elem_size, dtype, op;
+  u32 epoch, reserved;  // epoch: 1, 2 ... for each launch on the same counters
+};
+
+constexpr u32 kLineBytes = 128;  // counters of different connections never share a cache line
+
+}  // namespace blinkcoll

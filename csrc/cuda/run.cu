@@ -1,0 +1,69 @@
+// The kernel: one block a channel, all threads of a block work on each step.
+//
+// grid.x is at least the rank's number of channels, block.x any number of threads. All blocks of a launch must be
+// resident at once: a block may wait for another one of the same GPU (through other GPUs, or through `after`).
+#include "blinkcoll/dispatch.h"
+#include "cuda/memory.h"
+#include "cuda/movers.h"
+
+namespace blinkcoll {
+
+class CudaPlatform {
+ public:
+  BC_DEVICE explicit CudaPlatform(const Launch& launch) : launch_(launch) {}
+
+  BC_DEVICE u32 lane() const { return threadIdx.x; }
+  BC_DEVICE u32 lanes() const { return blockDim.x; }
+  BC_DEVICE bool all(bool mine) const { return __syncthreads_and(mine); }
+  BC_DEVICE void barrier() const { __syncthreads(); }
+
+  // Spins. Acquire at system scope: the writer is another GPU (or another block of this one, a special case of it);
+  // pairs with publish(). The clock and the abort word are looked at now and then only, they cost a trip to memory.
+  BC_DEVICE Look look(const u64* word, u64 target) const {
+    u64 deadline = 0;
+    for (u32 spins = 0;; spins++) {
+      if (load_acquire_system(word) >= target) return Look::kReached;
+      if (spins % 64 != 63) continue;
+      if (aborted()) return Look::kGaveUp;
+      u64 now = now_ns();
+      if (deadline == 0) deadline = now + launch_.timeout_ns;
+      if (now > deadline) return Look::kGaveUp;
+    }
+  }
+
+  BC_DEVICE u64 peek(const u64* word) const { return load_relaxed_system(word); }
+
+  // Relaxed: a flag that only says "leave"; the host may set it too, hence system scope.
+  BC_DEVICE bool aborted() const { return load_relaxed_system(pointer<const u32>(launch_.abort)) != 0; }
+  BC_DEVICE void abort() const { store_relaxed_system(pointer<u32>(launch_.abort), 1); }
+
+  // Release at system scope, after barrier(): cumulativity makes it cover what all threads of the block read and wrote.
+  BC_DEVICE void publish(u64* word, u64 value) const { store_release_system(word, value); }
+  BC_DEVICE void publish_local(u64* word, u64 value) const { store_release_gpu(word, value); }
+
+  BC_DEVICE void copy(char* const* dsts, u32 ndsts, const char* src, u64 nbytes) const {
+    copy_block(dsts, ndsts, src, nbytes, lane(), lanes());
+  }
+  BC_DEVICE void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, u32, u32) const {
+    sum_any(dsts, ndsts, srcs, nsrcs, count, lane(), lanes());  // float32 sum: the launcher refuses the rest
+  }
+
+ private:
+  const Launch& launch_;
+};
+
+}  // namespace blinkcoll
+
+extern "C" __global__ void blinkcoll_run(const blinkcoll::Launch launch) {
+  using namespace blinkcoll;
+  ProgramView view{pointer<const char>(launch.program)};
+  if (blockIdx.x >= view.rank(launch.rank).nchannels) return;
+  CudaPlatform platform(launch);
+  ChannelRun<CudaPlatform> channel(launch, blockIdx.x);
+  Outcome outcome;
+  do {
+    outcome = channel.advance(platform);
+  } while (outcome == Outcome::kProgress);
+  // The block's siblings would wait in vain: let them leave with a note of their own.
+  if (outcome == Outcome::kFailed && threadIdx.x == 0) platform.abort();
+}

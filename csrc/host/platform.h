@@ -1,0 +1,60 @@
+// The host as a platform of dispatch.h: one lane, looks that never block, plain loops as movers.
+#pragma once
+
+#include <cstring>
+
+#include "blinkcoll/dispatch.h"
+
+namespace blinkcoll {
+
+class HostPlatform {
+ public:
+  explicit HostPlatform(const Launch& launch) : launch_(launch) {}
+
+  u32 lane() const { return 0; }
+  u32 lanes() const { return 1; }
+  bool all(bool mine) const { return mine; }
+  // One lane: the release and acquire of publish() and look() are all the order there is to make.
+  void barrier() const {}
+
+  // Acquire: pairs with publish(); what the peer wrote before it is visible after it. `give_up` is set by the loop that
+  // owns the deadline (run.cpp), so that a look costs one load.
+  Look look(const u64* word, u64 target) const {
+    if (__atomic_load_n(word, __ATOMIC_ACQUIRE) >= target) return Look::kReached;
+    return give_up ? Look::kGaveUp : Look::kPending;
+  }
+
+  // Relaxed: for the note about a wait that failed; orders nothing.
+  u64 peek(const u64* word) const { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+
+  // Relaxed: a flag that only says "leave"; no data is read on the strength of it.
+  bool aborted() const { return __atomic_load_n(pointer<u32>(launch_.abort), __ATOMIC_RELAXED) != 0; }
+  void abort() const { __atomic_store_n(pointer<u32>(launch_.abort), 1, __ATOMIC_RELAXED); }
+
+  // Release: everything this lane read or wrote in the step is ordered before it; the peer's look() acquires it.
+  void publish(u64* word, u64 value) const { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+  void publish_local(u64* word, u64 value) const { publish(word, value); }
+
+  void copy(char* const* dsts, u32 ndsts, const char* src, u64 nbytes) const {
+    for (u32 d = 0; d < ndsts; d++) {
+      if (dsts[d] != src) std::memcpy(dsts[d], src, nbytes);
+    }
+  }
+
+  // Sources are added in their order, element by element, before any destination is written: a destination may be a
+  // source. run.cpp has refused every dtype and op but float32 sum.
+  void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, u32, u32) const {
+    for (u64 i = 0; i < count; i++) {
+      float sum = reinterpret_cast<const float*>(srcs[0])[i];
+      for (u32 s = 1; s < nsrcs; s++) sum += reinterpret_cast<const float*>(srcs[s])[i];
+      for (u32 d = 0; d < ndsts; d++) reinterpret_cast<float*>(dsts[d])[i] = sum;
+    }
+  }
+
+  bool give_up = false;
+
+ private:
+  const Launch& launch_;
+};
+
+}  // namespace blinkcoll
