@@ -72,6 +72,7 @@ class Plan:
     root: int | None = None
     trees: tuple[Tree, ...] = ()
     flows: tuple[Flow, ...] = ()
+    rates: str = "planning"
 
     def check(self) -> None:
         """Prove this plan without trusting the packer: spanning trees, capacities kept, rates that add up.

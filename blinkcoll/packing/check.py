@@ -1,0 +1,125 @@
+"""What makes a plan valid, checked from the plan and the topology alone: no packer's code is used here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from ..errors import PackingError
+from ..topology import Path, Topology
+
+if TYPE_CHECKING:
+    from .plan import Plan, Tree
+
+_UP = ("reduce", "reducescatter", "allreduce")
+_DOWN = ("broadcast", "allgather", "allreduce")
+_PAIRS = ("gather", "scatter", "alltoall")
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise :class:`PackingError` unless the plan does what it says.
+
+    Trees span all ranks from their root, paths use links that exist and switches only in between, no link carries more
+    than its capacity, the rates and weights add up, and the certificate proves the bound.
+    """
+    load: dict[tuple[int | str, int | str], Fraction] = {}
+    if plan.collective in _PAIRS:
+        _check_flows(plan, load)
+    else:
+        _check_trees(plan, load)
+    capacity = _capacity(plan.topology, plan.links, plan.rates)
+    for (u, v), used in load.items():
+        if used > capacity.get((u, v), 0):
+            raise PackingError(f"plan: link {u}->{v} carries {used} GB/s, its capacity is {capacity.get((u, v), Fraction(0))}")
+    if plan.rate > plan.bound or plan.certificate.bound != plan.bound or plan.bound > plan.bound_all:
+        raise PackingError(f"plan: rate {plan.rate}, bound {plan.bound}, bound_all {plan.bound_all}, certificate {plan.certificate.bound} disagree")
+    plan.certificate.check(plan.topology)
+
+
+def _capacity(topology: Topology, links: Iterable[str], rates: str) -> dict[tuple[int | str, int | str], Fraction]:
+    total: dict[tuple[int | str, int | str], Fraction] = {}
+    for link in topology.links:
+        if link.kind in links:
+            key = (topology.vertex(link.src), topology.vertex(link.dst))
+            total[key] = total.get(key, Fraction(0)) + link.rate(rates)
+    return total
+
+
+def _check_trees(plan: Plan, load: dict[tuple[int | str, int | str], Fraction]) -> None:
+    nranks, per_root = plan.topology.nranks, dict.fromkeys(range(plan.topology.nranks), Fraction(0))
+    if plan.flows:
+        raise PackingError(f"plan: {plan.collective} has trees, not flows")
+    for i, tree in enumerate(plan.trees):
+        where = f"plan: tree {i} (root {tree.root})"
+        if tree.rate <= 0 or tree.weight * plan.rate != tree.rate:
+            raise PackingError(f"{where}: rate {tree.rate} and weight {tree.weight} do not fit the plan's rate {plan.rate}")
+        for half, wanted, name in ((tree.up, _UP, "up"), (tree.down, _DOWN, "down")):
+            if (half is not None) != (plan.collective in wanted):
+                raise PackingError(f"{where}: a plan for {plan.collective} and a tree whose {name} half is {half!r}")
+            if half is not None:
+                _check_half(tree, half, name, where, plan.topology)
+                _add(load, half, tree.rate)
+        per_root[tree.root] += tree.rate
+    if sum(per_root.values()) != plan.rate:
+        raise PackingError(f"plan: the trees' rates add up to {sum(per_root.values())}, the plan says {plan.rate}")
+    for root, rate in per_root.items():
+        if plan.collective in ("allgather", "reducescatter") and rate * nranks != plan.rate:
+            raise PackingError(f"plan: rank {root} is the root of {rate} GB/s, expected {plan.rate / nranks}")
+        if plan.root is not None and root != plan.root and rate:
+            raise PackingError(f"plan: a tree is rooted at rank {root}, expected {plan.root}")
+
+
+def _check_half(tree: Tree, half: Iterable[Path], name: str, where: str, topology: Topology) -> None:
+    """One path into every rank but the root, and every rank on the root's side of them (seen downwards)."""
+    parent: dict[int, int] = {}
+    for path in half:
+        _check_path(path, where, topology)
+        above, below = (path[0], path[-1]) if name == "down" else (path[-1], path[0])
+        assert isinstance(above, int) and isinstance(below, int)
+        if below in parent or below == tree.root:
+            raise PackingError(f"{where}: {name}: rank {below} has two parents, or is the root and has one")
+        parent[below] = above
+    for rank in range(topology.nranks):
+        seen: set[int] = set()
+        while rank != tree.root:
+            if rank in seen or rank not in parent:
+                raise PackingError(f"{where}: {name}: rank {rank} is not connected to the root")
+            seen.add(rank)
+            rank = parent[rank]
+
+
+def _check_path(path: Path, where: str, topology: Topology) -> None:
+    """From rank to rank, with only vertices that forward in between."""
+    ends = (path[0], path[-1])
+    if len(path) < 2 or not all(isinstance(v, int) and 0 <= v < topology.nranks for v in ends):
+        raise PackingError(f"{where}: path {path} does not lead from rank to rank")
+    if any(isinstance(v, int) for v in path[1:-1]) or len(set(path)) != len(path):
+        raise PackingError(f"{where}: path {path} passes a rank or visits a vertex twice")
+
+
+def _check_flows(plan: Plan, load: dict[tuple[int | str, int | str], Fraction]) -> None:
+    nranks, per_pair = plan.topology.nranks, {}
+    if plan.trees:
+        raise PackingError(f"plan: {plan.collective} has flows, not trees")
+    for src in range(nranks):
+        for dst in range(nranks):
+            if src != dst and (plan.collective == "alltoall" or plan.root == (src if plan.collective == "scatter" else dst)):
+                per_pair[src, dst] = Fraction(0)
+    for flow in plan.flows:
+        if flow.rate <= 0 or len(flow.path) < 2 or (flow.path[0], flow.path[-1]) != (flow.src, flow.dst) or len(set(flow.path)) != len(flow.path):
+            raise PackingError(f"plan: flow {flow.src}->{flow.dst} of {flow.rate} GB/s on {flow.path} is malformed")
+        if (flow.src, flow.dst) not in per_pair:
+            raise PackingError(f"plan: {plan.collective} has no pair {flow.src}->{flow.dst}")
+        per_pair[flow.src, flow.dst] += flow.rate
+        _add(load, (flow.path,), flow.rate)
+    for pair, rate in per_pair.items():
+        if rate * nranks != plan.rate:
+            raise PackingError(f"plan: pair {pair[0]}->{pair[1]} gets {rate} GB/s, expected {plan.rate / nranks}")
+
+
+def _add(load: dict[tuple[int | str, int | str], Fraction], paths: Iterable[Path], rate: Fraction) -> None:
+    for path in paths:
+        for u, v in pairwise(path):
+            load[u, v] = load.get((u, v), Fraction(0)) + rate

@@ -1,0 +1,59 @@
+"""The entry point: a plan for one collective on one topology, by the method asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import PackingError
+from ..topology import Topology
+from .collectives import canonical, check_root
+from .exact import exact_plan
+from .links import choose_links
+from .plan import Plan
+
+METHODS = ("auto", "exact")
+
+
+def make_plan(
+    topology: Topology,
+    collective: str,
+    root: int | None = None,
+    method: str = "auto",
+    links: str | Iterable[str] = "fastest",
+    rates: str = "planning",
+    **options: Any,
+) -> Plan:
+    """A plan whose rate is proven, with the proof.
+
+    Parameters
+    ----------
+    topology
+        The machine, or the part of it that a job got; ``root`` and the plan speak of its ranks.
+    collective
+        One of the eight; underscored forms are accepted.
+    root
+        A rank, for broadcast, reduce, gather and scatter only.
+    method
+        ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast.
+    links
+        ``"fastest"`` (classes from the fastest down until the ranks are connected), ``"all"``, or kinds.
+    rates
+        ``"planning"`` or ``"measured"``: which of a link's two rates to plan with.
+
+    Raises
+    ------
+    PackingError
+        Where the ranks are not connected, an argument is wrong, or there is a single rank.
+    """
+    name = canonical(collective)
+    rank = check_root(name, root, topology.nranks)
+    if method not in METHODS:
+        raise PackingError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    if rates not in ("planning", "measured"):
+        raise PackingError(f"unknown rates {rates!r}; known: planning, measured")
+    if options:
+        raise PackingError(f"method {method!r} does not know the option {', '.join(sorted(options))}")
+    if topology.nranks < 2:
+        raise PackingError(f"topology {topology.name}: a single rank has nothing to exchange, so there is nothing to plan")
+    return exact_plan(topology, name, rank, choose_links(topology, name, rank, links), rates)
