@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -143,6 +143,10 @@ class Program:
     def nchannels(self) -> int:
         """The most channels that any rank runs (thread blocks on a GPU)."""
         return max((len(channels) for channels in self.ranks), default=0)
+
+    def with_chunk_bytes(self, chunk_bytes: int) -> Program:
+        """The same program (and hash) with another default chunk size."""
+        return replace(self, chunk_bytes=chunk_bytes)
 
     @cached_property
     def hash(self) -> str:

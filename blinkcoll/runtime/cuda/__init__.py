@@ -1,0 +1,1 @@
+"""GPUs: the kernel, its compiler, and the executor that launches it through a device layer."""

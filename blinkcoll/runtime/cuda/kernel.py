@@ -1,0 +1,27 @@
+"""The kernel: its source, and its PTX per architecture."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from .nvrtc import compile_ptx
+
+#: Architectures the kernel is compiled and tested for.
+ARCHITECTURES = ("sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+KERNEL = "blinkcoll_run"
+SOURCE = Path(__file__).resolve().parents[2] / "csrc"
+
+
+@lru_cache(maxsize=16)
+def kernel_ptx(arch: str) -> str:
+    """The PTX of ``csrc/cuda/run.cu`` for an architecture (``"sm_80"``).
+
+    Raises
+    ------
+    CompileError
+        Where NVRTC is missing or does not know the architecture.
+    """
+    source = SOURCE / "cuda" / "run.cu"
+    # Sums must round as on every other executor: no fused multiply-add, no flushed denormals.
+    return compile_ptx(source.read_text(encoding="utf-8"), arch, name=str(source), include=[str(SOURCE)], options=["--fmad=false", "--ftz=false"])

@@ -1,0 +1,143 @@
+"""Host ranks as processes over one shared mapping: every rank reads and writes the others' slots directly."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import selectors
+import subprocess
+import sys
+import time
+from typing import IO, Any
+
+import numpy as np
+
+from ..errors import RankFailed, WaitTimeout
+from .executor import Array, Executor
+from .launch import ChannelRecord, Work, buffer_table, connection_table, launch_record
+from .segment import Segment, lay_out_segment
+
+#: How long a worker may take to start: an interpreter and numpy, on a busy machine.
+_START_S = 60.0
+#: How long after its own timeout a rank may take to say so.
+_GRACE_S = 10.0
+#: A worker imports from where this process does: a source tree in the current folder must not shadow the package.
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from blinkcoll.runtime.worker import main; main()"
+
+
+class ProcessExecutor(Executor):
+    """Every rank in a process of its own; use as a context manager, or call :meth:`close`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._workers: list[subprocess.Popen[str]] = []
+        self._layout = lay_out_segment(self.arenas, self.max_count * self.dtype.itemsize)
+        self._segment = Segment(self._layout.nbytes)
+        try:
+            self._store_tables()
+            for _ in range(self.program.nranks):
+                self._workers.append(self._start())
+            self._await_all("ready", _START_S, "start")
+        except BaseException:
+            self.close()
+            raise
+
+    def _store_tables(self) -> None:
+        connections = connection_table(self.program, self.arenas, self._layout.arenas)
+        buffers = buffer_table(self._layout.buffers)
+        for base, arena in zip(self._layout.arenas, self.arenas, strict=True):
+            self._segment.store(base + arena.program, self.code)
+            self._segment.store(base + arena.connections, connections)
+            self._segment.store(base + arena.buffers, buffers)
+
+    def _start(self) -> subprocess.Popen[str]:
+        fd = self._segment.fd
+        numbers = (fd, self._layout.nbytes, self.program.nranks, len(self.program.connections))
+        command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, numbers)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=(fd,))
+
+    def _run(self, inputs: list[Array], work: Work, in_place: bool) -> list[Array]:
+        self._place(inputs, in_place)
+        for rank, worker in enumerate(self._workers):
+            record = launch_record(work, rank, self.arenas[rank], self._layout.arenas[rank], self.epoch, self.timeout_s)
+            self._tell(worker, bytes(record).hex())
+        self._await_all("ran", self.timeout_s + _GRACE_S, f"run {self.program.collective}")
+        nbytes = work.count * work.elem_size
+        return [self._segment.view(output, nbytes).view(self.dtype).copy() for _, output, _ in self._layout.buffers]
+
+    def _place(self, inputs: list[Array], in_place: bool) -> None:
+        """Inputs into the segment; in place, input and output are one buffer."""
+        places = [(o, o, s) if in_place else (i, o, s) for i, o, s in self._layout.buffers]
+        table = buffer_table(places)
+        for rank, array in enumerate(inputs):
+            self._segment.store(self._layout.arenas[rank] + self.arenas[rank].buffers, table)
+            self._segment.view(self._layout.buffers[rank][1], array.nbytes)[:] = 0
+            self._segment.view(places[rank][0], array.nbytes)[:] = array.view(np.uint8)
+
+    @staticmethod
+    def _tell(worker: subprocess.Popen[str], line: str) -> None:
+        assert worker.stdin is not None
+        # Broken where the worker has died: the end of its answers will say so, with its exit code.
+        with contextlib.suppress(BrokenPipeError):
+            worker.stdin.write(line + "\n")
+            worker.stdin.flush()
+
+    def _await_all(self, expected: str, seconds: float, doing: str) -> None:
+        """One line from every worker, within ``seconds``; a rank that dies makes the others leave at once."""
+        silent = dict(enumerate(self._workers))
+        stopped: list[int] = []
+        deadline = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            for rank, worker in silent.items():
+                assert worker.stdout is not None
+                selector.register(worker.stdout, selectors.EVENT_READ, rank)
+            while silent:
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    self._abort()
+                    raise WaitTimeout(f"ranks {', '.join(map(str, silent))} did not {doing} within {seconds:g} s")
+                for key, _ in ready:
+                    answer = _line(key.fileobj)
+                    if not answer:
+                        self._abort()
+                        raise RankFailed(f"rank {key.data} died while it was to {doing} (exit code {self._workers[key.data].wait()})")
+                    selector.unregister(key.fileobj)
+                    del silent[key.data]
+                    if answer != expected:
+                        stopped.append(key.data)
+        if stopped:
+            raise self._timed_out([self._records(rank) for rank in range(self.program.nranks)])
+
+    def _abort(self) -> None:
+        for base, arena in zip(self._layout.arenas, self.arenas, strict=True):
+            self._segment.store(base + arena.abort, (1).to_bytes(4, "little"))
+
+    def _records(self, rank: int) -> bytes:
+        nbytes = len(self.program.ranks[rank]) * ctypes.sizeof(ChannelRecord)
+        return self._segment.load(self._layout.arenas[rank] + self.arenas[rank].records, nbytes)
+
+    def close(self) -> None:
+        """End the workers and unmap the segment."""
+        for worker in self._workers:
+            # Closing flushes; the pipe of a worker that has died is broken.
+            with contextlib.suppress(OSError):
+                if worker.stdin is not None:
+                    worker.stdin.close()
+        for worker in self._workers:
+            try:
+                worker.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+            if worker.stdout is not None:
+                worker.stdout.close()
+        self._workers = []
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None  # type: ignore[assignment]
+
+
+def _line(stream: Any) -> str:
+    text: IO[str] = stream
+    return text.readline().strip()

@@ -1,0 +1,94 @@
+"""One shared mapping that holds every rank's arena and data: what processes of one host meet in.
+
+The tables inside hold offsets from the mapping's start; each process adds its own base to a private copy (`rebase`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ExecutionError
+from .launch import Arena, LaunchRecord
+
+_ALIGNMENT = 4096
+_ADDRESSES = ("program", "buffers", "connections", "cursors", "progress", "records", "abort")
+
+
+@dataclass(frozen=True)
+class SegmentLayout:
+    """Offsets of each rank's arena, input, output and scratch."""
+
+    arenas: tuple[int, ...]
+    buffers: tuple[tuple[int, int, int], ...]
+    nbytes: int
+
+
+def lay_out_segment(arenas: Sequence[Arena], buffer_bytes: int) -> SegmentLayout:
+    """Arenas first, then three buffers of ``buffer_bytes`` a rank, each on pages of its own."""
+    at = 0
+
+    def take(nbytes: int) -> int:
+        nonlocal at
+        start = at
+        at = -(-(at + max(nbytes, 1)) // _ALIGNMENT) * _ALIGNMENT
+        return start
+
+    places = tuple(take(arena.nbytes) for arena in arenas)
+    buffers = tuple((take(buffer_bytes), take(buffer_bytes), take(buffer_bytes)) for _ in arenas)
+    return SegmentLayout(places, buffers, at)
+
+
+class Segment:
+    """A mapping of a memfd; zeros at first. ``fd`` is what other processes map."""
+
+    def __init__(self, nbytes: int, fd: int | None = None) -> None:
+        self.nbytes = nbytes
+        if fd is None:
+            if not hasattr(os, "memfd_create"):
+                raise ExecutionError("host processes need memfd_create, which only Linux has; use threads")
+            fd = os.memfd_create("blinkcoll")
+            os.ftruncate(fd, nbytes)
+        self.fd = fd
+        self._map = mmap.mmap(fd, nbytes)
+        self._anchor = ctypes.c_char.from_buffer(self._map)
+        self.base = ctypes.addressof(self._anchor)
+
+    def view(self, offset: int, nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+        """Bytes of the segment; valid while it is open."""
+        return np.frombuffer(self._map, dtype=np.uint8, count=nbytes, offset=offset)
+
+    def store(self, offset: int, data: bytes) -> None:
+        """Write bytes."""
+        self._map[offset : offset + len(data)] = data
+
+    def load(self, offset: int, nbytes: int) -> bytes:
+        """Read bytes."""
+        return self._map[offset : offset + nbytes]
+
+    def close(self) -> None:
+        """Unmap; the memory goes when the last process has."""
+        del self._anchor
+        self._map.close()
+        os.close(self.fd)
+
+
+def rebase(record: bytes, segment: Segment, nranks: int, nconnections: int) -> tuple[bytes, list[object]]:
+    """A launch record of offsets as one of addresses in this process, with private tables of addresses.
+
+    Returns the record and what must stay alive while it is used.
+    """
+    launch = LaunchRecord.from_buffer_copy(record)
+    tables = []
+    for name, words in (("buffers", 3 * nranks), ("connections", 3 * nconnections)):
+        offsets = np.frombuffer(segment.load(getattr(launch, name), 8 * words), dtype=np.uint64)
+        tables.append(offsets + np.uint64(segment.base))
+    for name in _ADDRESSES:
+        setattr(launch, name, getattr(launch, name) + segment.base)
+    launch.buffers, launch.connections = (table.ctypes.data for table in tables)
+    return bytes(launch), list(tables)
