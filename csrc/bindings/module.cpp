@@ -7,6 +7,7 @@ namespace blinkcoll {
 void bind_packing(nb::module_& m);
 void bind_partition(nb::module_& m);
 void bind_runtime(nb::module_& m);
+void bind_simulator(nb::module_& m);
 }
 
 NB_MODULE(_core, m) {
@@ -14,4 +15,5 @@ NB_MODULE(_core, m) {
   blinkcoll::bind_packing(m);
   blinkcoll::bind_partition(m);
   blinkcoll::bind_runtime(m);
+  blinkcoll::bind_simulator(m);
 }

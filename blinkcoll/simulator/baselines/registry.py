@@ -1,0 +1,56 @@
+"""Baselines by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ...cost.chunks import default_chunk_bytes
+from ...errors import SimulationError
+from ...schedules.program import Program
+from ...topology import Topology
+from .ring import rank_order_ring
+
+#: (topology, collective, root, nbytes) to a program.
+Maker = Callable[[Topology, str, "int | None", int], Program]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A way to run collectives that plans are compared with.
+
+    Parameters
+    ----------
+    title
+        What it is, in a line for table headers.
+    collectives
+        What it has programs for.
+    make
+        From (topology, collective, root, nbytes) to the program.
+    """
+
+    title: str
+    collectives: tuple[str, ...]
+    make: Maker
+
+
+BASELINES: dict[str, Baseline] = {
+    "baidu-ring": Baseline("one ring in rank order, hops without a direct link over switches", ("allreduce", "broadcast"), rank_order_ring),
+}
+
+
+def baseline_program(name: str, topology: Topology, collective: str, root: int | None, nbytes: int) -> Program:
+    """The program that baseline ``name`` runs for a collective of ``nbytes``, its chunk size chosen for that size.
+
+    Raises
+    ------
+    SimulationError
+        Where there is no such baseline, or it has no program for the collective.
+    """
+    baseline = BASELINES.get(name)
+    if baseline is None:
+        raise SimulationError(f"no baseline is called {name!r}; known: {', '.join(sorted(BASELINES))}")
+    if collective not in baseline.collectives:
+        raise SimulationError(f"baseline {name} has no {collective}; it has {', '.join(baseline.collectives)}")
+    program = baseline.make(topology, collective, root, nbytes)
+    return replace(program, chunk_bytes=default_chunk_bytes(program, nbytes))

@@ -1,0 +1,65 @@
+"""A ring in rank order, as baidu-allreduce (2017) ran it: no search, whatever the links are.
+
+Each ring runs in two channels, each with half of the data: a ring's next step depends on what its neighbour has just
+sent, and while one half waits for that the other uses the link, as NCCL's slices do.
+"""
+
+from __future__ import annotations
+
+from ...errors import SimulationError
+from ...schedules.program import INPUT, OUTPUT, Channel, Connection, Operand, Program, Step, slot
+from ...schedules.rings import lower_rings
+from ...topology import Topology, route
+
+#: Channels a ring.
+COPIES = 2
+#: What the programs are called.
+ALGORITHM = "baidu-ring"
+
+
+def rank_order_ring(topology: Topology, collective: str, root: int | None, nbytes: int) -> Program:
+    """The ring all-reduce, or the broadcast along the chain root, root + 1 ... (mod n), in rank order.
+
+    Raises
+    ------
+    SimulationError
+        For another collective, or a broadcast without a root.
+    TopologyError
+        Where nothing leads from a rank to the next.
+    """
+    del nbytes  # the same at every size
+    order = list(range(topology.nranks))
+    if collective == "allreduce":
+        return lower_rings(topology, [order] * COPIES, algorithm=ALGORITHM)
+    if collective != "broadcast":
+        raise SimulationError(f"{ALGORITHM} has no {collective}")
+    if root is None or not 0 <= root < topology.nranks:
+        raise SimulationError(f"a broadcast needs a root among ranks 0..{topology.nranks - 1}, got {root}")
+    return chain_broadcast(topology, order[root:] + order[:root], ALGORITHM)
+
+
+def chain_broadcast(topology: Topology, order: list[int], algorithm: str, *, slots: int = 4) -> Program:
+    """A pipelined broadcast from the first rank of ``order`` through all others, over every share's own channel."""
+    connections: list[Connection] = []
+    channels: list[list[Channel]] = [[] for _ in order]
+    for share in range(COPIES):
+        arrives: tuple[int, ...] = ()
+        for position, rank in enumerate(order):
+            leaves: tuple[int, ...] = ()
+            if position + 1 < len(order):
+                leaves = (len(connections),)
+                connections.append(Connection(rank, order[position + 1], route(topology, rank, order[position + 1]), slots))
+            srcs: tuple[Operand, ...] = tuple(map(slot, arrives)) or (INPUT,)
+            syncs = (*arrives, *leaves)
+            channels[rank].append(Channel((Step("copy", share, srcs, (OUTPUT, *map(slot, leaves)), wait=syncs, signal=syncs),)))
+            arrives = leaves
+    return Program(
+        algorithm=algorithm,
+        collective="broadcast",
+        root=order[0],
+        topology=topology,
+        nshards=1,
+        weights=(1,) * COPIES,
+        connections=tuple(connections),
+        ranks=tuple(map(tuple, channels)),
+    )

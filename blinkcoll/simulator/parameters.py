@@ -1,0 +1,110 @@
+"""What the simulator knows of a device besides its links: every number with its source.
+
+Latencies and rates of a channel are NCCL's own tuning constants (NCCL 2.30.7, src/graph/tuning.cc), because both sides
+of every comparison are simulated with the same table. A link's ``latency_us`` is the wire alone; what a protocol adds
+to a hop is here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ..errors import SimulationError
+from ..topology import Topology
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a protocol costs.
+
+    Parameters
+    ----------
+    efficiency
+        Payload per byte on the wire.
+    busy_us
+        A channel's own synchronisation a step: polling, barriers among its threads, the fence.
+    flag_us
+        From the end of the store until the reader has seen the flag, beyond the wire's latency.
+    rate
+        Of a channel, relative to the simple protocol.
+    """
+
+    efficiency: float = 1.0
+    busy_us: float = 0.0
+    flag_us: float = 0.0
+    rate: float = 1.0
+
+
+#: hwLatencies, NVLINK: a ring's hop takes 3.4 µs by the simple protocol, 1.9 by LL128 and 0.6 by LL, which is the wire
+#: alone (flag and data in one store). The rest is split into what keeps the channel busy and what only delays.
+#: Efficiencies are the protocols' formats: 4 of 8 bytes, 120 of 128.
+PROTOCOLS = {
+    "simple": Protocol(busy_us=0.5, flag_us=2.3),
+    "LL": Protocol(efficiency=0.5, rate=0.5),
+    "LL128": Protocol(efficiency=0.9375, busy_us=0.3, flag_us=1.0),
+}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The simulator's parameters for one kind of device.
+
+    Parameters
+    ----------
+    launch_us
+        From the call until channels run their first step, and from the last step to the call's completion.
+    channel_gb_s
+        Payload that one channel copies or reduces.
+    memory_gb_s
+        Local reads and writes of one device together.
+    protocols
+        By name.
+    """
+
+    launch_us: float = 8.4  # baseLatencies, ring, simple
+    channel_gb_s: float = 26.5
+    memory_gb_s: float = 900.0
+    protocols: tuple[tuple[str, Protocol], ...] = field(default=tuple(PROTOCOLS.items()))
+
+    def protocol(self, name: str) -> Protocol:
+        """The protocol of that name.
+
+        Raises
+        ------
+        SimulationError
+            Where there is none.
+        """
+        for known, protocol in self.protocols:
+            if known == name:
+                return protocol
+        raise SimulationError(f"no parameters for protocol {name!r}; known: {', '.join(n for n, _ in self.protocols)}")
+
+
+#: Nothing but bandwidth: no latency besides the links', no synchronisation, no limit of channels or memory.
+FLUID = Parameters(
+    launch_us=0.0,
+    channel_gb_s=1e6,
+    memory_gb_s=1e9,
+    protocols=tuple((name, Protocol(efficiency=p.efficiency)) for name, p in PROTOCOLS.items()),
+)
+
+#: A channel's rate: perChMaxTreeBws of one node (Volta, which NCCL also takes for older devices, Ampere, Hopper,
+#: Blackwell). Memory: the data sheets' peak (P100 732, V100 900, A100 1555, H100 3350, B200 8000 GB/s).
+_BY_ARCH = {
+    "sm_60": Parameters(channel_gb_s=26.5, memory_gb_s=732.0),
+    "sm_70": Parameters(channel_gb_s=26.5, memory_gb_s=900.0),
+    "sm_80": Parameters(channel_gb_s=24.0, memory_gb_s=1555.0),
+    "sm_90": Parameters(channel_gb_s=38.7, memory_gb_s=3350.0),
+    "sm_100": Parameters(channel_gb_s=70.0, memory_gb_s=8000.0),
+}
+
+
+def parameters_for(topology: Topology) -> Parameters:
+    """The parameters of a topology's devices; those of a V100 where their architecture is unknown."""
+    arch = topology.devices[0].arch
+    return _BY_ARCH.get(arch, _BY_ARCH["sm_70"])
+
+
+def with_launch(params: Parameters, launch_us: float) -> Parameters:
+    """The same device, launched another way."""
+    return replace(params, launch_us=launch_us)

@@ -1,0 +1,198 @@
+"""From a program and a size to a simulated time: prepares the machine for the C++ core (``csrc/simulator``)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from ..errors import SimulationError
+from ..schedules.encoding import encode
+from ..schedules.program import Program
+from ..topology import Path, Topology, route
+from .parameters import Parameters, parameters_for
+from .result import SimulationResult, StepRecord
+
+#: Rates beyond this (bytes/µs) are not told apart from infinite ones.
+_FASTEST = 1e15
+_CAUSES = ("start", "channel", "arrival", "credit", "after")
+_NO_RECORD = 0xFFFFFFFF
+
+_Hop = tuple["int | str", "int | str"]
+_Route = tuple[list[int], float, float]
+
+
+def run(
+    program: Program, nbytes: int, *, elem_size: int = 4, chunk_bytes: int | None = None, rates: str = "planning",
+    params: Parameters | None = None, trace: bool = False,
+) -> SimulationResult:  # fmt: skip
+    """Time one call of a program.
+
+    Parameters
+    ----------
+    program
+        What all ranks execute; its connections' paths lie in its topology.
+    nbytes
+        The collective's size as nccl-tests counts it (the total of all shards for gather, scatter, all-gather and
+        reduce-scatter).
+    elem_size
+        Bytes of an element.
+    chunk_bytes
+        The most bytes of a chunk; the program's own where None.
+    rates
+        ``"planning"`` or ``"measured"``: which capacity of the links.
+    params
+        The devices' parameters; those of the topology's architecture where None.
+    trace
+        Whether to keep every step.
+
+    Raises
+    ------
+    SimulationError
+        Where ``nbytes`` is no whole number of elements, a connection's path uses a link that the topology does not
+        have, the program deadlocks, or ``rates`` or a protocol is unknown.
+
+    Notes
+    -----
+    Links are shared max-min fairly between the flows that cross them; neither packets, nor retries, nor traffic of
+    others, nor any cost of sharing itself is modelled.
+    """
+    if nbytes < 0 or nbytes % elem_size:
+        raise SimulationError(f"nbytes={nbytes} is not a whole number of elements of {elem_size} bytes")
+    if rates not in ("planning", "measured"):
+        raise SimulationError(f"rates={rates!r}; expected 'planning' or 'measured'")
+    if params is None:
+        params = parameters_for(program.topology)
+    if chunk_bytes is None:
+        chunk_bytes = program.chunk_bytes
+    if chunk_bytes <= 0:
+        raise SimulationError(f"chunk_bytes={chunk_bytes}, expected at least 1")
+    prepared = _prepare(_Identity(program), rates, params)
+    try:
+        prepared.core.run(nbytes // elem_size, elem_size, chunk_bytes, trace)
+    except RuntimeError as error:
+        raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
+    time_us = params.launch_us + prepared.core.makespan_us
+    carried = dict(zip(prepared.links, prepared.core.link_bytes(), strict=True))
+    capacity = dict(zip(prepared.links, prepared.link_rate, strict=True))
+    return SimulationResult(
+        collective=program.collective,
+        nranks=program.nranks,
+        nbytes=nbytes,
+        chunk_bytes=chunk_bytes,
+        time_us=time_us,
+        link_bytes=carried,
+        link_utilisation={hop: carried[hop] / (capacity[hop] * time_us) if time_us > 0 else 0.0 for hop in carried},
+        nsteps=prepared.core.steps_run,
+        trace=_trace(program, prepared.core.records(), params.launch_us) if trace else None,
+    )
+
+
+class _Identity:
+    """A program as a key: by the hash it carries anyway, not by comparing every step."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def __hash__(self) -> int:
+        return hash(self.program.hash)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.program.hash == other.program.hash
+
+
+class _Prepared:
+    """The C++ simulation of a program, and what its links are called."""
+
+    def __init__(self, program: Program, rates: str, params: Parameters) -> None:
+        from .. import _core
+
+        topology = program.topology
+        self.links: list[_Hop] = []
+        self.link_rate: list[float] = []
+        table = _Links(topology, rates, self.links, self.link_rate)
+        connections: list[_Route] = []
+        costs: list[tuple[float, float, float]] = []
+        channel_rate = min(params.channel_gb_s * 1e3, _FASTEST)
+        for i, connection in enumerate(program.connections):
+            protocol = params.protocol(connection.protocol)
+            links, latency_us = table.along(connection.path, f"c{i}")
+            connections.append((links, latency_us + protocol.flag_us, protocol.efficiency))
+            costs.append((protocol.busy_us, channel_rate * protocol.rate, channel_rate * protocol.rate))
+        costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
+        pairs = _pairs(program, table)
+        memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nranks
+        self.core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs)
+
+
+@lru_cache(maxsize=64)
+def _prepare(identity: _Identity, rates: str, params: Parameters) -> _Prepared:
+    return _Prepared(identity.program, rates, params)
+
+
+class _Links:
+    """Numbers the links as programs name them."""
+
+    def __init__(self, topology: Topology, rates: str, names: list[_Hop], link_rate: list[float]) -> None:
+        self.topology = topology
+        self.capacities = topology.capacities(rates)
+        self.latencies: dict[_Hop, float] = {}
+        for link in topology.links:
+            hop = (topology.vertex(link.src), topology.vertex(link.dst))
+            self.latencies[hop] = max(self.latencies.get(hop, 0.0), float(link.latency_us))
+        self.numbers: dict[_Hop, int] = {}
+        self.names, self.link_rate = names, link_rate
+
+    def along(self, path: Path, what: str) -> tuple[list[int], float]:
+        """The links of a path, and their latencies' sum in µs."""
+        links, latency_us = [], 0.0
+        for hop in pairwise(path):
+            if hop not in self.capacities:
+                raise SimulationError(f"{what}: topology {self.topology.name} has no link {hop[0]}→{hop[1]}")
+            if hop not in self.numbers:
+                self.numbers[hop] = len(self.names)
+                self.names.append(hop)
+                self.link_rate.append(min(float(self.capacities[hop]) * 1e3, _FASTEST))
+            links.append(self.numbers[hop])
+            latency_us += self.latencies[hop]
+        return links, latency_us
+
+
+def _pairs(program: Program, table: _Links) -> list[_Route]:
+    """Ways for operands that lie in a peer's buffers; empty where no step has any."""
+    ways: dict[tuple[int, int], _Route] = {}
+    for rank, channels in enumerate(program.ranks):
+        for channel in channels:
+            for step in channel.steps:
+                for operands, pulls in ((step.srcs, True), (step.dsts, False)):
+                    for operand in operands:
+                        if operand.rank is None or operand.rank == rank:
+                            continue
+                        pair = (operand.rank, rank) if pulls else (rank, operand.rank)
+                        if pair not in ways:
+                            links, latency_us = table.along(route(program.topology, *pair), f"rank {rank}")
+                            ways[pair] = (links, latency_us, 1.0)
+    if not ways:
+        return []
+    n = program.nranks
+    return [ways.get((i // n, i % n), ([], 0.0, 1.0)) for i in range(n * n)]
+
+
+def _trace(program: Program, records: list[tuple[Any, ...]], launch_us: float) -> tuple[StepRecord, ...]:
+    """The core's records, with channels counted within their rank and times from the call."""
+    home = [(rank, c) for rank, channels in enumerate(program.ranks) for c in range(len(channels))]
+    return tuple(
+        StepRecord(
+            rank=home[channel][0],
+            channel=home[channel][1],
+            step=step,
+            iteration=iteration,
+            ready_us=ready + launch_us,
+            start_us=start + launch_us,
+            end_us=end + launch_us,
+            nbytes=round(nbytes),
+            cause=_CAUSES[cause],
+            cause_index=None if cause_record == _NO_RECORD else cause_record,
+        )
+        for channel, step, iteration, cause, cause_record, ready, start, end, nbytes in records
+    )

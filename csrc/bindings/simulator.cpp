@@ -1,0 +1,86 @@
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+
+#include "simulator/simulation.h"
+
+namespace nb = nanobind;
+
+namespace blinkcoll {
+namespace {
+
+using RouteTuple = std::tuple<std::vector<uint32_t>, double, double>;  // links, latency_us, efficiency
+using CostTuple = std::tuple<double, double, double>;                  // busy_us, copy and reduce bytes per microsecond
+using RecordTuple = std::tuple<uint32_t, uint32_t, uint64_t, uint32_t, uint32_t, double, double, double, double>;
+
+simulator::Route route(const RouteTuple& made) {
+  return {std::get<0>(made), std::get<1>(made), std::get<2>(made)};
+}
+
+// A program's bytes, the machine it runs on, and what was prepared for the two.
+class BoundSimulation {
+ public:
+  BoundSimulation(nb::bytes program, std::vector<double> link_rate, std::vector<double> memory_rate,
+                  const std::vector<RouteTuple>& connections, const std::vector<CostTuple>& costs,
+                  const std::vector<RouteTuple>& pairs)
+      : program_(program.c_str(), program.size()) {
+    ProgramView view{program_.data()};
+    if (program_.size() < sizeof(ProgramHeader) || view.header().magic != kProgramMagic || view.header().version != kProgramVersion || view.header().nbytes != program_.size())
+      throw std::invalid_argument("simulation: these bytes are not a program of this version");
+    const ProgramHeader& h = view.header();
+    if (memory_rate.size() != h.nranks || connections.size() != h.nconnections || costs.size() != h.nconnections + 1 || (!pairs.empty() && pairs.size() != size_t(h.nranks) * h.nranks))
+      throw std::invalid_argument("simulation: the machine's tables do not fit the program");
+    machine_.link_rate = std::move(link_rate);
+    machine_.memory_rate = std::move(memory_rate);
+    for (const RouteTuple& made : connections) machine_.connections.push_back(route(made));
+    for (const RouteTuple& made : pairs) machine_.pairs.push_back(route(made));
+    for (const auto* table : {&machine_.connections, &machine_.pairs})
+      for (const simulator::Route& made : *table)
+        for (uint32_t link : made.links)
+          if (link >= machine_.link_rate.size()) throw std::invalid_argument("simulation: a route names a link that does not exist");
+    for (const auto& [busy_us, copy_rate, reduce_rate] : costs) machine_.costs.push_back({busy_us, copy_rate, reduce_rate});
+    simulation_ = std::make_unique<simulator::Simulation>(view, machine_);
+  }
+  BoundSimulation(const BoundSimulation&) = delete;
+
+  void run(uint64_t count, uint32_t elem_size, uint64_t chunk_bytes, bool trace) {
+    nb::gil_scoped_release unlocked;
+    simulation_->run({count, chunk_bytes, elem_size, trace});
+  }
+  double makespan_us() const { return simulation_->makespan_us(); }
+  uint64_t steps_run() const { return simulation_->steps_run(); }
+  std::vector<double> link_bytes() const { return simulation_->link_bytes(); }
+  std::vector<RecordTuple> records() const {
+    std::vector<RecordTuple> made;
+    made.reserve(simulation_->records().size());
+    for (const simulator::Record& r : simulation_->records())
+      made.emplace_back(r.channel, r.step, r.iteration, r.cause, r.cause_record, r.ready_us, r.start_us, r.end_us, r.nbytes);
+    return made;
+  }
+
+ private:
+  std::string program_;
+  simulator::Machine machine_;
+  std::unique_ptr<simulator::Simulation> simulation_;
+};
+
+}  // namespace
+
+void bind_simulator(nb::module_& m) {
+  nb::class_<BoundSimulation>(m, "Simulation", "A program on a machine, to be run for any size.")
+      .def(nb::init<nb::bytes, std::vector<double>, std::vector<double>, const std::vector<RouteTuple>&, const std::vector<CostTuple>&, const std::vector<RouteTuple>&>(),
+           nb::arg("program"), nb::arg("link_rate"), nb::arg("memory_rate"), nb::arg("connections"), nb::arg("costs"), nb::arg("pairs"))
+      .def("run", &BoundSimulation::run, nb::arg("count"), nb::arg("elem_size"), nb::arg("chunk_bytes"), nb::arg("trace"))
+      .def_prop_ro("makespan_us", &BoundSimulation::makespan_us)
+      .def_prop_ro("steps_run", &BoundSimulation::steps_run)
+      .def("link_bytes", &BoundSimulation::link_bytes, "bytes on the wire of each link in the last run")
+      .def("records", &BoundSimulation::records, "(channel, step, iteration, cause, cause record, ready, start, end, bytes) of each step run, in order of their ends");
+}
+
+}  // namespace blinkcoll

@@ -1,0 +1,32 @@
+// What a program runs on, in the simulator's terms: bytes, microseconds, bytes per microsecond.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "fair_sharing.h"
+
+namespace blinkcoll::simulator {
+
+// A way from one rank to another.
+struct Route {
+  std::vector<uint32_t> links;
+  double latency_us = 0;    // until the last byte and the flag behind it are seen at the other end
+  double efficiency = 1;    // payload per byte on the wire
+};
+
+// What a step costs besides its bytes, by the protocol of the connections it touches.
+struct StepCost {
+  double busy_us = 0;  // the channel's own synchronisation: polling, barriers, fences
+  double copy_rate = 0, reduce_rate = 0;  // the most a channel moves, payload bytes per microsecond
+};
+
+struct Machine {
+  std::vector<double> link_rate;    // per link
+  std::vector<double> memory_rate;  // per rank: local reads and writes together
+  std::vector<Route> connections;   // per connection of the program
+  std::vector<StepCost> costs;      // per connection; one more for steps that touch none
+  std::vector<Route> pairs;         // [src * nranks + dst], for operands in a peer's buffers; may be empty
+};
+
+}  // namespace blinkcoll::simulator

@@ -1,0 +1,131 @@
+// A program's run on a machine, event by event.
+//
+// A channel runs its steps in order. A step begins when the last of its waits has come true and the channel has paid its
+// synchronisation; it then is one flow over every link and memory that its operands touch, all destinations in lockstep,
+// because one thread block stores each element everywhere before it turns to the next. When the flow ends the step
+// signals, and the channel is free: stores are posted, so what is still on the wire costs it nothing. The other end of a
+// connection sees a signal after the latency of the way.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "blinkcoll/partition.h"
+#include "blinkcoll/program.h"
+#include "event_queue.h"
+#include "fair_sharing.h"
+#include "machine.h"
+
+namespace blinkcoll::simulator {
+
+constexpr uint32_t kNoRecord = 0xffffffffu;
+
+// Why a step did not begin earlier.
+enum class Cause : uint32_t { kStart = 0, kOwnChannel, kArrival, kCredit, kAfter };
+
+// One executed step, for traces and critical paths. `cause_record`: the record of the step it waited for last.
+struct Record {
+  uint32_t channel, step, cause, cause_record;
+  uint64_t iteration;
+  double ready_us, start_us, end_us, nbytes;
+};
+
+class Simulation {
+ public:
+  // `program` and `machine` must outlive the simulation.
+  Simulation(ProgramView program, const Machine& machine);
+
+  struct Launch {
+    u64 count, chunk_bytes;
+    u32 elem_size;
+    bool trace;
+  };
+  // Throws std::runtime_error, naming who waits for what, where the program deadlocks.
+  void run(const Launch& launch);
+
+  double makespan_us() const { return makespan_us_; }
+  uint64_t steps_run() const { return steps_run_; }
+  const std::vector<Record>& records() const { return records_; }
+  // Bytes on the wire per link, headers of the protocol included.
+  std::vector<double> link_bytes() const;
+  uint32_t rank_of(uint32_t channel) const { return channels_[channel].rank; }
+
+ private:
+  struct Stamp {
+    double time;
+    uint32_t record;
+  };
+  // Signals of one end of a connection that the other end may still look at; grows where nothing limits them.
+  class Signals {
+   public:
+    void reset(uint32_t least);
+    void push(Stamp stamp, uint64_t oldest_needed);
+    bool reached(uint64_t sequence) const { return sequence < count_; }
+    const Stamp& at(uint64_t sequence) const { return ring_[sequence & (ring_.size() - 1)]; }
+    uint64_t count() const { return count_; }
+
+   private:
+    std::vector<Stamp> ring_;
+    uint64_t count_ = 0;
+  };
+  struct Connection {
+    Signals published, taken;
+    uint32_t reader_waits, writer_waits;  // the channel blocked there, or kNobody
+  };
+  enum class State : uint8_t { kBlocked, kStarting, kMoving, kDone };
+  struct Channel {
+    uint32_t rank, first_step, nsteps, watched;
+    uint32_t position;
+    uint64_t iteration, iterations;
+    State state;
+    double free_at;        // when its last step ended
+    uint32_t last_record;
+    Record current;
+    std::vector<Stamp> progress;             // of a watched channel: when each step ended
+    std::vector<uint32_t> watchers;          // channels blocked on it
+  };
+  // What a step costs whatever the chunk: filled once a program.
+  struct StepPlan {
+    uint32_t first_use, nuses;
+    double limit, delay_us;
+  };
+  static constexpr uint32_t kNobody = 0xffffffffu;
+
+  void plan_steps();
+  void plan_step(uint32_t rank, const StepEntry& step);
+  void drop_resources_that_never_bind();
+  void reset(const Launch& launch);
+  void try_start(uint32_t channel);
+  bool ready(uint32_t index, const StepEntry& step, Stamp* last, Cause* cause);
+  void begin(uint32_t channel, double now);
+  void complete(uint32_t channel, double now);
+  void signal(uint32_t rank, const SyncEntry& sync, uint64_t iteration, Stamp stamp);
+  [[noreturn]] void fail_deadlocked() const;
+
+  ProgramView program_;
+  const Machine& machine_;
+  std::vector<StepPlan> plans_;
+  std::vector<Use> uses_;        // per step, without resources that never bind
+  std::vector<Use> link_uses_;   // per step, links only, for the byte counts
+  std::vector<uint32_t> first_link_use_;
+  std::vector<double> capacity_;
+
+  // One run.
+  Partition partition_{};
+  u32 elem_size_ = 1;
+  bool trace_ = false;
+  std::vector<uint64_t> iterations_;  // per share
+  std::vector<Range> ranges_;         // per share and shard
+  u64 chunk_ = 0;                     // elements of a full chunk
+  std::vector<Channel> channels_;
+  std::vector<Connection> connections_;
+  std::vector<double> moved_;         // payload bytes per step
+  std::vector<Record> records_;
+  EventQueue queue_{0};
+  FairSharing sharing_{{}, 0};
+  double makespan_us_ = 0;
+  uint64_t steps_run_ = 0;
+};
+
+}  // namespace blinkcoll::simulator
