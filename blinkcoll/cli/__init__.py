@@ -1,0 +1,38 @@
+"""The command line: one command a file. Results on stdout, diagnostics on stderr; exit 1 failed, 2 usage."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from .. import __version__
+from ..errors import BlinkcollError
+from .bench import bench
+from .plan import plan
+
+app = typer.Typer(
+    name="blinkcoll", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Topology-aware collectives: plan, prove, simulate and run them.",
+)  # fmt: skip
+app.command()(bench)
+app.command()(plan)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; errors that blinkcoll raises on purpose are one line, not a traceback."""
+    try:
+        app()
+    except BlinkcollError as error:
+        sys.stderr.write(f"blinkcoll: {error}\n")
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of a pipe has gone: not an error of ours
+        sys.stderr.close()
+        sys.exit(1)

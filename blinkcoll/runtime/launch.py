@@ -177,19 +177,30 @@ def launch_record(work: Work, rank: int, arena: Arena, base: int, epoch: int, ti
 def explain_records(program: Program, records: Sequence[bytes], timeout_s: float) -> str:
     """Who waited for whom, from the channel records that a failed launch left in each rank's arena.
 
-    A channel that ran out of time says more than one that left because a sibling did; those come first.
+    First, ranks that are waited for and wait for nobody: what is wrong began there. Then the channels that ran out of
+    time, then those that left because a sibling had.
     """
     lines: list[tuple[int, int, str]] = []
+    missing: set[int] = set()
     for rank, raw in enumerate(records):
         for channel in range(len(program.ranks[rank])):
             note = ChannelRecord.from_buffer_copy(raw, channel * ctypes.sizeof(ChannelRecord))
-            if note.code:
-                lines.append((note.code, rank, _explain(program, rank, channel, note, timeout_s)))
+            if not note.code:
+                continue
+            lines.append((note.code, rank, _explain(program, rank, channel, note, timeout_s)))
+            if note.connection != NO_CONNECTION:
+                missing.add(_peer(program, rank, note.connection))
+    missing -= {rank for _, rank, _ in lines}
+    names = ", ".join(f"rank {rank} ({program.topology.devices[rank].name})" for rank in sorted(missing))
+    first = [f"{names}: waited for, and left no word: never started, ended, or stuck elsewhere"] if missing else []
     lines.sort(key=lambda line: line[:2])
-    if not lines:
-        return "no channel left a record"
-    shown = [text for *_, text in lines[:8]]
-    return "\n  ".join([*shown, *([f"... and {len(lines) - 8} more channels"] if len(lines) > 8 else [])])
+    more = [f"... and {len(lines) - 8} more channels"] if len(lines) > 8 else []
+    return "\n  ".join([*first, *(text for *_, text in lines[:8]), *more]) or "no channel left a record"
+
+
+def _peer(program: Program, rank: int, connection: int) -> int:
+    ends = program.connections[connection]
+    return ends.src if ends.dst == rank else ends.dst
 
 
 def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, timeout_s: float) -> str:

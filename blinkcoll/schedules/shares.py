@@ -1,11 +1,14 @@
-"""From the exact rates of a plan to the integer weights of a program's shares, and channels per tree.
+"""From the exact rates of a plan to channels per tree, and to the integer weights of a program's shares.
 
-A tree of rate w gets ``ceil(w / channel_gb_s)`` channels, each with an equal part of its data, within a budget.
+Links are shared fairly among the channels that use them, not in proportion to what a plan has in mind. A channel that
+is to carry 20 GB/s beside one that is to carry 5 gets no more than it while both run, and a step that feeds several
+links runs at the slowest: programs whose channels carry unequal rates reach 77-85 % of some plans when simulated, with
+equal rates 98 %. So a tree of rate w gets w / u channels of the same rate u where the budget allows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import ceil, gcd, lcm
 
@@ -27,33 +30,41 @@ def integer_weights(rates: Sequence[Fraction]) -> tuple[int, ...]:
     return tuple(weights)
 
 
-def channels_per_tree(rates: Sequence[Fraction], channel_gb_s: Fraction, max_channels: int, per_tree: int) -> list[int]:
-    """How many channel sets each tree gets.
+def channels_per_tree(rates: Sequence[Fraction], channel_gb_s: Fraction, fits: Callable[[Sequence[int]], bool]) -> list[int]:
+    """How many copies (each with channels of its own) every tree gets.
 
     Parameters
     ----------
     rates
-        Each tree's rate in GB/s.
+        Each tree's rate in GB/s, positive.
     channel_gb_s
-        What one channel moves.
-    max_channels
-        The most channels any rank may run.
-    per_tree
-        Channels that one copy of a tree takes on a rank (2 where up and down halves are apart).
+        What one channel moves: no channel gets a higher rate where the budget allows.
+    fits
+        Whether these numbers of copies are within the budget of channels.
+
+    Returns
+    -------
+    list of int
+        Copies at one equal rate if such fit; otherwise as close to equal as the budget allows.
 
     Raises
     ------
     ScheduleError
-        Where even one channel set per tree exceeds the budget.
+        Where even one copy of each tree does not fit.
     """
-    if per_tree * len(rates) > max_channels:
-        raise ScheduleError(
-            f"{len(rates)} trees of {per_tree} channels each do not fit in max_channels={max_channels}; "
-            f"allow at least {per_tree * len(rates)} or ask for a plan with fewer trees"
-        )
-    copies = [max(1, ceil(rate / channel_gb_s)) for rate in rates]
-    while per_tree * sum(copies) > max_channels:
+    if not fits([1] * len(rates)):
+        raise ScheduleError(f"{len(rates)} trees do not fit in max_channels, even with one copy each; raise it or ask for a plan with fewer trees")
+    unit = _common_unit(rates)
+    unit /= ceil(unit / channel_gb_s)
+    copies = [int(rate / unit) for rate in rates]
+    while not fits(copies):
         # Take one from the tree whose channels stay least loaded by it; the last such, so that the order is stable.
         i = min((i for i, n in enumerate(copies) if n > 1), key=lambda i: (rates[i] / (copies[i] - 1), -i))
         copies[i] -= 1
     return copies
+
+
+def _common_unit(rates: Sequence[Fraction]) -> Fraction:
+    """The largest rate that every rate is a whole multiple of."""
+    scale = lcm(*(rate.denominator for rate in rates))
+    return Fraction(gcd(*(int(rate * scale) for rate in rates)), scale)

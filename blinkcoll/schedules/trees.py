@@ -9,7 +9,7 @@ sum is the order of its sources: own data first, then children by rank.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from ..errors import ScheduleError
@@ -41,8 +41,7 @@ def lower_trees(
     builder = _Builder(plan.topology.nranks, slots)
     rates: list[Fraction] = []
     trees = [t for t in plan.trees if t.rate > 0]
-    per_tree = 2 if plan.collective == "allreduce" else 1
-    copies = channels_per_tree([t.rate for t in trees], channel_gb_s, max_channels, per_tree)
+    copies = channels_per_tree([t.rate for t in trees], channel_gb_s, _budget(trees, plan.topology.nranks, max_channels)) if trees else []
     for tree, n in zip(trees, copies, strict=True):
         for _ in range(n):
             builder.add(tree, share=len(rates))
@@ -58,6 +57,20 @@ def lower_trees(
         ranks=tuple(tuple(channels) for channels in builder.channels) if rates else _alone(plan),
         chunk_bytes=chunk_bytes,
     )
+
+
+def _budget(trees: Sequence[Tree], nranks: int, max_channels: int) -> Callable[[Sequence[int]], bool]:
+    """Whether copies of trees keep every rank within ``max_channels``: a half each, and one at the root."""
+
+    def fits(copies: Sequence[int]) -> bool:
+        halves = [n * ((tree.up is not None) + (tree.down is not None)) for tree, n in zip(trees, copies, strict=True)]
+        saved = [0] * nranks
+        for tree, n in zip(trees, copies, strict=True):
+            if tree.up is not None and tree.down is not None:
+                saved[tree.root] += n
+        return sum(halves) - min(saved) <= max_channels
+
+    return fits
 
 
 def _alone(plan: Plan) -> tuple[tuple[Channel, ...], ...]:

@@ -1,0 +1,43 @@
+"""What commands take in common, and how it is read."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from ..topology import Topology, load_topology
+
+#: nccl-tests' names of element types, to bytes.
+ELEMENT_BYTES = {
+    "int8": 1, "uint8": 1, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8, "half": 2, "float": 4, "double": 8, "bfloat16": 2,
+}  # fmt: skip
+
+Topo = Annotated[str, typer.Option("--topo", help="A layout's name or a topology file.", metavar="NAME|FILE")]
+Gpus = Annotated[str | None, typer.Option("--gpus", help="GPU indices, in rank order: 0,1,4. All where left out.", metavar="LIST")]
+Root = Annotated[int | None, typer.Option("--root", "-r", help="The root's rank, for broadcast and reduce.", metavar="RANK")]
+
+
+def read_topology(topo: str, gpus: str | None) -> Topology:
+    """The machine, or the part of it that ``--gpus`` names."""
+    topology = load_topology(topo)
+    if gpus is None:
+        return topology
+    parts = [part.strip() for part in gpus.split(",") if part.strip()]
+    if not parts:
+        raise typer.BadParameter("expected GPU indices such as 0,1,4", param_hint="--gpus")
+    return topology.subset([int(part) if part.isdigit() else part for part in parts])
+
+
+def read_size(text: str, option: str) -> int:
+    """``8``, ``64K``, ``1G``: powers of 1024, as nccl-tests reads them."""
+    match = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise typer.BadParameter(f"{text!r} is not a size; write 8, 64K, 1G", param_hint=option)
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2].upper()]
+
+
+def gpu_list(topology: Topology) -> str:
+    """The GPU indices of a topology's ranks, in rank order."""
+    return ",".join(str(d.index if d.index is not None else d.name) for d in topology.devices)

@@ -1,0 +1,162 @@
+"""Executor (a): ranks as threads, all 60 allocations, against numpy bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from allocations import classes, name_of
+from runtime.inputs import assert_result, integers
+
+import blinkcoll as bc
+from blinkcoll.errors import ExecutionError, WaitTimeout
+from blinkcoll.runtime.threads import ThreadExecutor
+from blinkcoll.schedules import INPUT, OUTPUT, SCRATCH, After, Channel, Connection, Program, Step, lower_rings, slot
+
+SIZES = (0, 1, 2, 1021, 10007)
+
+
+@pytest.mark.parametrize("topology", classes(), ids=name_of)
+@pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
+def test_every_allocation_equals_numpy_bit_for_bit(topology, collective):
+    roots = range(topology.nranks) if collective == "broadcast" else [None]
+    for root in roots:
+        program = bc.plan(topology, collective, root=root).schedule(nbytes=1 << 20)
+        with ThreadExecutor(program, max_count=max(SIZES), chunk_bytes=1024, timeout_s=30) as executor:
+            for count in SIZES if root in (None, 0) else SIZES[-1:]:
+                inputs = integers(topology.nranks, count, seed=count)
+                for in_place in (False, True):
+                    outputs = executor.run(inputs, in_place=in_place)
+                    assert_result(collective, root, inputs, outputs, f"root {root}, count {count}, in place {in_place}")
+
+
+@pytest.mark.parametrize("nranks", range(1, 9))
+@pytest.mark.parametrize("slots", [2, 3])
+def test_rings_of_every_size_with_few_slots(nranks, slots):
+    topology = bc.load_topology("dgx1-v100").subset(range(nranks))
+    program = lower_rings(topology, [list(range(nranks)), list(reversed(range(nranks)))], slots=slots)
+    with ThreadExecutor(program, max_count=5003, chunk_bytes=64, timeout_s=30) as executor:
+        for count in (0, 1, nranks - 1, nranks, 5003):
+            inputs = integers(nranks, count, seed=count)
+            for _ in range(2):
+                assert_result("allreduce", None, inputs, executor.run(inputs), f"count {count}")
+
+
+def test_results_do_not_depend_on_the_chunk_size():
+    topology = bc.load_topology("dgx1-v100")
+    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20)
+    rng = np.random.default_rng(7)
+    inputs = [(rng.standard_normal(4099) * 10.0 ** rng.integers(-3, 4)).astype(np.float32) for _ in range(8)]
+    results = []
+    for chunk_bytes in (16, 100, 4096, 1 << 20):
+        with ThreadExecutor(program, max_count=4099, chunk_bytes=chunk_bytes) as executor:
+            outputs = executor.run(inputs)
+        assert all(np.array_equal(o.view(np.uint32), outputs[0].view(np.uint32)) for o in outputs), "ranks differ in their bits"
+        results.append(outputs[0])
+    assert all(np.array_equal(r.view(np.uint32), results[0].view(np.uint32)) for r in results)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float64", "int64", "complex128"])
+def test_broadcast_copies_any_dtype(dtype):
+    topology = bc.load_topology("dgx1-p100").subset([0, 1, 2, 3, 5])
+    program = bc.plan(topology, "broadcast", root=2).schedule(nbytes=1 << 20)
+    data = np.random.default_rng(0).integers(0, 255, 1003).astype(dtype)
+    with ThreadExecutor(program, max_count=1003, dtype=dtype, chunk_bytes=100) as executor:
+        outputs = executor.run([data if rank == 2 else np.zeros_like(data) for rank in range(5)])
+    assert all(o.dtype == data.dtype and (o == data).all() for o in outputs)
+
+
+def _split_root() -> Program:
+    """Two ranks; rank 0 gathers into scratch in one channel and answers from another, ordered by `after` only."""
+    topology = bc.load_topology("dgx1-v100").subset([0, 1])
+    up, down = Connection(1, 0, (1, 0), 1), Connection(0, 1, (0, 1), 1)
+    reduce = Step("reduce", 0, (INPUT, slot(0)), (SCRATCH,), wait=(0,), signal=(0,))
+    answer = Step("copy", 0, (SCRATCH,), (OUTPUT, slot(1)), wait=(1,), signal=(1,), after=(After(0, 0),))
+    send = Step("copy", 0, (INPUT,), (slot(0),), wait=(0,), signal=(0,))
+    receive = Step("copy", 0, (slot(1),), (OUTPUT,), wait=(1,), signal=(1,))
+    ranks = ((Channel((reduce,)), Channel((answer,))), (Channel((send,)), Channel((receive,))))
+    return Program("by hand", "allreduce", topology, 1, (1,), (up, down), ranks)
+
+
+def test_after_orders_channels_of_a_rank():
+    with ThreadExecutor(_split_root(), max_count=3001, chunk_bytes=32) as executor:
+        for seed in range(20):
+            inputs = integers(2, 3001, seed)
+            assert_result("allreduce", None, inputs, executor.run(inputs, in_place=seed % 2 == 1), f"seed {seed}")
+
+
+def test_signal_only_connections_and_peers_buffers():
+    """One-shot all-reduce of two ranks: tell the peer that the input is ready, read it in place, tell it when done."""
+    topology = bc.load_topology("dgx1-v100").subset([0, 1])
+    connections = tuple(Connection(a, b, (a, b), 1) for a, b in ((0, 1), (1, 0), (0, 1), (1, 0)))
+
+    def channel(rank: int) -> Channel:
+        tell, hear, done, peer_done = (0, 1, 2, 3) if rank == 0 else (1, 0, 3, 2)
+        inputs = tuple(INPUT if r == rank else bc.schedules.Operand("input", rank=r) for r in range(2))
+        return Channel((
+            Step("nop", 0, wait=(tell,), signal=(tell,)),
+            Step("reduce", 0, inputs, (SCRATCH,), wait=(hear, done), signal=(hear, done)),
+            Step("copy", 0, (SCRATCH,), (OUTPUT,), wait=(peer_done,), signal=(peer_done,)),
+        ))  # fmt: skip
+
+    program = Program("one-shot", "allreduce", topology, 1, (1,), connections, ((channel(0),), (channel(1),)))
+    with ThreadExecutor(program, max_count=999, chunk_bytes=64) as executor:
+        for seed in range(10):
+            inputs = integers(2, 999, seed)
+            assert_result("allreduce", None, inputs, executor.run(inputs, in_place=seed % 2 == 1), f"seed {seed}")
+
+
+def test_a_timeout_says_who_waited_for_whom(monkeypatch):
+    """A program whose rank 1 never sends: the verifier would refuse it, so it is switched off here."""
+    good = _split_root()
+    silent = (Channel((Step("nop", 0),)), good.ranks[1][1])
+    broken = Program("by hand", "allreduce", good.topology, 1, (1,), good.connections, (good.ranks[0], silent))
+    with pytest.raises(bc.ScheduleError):
+        bc.verify(broken)
+    monkeypatch.setattr("blinkcoll.runtime.executor.verify", lambda program: None)
+    monkeypatch.setattr("blinkcoll.runtime.executor.encode", _encode_unbalanced)
+    executor = ThreadExecutor(broken, max_count=8, timeout_s=0.3)
+    inputs = integers(2, 8, 0)
+    with pytest.raises(WaitTimeout, match=r"rank 0 \(gpu0\), channel 0, step 0, iteration 0: no progress for 0.3 s, waiting for chunk 1 of c0 from rank 1, which has published 0"):
+        executor.run(inputs)
+    with pytest.raises(ExecutionError, match="make a new one"):
+        executor.run(inputs)
+
+
+def _encode_unbalanced(program: Program) -> bytes:
+    """Encode although the two ends of c0 disagree: the bytes of the good program, with rank 1's send made a nop."""
+    from blinkcoll.schedules import encode
+
+    good = bytearray(encode(_split_root()))
+    header = np.frombuffer(good, dtype=np.uint32, count=20)
+    first_of_rank_1 = 2  # steps are stored rank by rank
+    at = int(header[16]) + 28 * first_of_rank_1
+    good[at : at + 12] = bytes(12)  # op, sources, destinations, waits, signals, afters: none
+    return bytes(good)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([np.zeros(3, np.float32)] * 2, "2 inputs for a program of 3 ranks"),
+        ([np.zeros(3, np.float64)] * 3, "rank 0: input is float64"),
+        ([np.zeros(3, np.float32), np.zeros(4, np.float32), np.zeros(3, np.float32)], "rank 1: input has 4 elements, rank 0's has 3"),
+        ([np.zeros(99, np.float32)] * 3, "at most 10"),
+    ],
+)
+def test_bad_input_is_refused_and_the_executor_stays_usable(inputs, message):
+    topology = bc.load_topology("dgx1-v100").subset([0, 1, 4])
+    with ThreadExecutor(bc.plan(topology, "allreduce").schedule(nbytes=64), max_count=10) as executor:
+        with pytest.raises(ExecutionError, match=message):
+            executor.run(inputs)
+        assert_result("allreduce", None, good := integers(3, 10, 0), executor.run(good), "after a refusal")
+
+
+def test_what_the_movers_cannot_reduce_is_refused():
+    topology = bc.load_topology("dgx1-v100").subset([0, 1, 4])
+    program = bc.plan(topology, "allreduce").schedule(nbytes=64)
+    with pytest.raises(ExecutionError, match="float64 is not supported"):
+        ThreadExecutor(program, max_count=10, dtype=np.float64)
+    with pytest.raises(ExecutionError, match="operation 'max'"):
+        ThreadExecutor(program, max_count=10, op="max")
+    with pytest.raises(ExecutionError, match="chunk_bytes is 0"):
+        ThreadExecutor(program, max_count=10, chunk_bytes=0)
