@@ -91,6 +91,13 @@ BC_DEVICE void store_relaxed_system(u32* word, u32 value) {
 #endif
 }
 
+// Between two looks at a word. A GPU runs the block it waits for anyway; host threads have to let each other run.
+BC_DEVICE void relax() {
+#if !defined(__CUDA_ARCH__)
+  host_relax();
+#endif
+}
+
 // Nanoseconds of a clock that all blocks of a GPU share.
 BC_DEVICE u64 now_ns() {
 #if !defined(__CUDA_ARCH__)

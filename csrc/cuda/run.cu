@@ -23,6 +23,7 @@ class CudaPlatform {
     u64 deadline = 0;
     for (u32 spins = 0;; spins++) {
       if (load_acquire_system(word) >= target) return Look::kReached;
+      relax();
       if (spins % 64 != 63) continue;
       if (aborted()) return Look::kGaveUp;
       u64 now = now_ns();

@@ -1,0 +1,84 @@
+// Just enough of CUDA's language on the host to build run.cu there, for sanitizers: a block's threads are real threads
+// and its barriers are real barriers. Included before run.cu by run_image.cpp.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#define __global__
+
+namespace blinkcoll {
+
+// __syncthreads and __syncthreads_and for `n` threads.
+class BlockBarrier {
+ public:
+  explicit BlockBarrier(unsigned n) : n_(n) {}
+
+  bool wait(bool mine) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    all_ = all_ && mine;
+    if (++arrived_ == n_) {
+      result_ = all_;
+      all_ = true;
+      arrived_ = 0;
+      generation_++;
+      changed_.notify_all();
+      return result_;
+    }
+    unsigned long generation = generation_;
+    changed_.wait(lock, [&] { return generation_ != generation; });
+    return result_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  unsigned n_, arrived_ = 0;
+  unsigned long generation_ = 0;
+  bool all_ = true, result_ = true;
+};
+
+inline thread_local BlockBarrier* block_barrier = nullptr;
+
+struct Index {
+  unsigned x = 0;
+};
+
+inline void host_relax() { std::this_thread::yield(); }
+
+inline unsigned long long host_now_ns() {
+  auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return (unsigned long long)std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+}
+
+}  // namespace blinkcoll
+
+inline thread_local blinkcoll::Index threadIdx, blockIdx, blockDim;
+inline void __syncthreads() { blinkcoll::block_barrier->wait(true); }
+inline int __syncthreads_and(int mine) { return blinkcoll::block_barrier->wait(mine != 0); }
+
+namespace blinkcoll {
+
+// Starts grid x block threads that each run `kernel`, and appends them to `threads`.
+inline void launch_on_host(std::vector<std::thread>& threads, std::vector<std::unique_ptr<BlockBarrier>>& barriers, unsigned grid, unsigned block, const std::function<void()>& kernel) {
+  for (unsigned b = 0; b < grid; b++) {
+    barriers.push_back(std::make_unique<BlockBarrier>(block));
+    BlockBarrier* barrier = barriers.back().get();
+    for (unsigned t = 0; t < block; t++) {
+      threads.emplace_back([=] {
+        block_barrier = barrier;
+        blockIdx.x = b;
+        threadIdx.x = t;
+        blockDim.x = block;
+        kernel();
+      });
+    }
+  }
+}
+
+}  // namespace blinkcoll

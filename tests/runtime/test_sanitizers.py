@@ -1,0 +1,122 @@
+"""The host executor and the kernel's own source, built for the host under sanitizers and run on real programs.
+
+Python prepares a memory image for a fixed address: launch records, arenas, data. A small C++ program maps it, runs all
+ranks at once and leaves the results in it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runtime.inputs import assert_result, integers
+
+import blinkcoll as bc
+from blinkcoll.runtime.launch import LaunchRecord, buffer_table, connection_table, describe_work, launch_record, lay_out
+from blinkcoll.runtime.segment import lay_out_segment
+from blinkcoll.schedules import encode, lower_rings
+
+SOURCE = Path(__file__).resolve().parents[2]
+BASE = 0x7EA000000000
+BUILDS = {"tsan": ["-fsanitize=thread"], "asan": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]}
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to build with sanitizers"),
+    pytest.mark.skipif(os.uname().machine != "x86_64", reason="the image's address is chosen for x86-64"),
+]
+
+
+@pytest.fixture(scope="module")
+def binaries(tmp_path_factory):
+    """(what, sanitizer) to a binary, built on first use."""
+    folder = tmp_path_factory.mktemp("sanitized")
+    built: dict[tuple[str, str], Path] = {}
+
+    def build(what: str, sanitizer: str) -> Path:
+        if (what, sanitizer) not in built:
+            target = folder / f"{what}-{sanitizer}"
+            csrc = SOURCE / "csrc"
+            command = ["g++", "-std=c++17", "-g", "-O1", "-pthread", "-ffp-contract=off", *BUILDS[sanitizer], f"-I{csrc}", f"-I{SOURCE / 'tests' / 'csrc'}"]
+            command += ["-DKERNEL_ON_HOST"] if what == "kernel" else [str(csrc / "host" / "run.cpp")]
+            subprocess.run([*command, str(SOURCE / "tests" / "csrc" / "run_image.cpp"), "-o", str(target)], check=True)
+            built[what, sanitizer] = target
+        return built[what, sanitizer]
+
+    return build
+
+
+def run_image(binary: Path, folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: int, threads: int, in_place: bool) -> list[np.ndarray]:
+    code = encode(program)
+    work = describe_work(program, inputs[0].size, "float32", 4, "sum", chunk_bytes)
+    arenas = [lay_out(program, code, rank, work.slot_bytes) for rank in range(program.nranks)]
+    head = -(-program.nranks * ctypes.sizeof(LaunchRecord) // 4096) * 4096
+    layout = lay_out_segment(arenas, inputs[0].nbytes)
+    bases = [BASE + head + at for at in layout.arenas]
+    places = [(o, o, s) if in_place else (i, o, s) for i, o, s in layout.buffers]
+    image = np.zeros(head + layout.nbytes, dtype=np.uint8)
+
+    def store(at: int, data: bytes) -> None:
+        image[at : at + len(data)] = np.frombuffer(data, dtype=np.uint8)
+
+    connections = connection_table(program, arenas, bases)
+    buffers = buffer_table([tuple(BASE + head + at for at in place) for place in places])
+    for rank, arena in enumerate(arenas):
+        start = head + layout.arenas[rank]
+        store(rank * ctypes.sizeof(LaunchRecord), bytes(launch_record(work, rank, arena, bases[rank], 1, 60.0)))
+        store(start + arena.program, code)
+        store(start + arena.connections, connections)
+        store(start + arena.buffers, buffers)
+        store(head + places[rank][0], inputs[rank].tobytes())
+    path = folder / "image"
+    image.tofile(path)
+    done = subprocess.run([binary, path, str(program.nranks), str(threads)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stderr[-6000:]}"
+    result = np.fromfile(path, dtype=np.uint8)
+    path.unlink()
+    return [result[head + o : head + o + inputs[0].nbytes].view(np.float32) for _, o, _ in places]
+
+
+@pytest.mark.parametrize("gpus", [[0, 1, 4], [0, 2, 4, 6], [0, 1, 2, 3, 4, 5]], ids=str)
+@pytest.mark.parametrize("sanitizer", BUILDS)
+@pytest.mark.parametrize("what", ["host", "kernel"])
+def test_trees_under_sanitizers(what, sanitizer, gpus, binaries, tmp_path):
+    topology = bc.load_topology("dgx1-v100").subset(gpus)
+    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20)
+    for seed, in_place in ((0, False), (1, True)):
+        inputs = integers(topology.nranks, 1021, seed)
+        outputs = run_image(binaries(what, sanitizer), tmp_path, program, inputs, chunk_bytes=128, threads=3, in_place=in_place)
+        assert_result("allreduce", None, inputs, outputs, f"in place {in_place}")
+
+
+@pytest.mark.parametrize("sanitizer", BUILDS)
+@pytest.mark.parametrize("what", ["host", "kernel"])
+def test_rings_under_sanitizers(what, sanitizer, binaries, tmp_path):
+    topology = bc.load_topology("dgx1-v100").subset([0, 1, 2, 3, 4])
+    program = lower_rings(topology, [[0, 1, 2, 3, 4]], slots=2)
+    inputs = integers(5, 777, 0)
+    outputs = run_image(binaries(what, sanitizer), tmp_path, program, inputs, chunk_bytes=64, threads=4, in_place=False)
+    assert_result("allreduce", None, inputs, outputs, "ring")
+
+
+def test_the_thread_sanitizer_would_notice(binaries, tmp_path):
+    """The same source with release and acquire weakened is reported, so silence means something."""
+    weakened = tmp_path / "csrc"
+    shutil.copytree(SOURCE / "csrc", weakened)
+    platform = weakened / "host" / "platform.h"
+    text = platform.read_text()
+    assert "__ATOMIC_RELEASE" in text and "__ATOMIC_ACQUIRE" in text
+    platform.write_text(text.replace("__ATOMIC_RELEASE", "__ATOMIC_RELAXED").replace("__ATOMIC_ACQUIRE", "__ATOMIC_RELAXED"))
+    binary = tmp_path / "weakened"
+    subprocess.run(
+        ["g++", "-std=c++17", "-g", "-O1", "-pthread", *BUILDS["tsan"], f"-I{weakened}", str(weakened / "host" / "run.cpp"),
+         str(SOURCE / "tests" / "csrc" / "run_image.cpp"), "-o", str(binary)], check=True,
+    )  # fmt: skip
+    topology = bc.load_topology("dgx1-v100").subset([0, 1, 4])
+    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20)
+    with pytest.raises(AssertionError, match="ThreadSanitizer: data race"):
+        run_image(binary, tmp_path, program, integers(3, 1021, 0), chunk_bytes=64, threads=1, in_place=False)
