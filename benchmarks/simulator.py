@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
+from itertools import pairwise
 
 from blinkcoll.cost import default_chunk_bytes
 from blinkcoll.packing import make_plan
@@ -50,7 +51,7 @@ def trees_of_64(ntrees: int) -> Program:
         down: list[tuple[int | str, ...]] = []
         for s in range(8):
             ranks = [8 * s + (t + i) % 8 for i in range(8)]
-            down += [(a, f"nvs{s}", b) for a, b in zip(ranks, ranks[1:], strict=False)]
+            down += [(a, f"nvs{s}", b) for a, b in pairwise(ranks)]
             down += [(ranks[0], "net", 8 * child + t % 8) for child in (2 * s + 1, 2 * s + 2) if child < 8]
         up = tuple(path[::-1] for path in down)
         trees.append(Tree(t % 8, Fraction(25), Fraction(1, ntrees), up, tuple(down)))

@@ -12,7 +12,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -60,7 +60,7 @@ def read_timings() -> list[Timing]:
         ]  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def machine(name: str, gpus: tuple[int, ...]) -> Topology:
     """The GPUs of a machine, its NVLinks at the rate that channels reach."""
     lane = Fraction(LANE_GB_S[name][0])
@@ -175,7 +175,7 @@ def stored_directly(program: Program) -> Program:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def programs(name: str, gpus: tuple[int, ...], collective: str) -> dict[str, Program]:
     """NCCL's rings by each protocol that it may choose on that generation."""
     topology = machine(name, gpus)
