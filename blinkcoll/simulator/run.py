@@ -72,7 +72,8 @@ def run(
         prepared.core.run(nbytes // elem_size, elem_size, chunk_bytes, trace)
     except RuntimeError as error:
         raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
-    time_us = params.launch_us + prepared.core.makespan_us
+    launch_us = params.launch.time_us(program.nranks)
+    time_us = launch_us + prepared.core.makespan_us
     carried = dict(zip(prepared.links, prepared.core.link_bytes(), strict=True))
     capacity = dict(zip(prepared.links, prepared.link_rate, strict=True))
     return SimulationResult(
@@ -84,7 +85,7 @@ def run(
         link_bytes=carried,
         link_utilisation={hop: carried[hop] / (capacity[hop] * time_us) if time_us > 0 else 0.0 for hop in carried},
         nsteps=prepared.core.steps_run,
-        trace=_trace(program, prepared.core.records(), params.launch_us) if trace else None,
+        trace=_trace(program, prepared.core.records(), launch_us) if trace else None,
     )
 
 

@@ -9,14 +9,13 @@ import pytest
 from blinkcoll.errors import SimulationError
 from blinkcoll.packing.plan import Plan, Tree
 from blinkcoll.schedules import INPUT, OUTPUT, After, Channel, Connection, Program, Step, lower_rings, lower_trees, slot
-from blinkcoll.simulator import Parameters, run
-from blinkcoll.simulator.parameters import Protocol
+from blinkcoll.simulator import Launch, Parameters, Protocol, run
 from blinkcoll.topology import Device, Link, Switch, Topology
 
 RATE = 20  # GB/s
 WIRE = Fraction(7, 10)  # µs
 BUSY, FLAG, LAUNCH = 0.5, 2.25, 8.0
-PARAMS = Parameters(launch_us=LAUNCH, channel_gb_s=1000, memory_gb_s=1e6, protocols=(("simple", Protocol(busy_us=BUSY, flag_us=FLAG)),))
+PARAMS = Parameters(launch=Launch(LAUNCH), channel_gb_s=1000, memory_gb_s=1e6, protocols=(("simple", Protocol(busy_us=BUSY, flag_us=FLAG)),))
 ALPHA = float(WIRE) + FLAG
 
 
@@ -105,7 +104,7 @@ def test_two_flows_share_a_link_and_one_gets_it_all_when_the_other_ends():
         "by hand", "alltoall", topology, 1, (1, 3), (Connection(0, 2, (0, "s0", "s1", 2)), Connection(1, 3, (1, "s0", "s1", 3))),
         ((send(0, 0),), (send(1, 1),), (receive(0, 0),), (receive(1, 1),)),
     )  # fmt: skip
-    params = Parameters(launch_us=0, channel_gb_s=1e6, memory_gb_s=1e9, protocols=(("simple", Protocol()),))
+    params = Parameters(launch=Launch(0), channel_gb_s=1e6, memory_gb_s=1e9, protocols=(("simple", Protocol()),))
     result = run(program, 4_000_000, chunk_bytes=4_000_000, params=params, trace=True)
     ends_us = {r.rank: r.end_us for r in result.trace}
     assert ends_us[0] == pytest.approx(100, rel=1e-3)  # 1 MB at 10 GB/s
@@ -118,7 +117,7 @@ def test_after_orders_two_channels_of_a_rank():
     first = Channel((Step("copy", 0, (INPUT,), (OUTPUT,)),))
     second = Channel((Step("copy", 0, (INPUT,), (OUTPUT,), after=(After(0, 0),)),))
     program = Program("by hand", "broadcast", topology, 1, (1,), (), ((first, second),), root=0)
-    params = Parameters(launch_us=0, channel_gb_s=1, memory_gb_s=1e6, protocols=(("simple", Protocol()),))
+    params = Parameters(launch=Launch(0), channel_gb_s=1, memory_gb_s=1e6, protocols=(("simple", Protocol()),))
     result = run(program, 3000, chunk_bytes=1008, params=params, trace=True)
     done = {(r.channel, r.iteration): r.end_us for r in result.trace}
     started = {(r.channel, r.iteration): r.start_us for r in result.trace}
@@ -134,7 +133,7 @@ def test_ll_moves_half_a_payload_per_byte_on_the_wire():
         ((Channel((Step("copy", 0, (INPUT,), (slot(0),), wait=(0,), signal=(0,)),)),),
          (Channel((Step("copy", 0, (slot(0),), (OUTPUT,), wait=(0,), signal=(0,)),)),)), root=0,
     )  # fmt: skip
-    params = Parameters(launch_us=0, channel_gb_s=1e6, memory_gb_s=1e9, protocols=(("simple", Protocol()), ("LL", Protocol(efficiency=0.5))))
+    params = Parameters(launch=Launch(0), channel_gb_s=1e6, memory_gb_s=1e9, protocols=(("simple", Protocol()), ("LL", Protocol(efficiency=0.5))))
     result = run(program, 1_000_000, chunk_bytes=1_000_000, params=params)
     assert result.time_us == pytest.approx(100 + 0.7, rel=1e-3)
     assert result.link_bytes[0, 1] == pytest.approx(2_000_000)
