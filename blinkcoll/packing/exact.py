@@ -6,30 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .. import _core
 from ..errors import PackingError
 from ..topology import Topology
-from .arborescences import Arborescence, merged, pack, reroot
+from .arborescences import IntArcs, RoutedTree, merged, pack_shares, pack_undirected, run
 from .certificates import CutCertificate, PartitionCertificate
 from .collectives import HAS_DOWN, HAS_UP
 from .links import Network, network_of
+from .onehop import one_hop_trees
 from .plan import Certificate, Plan, Tree
+from .planes import Planes, merge_planes, split_tree, with_planes
 
 
 def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str) -> Plan:
     """The plan over links of these kinds; see :func:`blinkcoll.packing.make_plan`."""
     if collective in ("gather", "scatter", "alltoall"):
         raise PackingError(f"{collective}: not planned yet")
-    network = network_of(topology, links, rates)
-    solve = solve_allreduce if collective == "allreduce" else solve_directed
-    solved = solve(network, collective, root, links, rates)
+    problem = Problem.of(topology, collective, root, links, rates)
+    solved = problem.solve()
     bound = bound_all = solved.certificate.bound
     if links != topology.kinds():
-        every = topology.kinds()
-        bound_all = solve(network_of(topology, every, rates), collective, root, every, rates).certificate.bound
-    trees = pack(network, solved.arcs, solved.shares, solved.unit)
-    if collective == "allreduce":
-        trees = [reroot(tree) for tree in trees]
+        bound_all = Problem.of(topology, collective, root, topology.kinds(), rates).solve().certificate.bound
+    trees = one_hop_trees(problem.network, collective, root, bound) or solved.pack(problem.network)
+    routed = [part for tree in trees for part in split_tree(tree, problem.planes)] if problem.planes else trees
     return Plan(
         topology=topology,
         collective=collective,
@@ -40,62 +38,87 @@ def exact_plan(topology: Topology, collective: str, root: int | None, links: tup
         certificate=solved.certificate,
         links=links,
         root=root,
-        trees=tuple(_tree(tree, collective, bound) for tree in merged(trees)),
+        trees=tuple(_tree(tree, collective, bound) for tree in merged(routed)),
         rates=rates,
     )
 
 
 @dataclass(frozen=True)
 class Solved:
-    """A bound with its proof, and where to pack: ``shares[r]`` arborescences rooted at r fit in ``arcs``.
+    """A bound with its proof, and where to pack trees: ``shares[r]`` arborescences rooted at r fit in ``arcs``.
 
-    Arcs and shares count in ``unit`` (GB/s).
+    Arcs and shares count in ``unit`` (GB/s). Without shares, undirected trees in symmetric links.
     """
 
     certificate: Certificate
-    arcs: Sequence[tuple[int, int, int]]
-    shares: Sequence[int]
+    arcs: IntArcs
+    shares: Sequence[int] | None
     unit: Fraction
 
-
-def solve_directed(network: Network, collective: str, root: int | None, links: tuple[str, ...], rates: str) -> Solved:
-    """Broadcast and all-gather, and on reversed links reduce and reduce-scatter."""
-    n = network.nranks
-    weights = [1] * n if root is None else [int(r == root) for r in range(n)]
-    reverse = collective in ("reduce", "reducescatter")
-    arcs = [(v, u, c) for u, v, c in network.arcs] if reverse else network.arcs
-    num, den, inside = _core.root_cut(len(network.vertices), n, arcs, weights)
-    certificate = CutCertificate(
-        bound=Fraction(num, den) * network.unit * sum(weights),
-        inside=frozenset(network.vertices[v] for v in inside),
-        collective=collective,
-        direction="out" if reverse else "in",
-        links=links,
-        root=root,
-        rates=rates,
-    )
-    return Solved(certificate, [(u, v, c * den) for u, v, c in arcs], [w * num for w in weights], network.unit / den)
+    def pack(self, network: Network) -> list[RoutedTree]:
+        """The trees, leading away from their roots."""
+        if self.shares is None:
+            return pack_undirected(network, self.unit)
+        return pack_shares(network, self.arcs, self.shares, self.unit)
 
 
-def solve_allreduce(network: Network, collective: str, root: int | None, links: tuple[str, ...], rates: str) -> Solved:
-    """Undirected trees on symmetric links."""
-    if not network.symmetric:
-        raise PackingError("allreduce on asymmetric links: not planned yet")
-    start = 0
-    edges = [(u, v, c) for u, v, c in network.arcs if u < v]
-    num, den, parts, oriented = _core.strength(len(network.vertices), network.nranks, edges, start)
-    certificate = PartitionCertificate(
-        bound=Fraction(num, den) * network.unit,
-        parts=tuple(frozenset(network.vertices[v] for v in part) for part in parts),
-        links=links,
-        rates=rates,
-    )
-    shares = [2 * num if r == start else 0 for r in range(network.nranks)]
-    return Solved(certificate, oriented, shares, network.unit / (2 * den))
+@dataclass(frozen=True)
+class Problem:
+    """A collective on the links it may use, planes merged."""
+
+    network: Network
+    planes: Planes
+    collective: str
+    root: int | None
+    links: tuple[str, ...]
+    rates: str
+
+    @classmethod
+    def of(cls, topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str) -> Problem:
+        """The problem on the links of these kinds."""
+        network, planes = merge_planes(network_of(topology, links, rates))
+        return cls(network, planes, collective, root, links, rates)
+
+    def solve(self) -> Solved:
+        """The bound and what reaches it."""
+        return self._allreduce() if self.collective == "allreduce" else self._directed()
+
+    def _directed(self) -> Solved:
+        """Broadcast and all-gather, and on reversed links reduce and reduce-scatter."""
+        network, n = self.network, self.network.nranks
+        weights = [1] * n if self.root is None else [int(r == self.root) for r in range(n)]
+        reverse = self.collective in ("reduce", "reducescatter")
+        arcs = [(v, u, c) for u, v, c in network.arcs] if reverse else network.arcs
+        num, den, inside = run("root_cut", arcs, len(network.vertices), n, arcs, weights)
+        certificate = CutCertificate(
+            bound=Fraction(num, den) * network.unit * sum(weights),
+            inside=with_planes((network.vertices[v] for v in inside), self.planes),
+            collective=self.collective,
+            direction="out" if reverse else "in",
+            links=self.links,
+            root=self.root,
+            rates=self.rates,
+        )
+        return Solved(certificate, [(u, v, c * den) for u, v, c in arcs], [w * num for w in weights], network.unit / den)
+
+    def _allreduce(self) -> Solved:
+        """Undirected trees on symmetric links."""
+        network = self.network
+        if not network.symmetric:
+            raise PackingError("allreduce on asymmetric links: not planned yet")
+        edges = [(u, v, c) for u, v, c in network.arcs if u < v]
+        num, den, parts = run("strength", edges, len(network.vertices), network.nranks, edges)
+        certificate = PartitionCertificate(
+            bound=Fraction(num, den) * network.unit,
+            parts=tuple(with_planes((network.vertices[v] for v in part), self.planes) for part in parts),
+            links=self.links,
+            rates=self.rates,
+        )
+        return Solved(certificate, edges, None, network.unit)
 
 
-def _tree(tree: Arborescence, collective: str, rate: Fraction) -> Tree:
-    """The tree with the halves that the collective has; ``arcs`` lead away from the root."""
-    down = tuple((a, b) for a, b in tree.arcs) if collective in HAS_DOWN else None
-    up = tuple((b, a) for a, b in reversed(tree.arcs)) if collective in HAS_UP else None
+def _tree(tree: RoutedTree, collective: str, rate: Fraction) -> Tree:
+    """The tree with the halves that the collective has; its paths lead away from the root."""
+    down = tree.paths if collective in HAS_DOWN else None
+    up = tuple(path[::-1] for path in reversed(tree.paths)) if collective in HAS_UP else None
     return Tree(root=tree.root, rate=tree.rate, weight=tree.rate / rate, up=up, down=down)
