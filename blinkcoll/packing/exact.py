@@ -1,65 +1,71 @@
-"""Plans that meet the bound exactly, collective by collective."""
+"""Plans that meet the bound exactly: which theorem or program serves which collective, and the plan made of it.
+
+- Broadcast, reduce, all-gather, reduce-scatter: minimum cuts (``rootcut.h``), where every forwarder gives out what it
+  takes in; else the linear program of ``treelp``.
+- All-reduce: partitions (``strength.h``) on symmetric links; else the same linear program with both halves.
+- Gather, scatter: one maximum flow. All-to-all: direct routes where they are the best, else a linear program.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..errors import PackingError
 from ..topology import Topology
-from .arborescences import IntArcs, RoutedTree, merged, pack_shares, pack_undirected, run
-from .certificates import CutCertificate, PartitionCertificate
-from .collectives import HAS_DOWN, HAS_UP
+from .alltoall import Lengths, direct_flows, optimal_flows
+from .arborescences import RoutedTree, merged, pack_shares, pack_undirected, run
+from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate
+from .collectives import FLOWS, HAS_DOWN, HAS_UP
 from .links import Network, network_of
 from .onehop import one_hop_trees
-from .plan import Certificate, Plan, Tree
-from .planes import Planes, merge_planes, split_tree, with_planes
+from .plan import Certificate, Flow, Plan, Tree
+from .planes import Planes, merge_planes, rename, slices, split_tree, with_planes
+from .treelp import solve_tree_lp
 
 
-def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str) -> Plan:
+def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Plan:
     """The plan over links of these kinds; see :func:`blinkcoll.packing.make_plan`."""
-    if collective in ("gather", "scatter", "alltoall"):
-        raise PackingError(f"{collective}: not planned yet")
-    problem = Problem.of(topology, collective, root, links, rates)
+    problem = Problem.of(topology, collective, root, links, rates, budget_s)
     solved = problem.solve()
+    every = topology.kinds()
     bound = bound_all = solved.certificate.bound
-    if links != topology.kinds():
-        bound_all = Problem.of(topology, collective, root, topology.kinds(), rates).solve().certificate.bound
-    trees = one_hop_trees(problem.network, collective, root, bound) or solved.pack(problem.network)
-    routed = [part for tree in trees for part in split_tree(tree, problem.planes)] if problem.planes else trees
+    if links != every:
+        bound_all = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate.bound
+    trees: tuple[Tree, ...] = ()
+    flows: tuple[Flow, ...] = ()
+    if collective in FLOWS:
+        flows = tuple(problem.over_planes(solved.flows()))
+    else:
+        trees = problem.trees(solved)
     return Plan(
         topology=topology,
         collective=collective,
         method="exact",
-        rate=bound,
+        rate=solved.rate,
         bound=bound,
         bound_all=bound_all,
         certificate=solved.certificate,
         links=links,
         root=root,
-        trees=tuple(_tree(tree, collective, bound) for tree in merged(routed)),
+        trees=trees,
+        flows=flows,
         rates=rates,
     )
 
 
 @dataclass(frozen=True)
 class Solved:
-    """A bound with its proof, and where to pack trees: ``shares[r]`` arborescences rooted at r fit in ``arcs``.
+    """A rate, a bound with its proof, and how to get what reaches the rate.
 
-    Arcs and shares count in ``unit`` (GB/s). Without shares, undirected trees in symmetric links.
+    ``halves`` gives trees that lead away from their roots, for "down" and for "up" (to be reversed); a collective with
+    both halves and only "both" uses one set of trees in both directions. ``flows`` gives paths.
     """
 
     certificate: Certificate
-    arcs: IntArcs
-    shares: Sequence[int] | None
-    unit: Fraction
-
-    def pack(self, network: Network) -> list[RoutedTree]:
-        """The trees, leading away from their roots."""
-        if self.shares is None:
-            return pack_undirected(network, self.unit)
-        return pack_shares(network, self.arcs, self.shares, self.unit)
+    rate: Fraction
+    halves: dict[str, Callable[[], list[RoutedTree]]]
+    flows: Callable[[], list[Flow]] = list
 
 
 @dataclass(frozen=True)
@@ -72,40 +78,64 @@ class Problem:
     root: int | None
     links: tuple[str, ...]
     rates: str
+    budget_s: float
 
     @classmethod
-    def of(cls, topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str) -> Problem:
+    def of(cls, topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Problem:
         """The problem on the links of these kinds."""
         network, planes = merge_planes(network_of(topology, links, rates))
-        return cls(network, planes, collective, root, links, rates)
+        return cls(network, planes, collective, root, links, rates, budget_s)
 
     def solve(self) -> Solved:
         """The bound and what reaches it."""
-        return self._allreduce() if self.collective == "allreduce" else self._directed()
+        if self.collective == "alltoall":
+            return self._alltoall()
+        if self.collective in FLOWS:
+            return self._one_to_all()
+        if self.collective == "allreduce":
+            return self._undirected() if self.network.symmetric else self._tree_lp()
+        return self._directed() if self.network.balanced else self._tree_lp()
 
-    def _directed(self) -> Solved:
-        """Broadcast and all-gather, and on reversed links reduce and reduce-scatter."""
-        network, n = self.network, self.network.nranks
-        weights = [1] * n if self.root is None else [int(r == self.root) for r in range(n)]
-        reverse = self.collective in ("reduce", "reducescatter")
-        arcs = [(v, u, c) for u, v, c in network.arcs] if reverse else network.arcs
-        num, den, inside = run("root_cut", arcs, len(network.vertices), n, arcs, weights)
-        certificate = CutCertificate(
-            bound=Fraction(num, den) * network.unit * sum(weights),
-            inside=with_planes((network.vertices[v] for v in inside), self.planes),
+    @property
+    def reverse(self) -> bool:
+        """Whether the collective runs towards its roots: it is planned on reversed links."""
+        return self.collective in ("reduce", "reducescatter", "gather")
+
+    def weights(self) -> list[int]:
+        """Shares of the roots: all of it at the root, or the same everywhere."""
+        return [int(self.root is None or r == self.root) for r in range(self.network.nranks)]
+
+    # -- bounds -------------------------------------------------------------------------------------------------
+
+    def _arcs(self) -> list[tuple[int, int, int]]:
+        return [(v, u, c) for u, v, c in self.network.arcs] if self.reverse else self.network.arcs
+
+    def _cut(self, bound: Fraction, inside: Iterable[int]) -> CutCertificate:
+        return CutCertificate(
+            bound=bound,
+            inside=with_planes((self.network.vertices[v] for v in inside), self.planes),
             collective=self.collective,
-            direction="out" if reverse else "in",
+            direction="out" if self.reverse else "in",
             links=self.links,
             root=self.root,
             rates=self.rates,
         )
-        return Solved(certificate, [(u, v, c * den) for u, v, c in arcs], [w * num for w in weights], network.unit / den)
 
-    def _allreduce(self) -> Solved:
-        """Undirected trees on symmetric links."""
+    def _directed(self) -> Solved:
+        """Broadcast and all-gather, and on reversed links reduce and reduce-scatter."""
+        network, arcs, weights = self.network, self._arcs(), self.weights()
+        num, den, inside = run("root_cut", arcs, len(network.vertices), network.nranks, arcs, weights)
+        bound = Fraction(num, den) * network.unit * sum(weights)
+
+        def pack() -> list[RoutedTree]:
+            scaled = [(u, v, c * den) for u, v, c in arcs]
+            return pack_shares(network, scaled, [w * num for w in weights], network.unit / den)
+
+        return Solved(self._cut(bound, inside), bound, {"up" if self.reverse else "down": pack})
+
+    def _undirected(self) -> Solved:
+        """All-reduce on symmetric links."""
         network = self.network
-        if not network.symmetric:
-            raise PackingError("allreduce on asymmetric links: not planned yet")
         edges = [(u, v, c) for u, v, c in network.arcs if u < v]
         num, den, parts = run("strength", edges, len(network.vertices), network.nranks, edges)
         certificate = PartitionCertificate(
@@ -114,11 +144,103 @@ class Problem:
             links=self.links,
             rates=self.rates,
         )
-        return Solved(certificate, edges, None, network.unit)
+        return Solved(certificate, certificate.bound, {"both": lambda: pack_undirected(network, network.unit)})
+
+    def _tree_lp(self) -> Solved:
+        """Unbalanced forwarders, or all-reduce on asymmetric links."""
+        network, free = self.network, self.collective == "allreduce"
+        names = ("down", "up") if free else (("up",) if self.reverse else ("down",))
+        found = solve_tree_lp(network, names, None if free else self.weights())
+        certificate = TreeDualCertificate(
+            bound=found.rate,
+            cuts=tuple((half, with_planes((network.vertices[v] for v in inside), self.planes), weight) for half, inside, weight in found.cuts),
+            potentials=tuple((half, name, p) for half, s, p in found.potentials for name in sorted(map(str, with_planes((network.vertices[s],), self.planes)))),
+            collective=self.collective,
+            links=self.links,
+            root=self.root,
+            rates=self.rates,
+        )
+        packers = {}
+        for name, half in found.halves.items():
+            packers[name] = lambda half=half: pack_shares(network, half.arcs, half.shares, half.unit)
+        return Solved(certificate, found.rate, packers)
+
+    def _one_to_all(self) -> Solved:
+        """Scatter, and on reversed links gather."""
+        network, arcs = self.network, self._arcs()
+        assert self.root is not None
+        num, den, inside, routes = run("demands", arcs, len(network.vertices), network.nranks, arcs, self.root)
+        bound = Fraction(num, den) * network.unit * network.nranks
+
+        def flows() -> list[Flow]:
+            named = [(tuple(network.vertices[v] for v in path), Fraction(size, den) * network.unit) for path, size in routes]
+            if self.reverse:
+                return [Flow(path[-1], path[0], rate, path[::-1]) for path, rate in named]
+            return [Flow(path[0], path[-1], rate, path) for path, rate in named]
+
+        return Solved(self._cut(bound, inside), bound, {}, flows)
+
+    def _alltoall(self) -> Solved:
+        network = self.network
+        rate, flows, lengths = direct_flows(network) or optimal_flows(network, self.budget_s)
+        certificate = self._metric(rate * network.nranks, lengths)
+        return Solved(certificate, rate * network.nranks, {}, lambda: flows)
+
+    def _metric(self, bound: Fraction, lengths: Lengths) -> MetricCertificate:
+        spread = {(u, v): length for (a, b), length in lengths.items() for u in with_planes((a,), self.planes) for v in with_planes((b,), self.planes)}
+        listed = tuple((u, v, spread[u, v]) for u, v in sorted(spread, key=str))
+        return MetricCertificate(bound=bound, lengths=listed, links=self.links, rates=self.rates)
+
+    # -- plans --------------------------------------------------------------------------------------------------
+
+    def trees(self, solved: Solved) -> tuple[Tree, ...]:
+        """The trees of the plan: stars where they do, packed ones elsewhere; one a plane."""
+        stars = one_hop_trees(self.network, self.collective, self.root, solved.rate)
+        if stars is not None:
+            halves = {"both": stars}
+        else:
+            halves = {name: pack() for name, pack in solved.halves.items()}
+        if self.planes:
+            halves = {name: [part for tree in trees for part in split_tree(tree, self.planes)] for name, trees in halves.items()}
+        halves = {name: merged(trees) for name, trees in halves.items()}
+        if set(halves) == {"down", "up"}:
+            return tuple(_paired(halves["down"], halves["up"], solved.rate))
+        (only,) = halves.values()
+        return tuple(_tree(tree, self.collective, solved.rate) for tree in only)
+
+    def over_planes(self, flows: list[Flow]) -> list[Flow]:
+        """Each flow as one a plane."""
+        if not self.planes:
+            return flows
+        found = []
+        for flow in flows:
+            for share, chosen in slices([str(v) for v in flow.path if not isinstance(v, int)], self.planes):
+                found.append(Flow(flow.src, flow.dst, flow.rate * share, rename(flow.path, chosen)))
+        return found
+
+
+def _upwards(tree: RoutedTree) -> tuple[tuple[int | str, ...], ...]:
+    return tuple(path[::-1] for path in reversed(tree.paths))
 
 
 def _tree(tree: RoutedTree, collective: str, rate: Fraction) -> Tree:
     """The tree with the halves that the collective has; its paths lead away from the root."""
     down = tree.paths if collective in HAS_DOWN else None
-    up = tuple(path[::-1] for path in reversed(tree.paths)) if collective in HAS_UP else None
+    up = _upwards(tree) if collective in HAS_UP else None
     return Tree(root=tree.root, rate=tree.rate, weight=tree.rate / rate, up=up, down=down)
+
+
+def _paired(down: list[RoutedTree], up: list[RoutedTree], rate: Fraction) -> Iterable[Tree]:
+    """Down and up trees of the same root, side by side at equal rates; each root has as much of the one as the other."""
+    for root in sorted({tree.root for tree in down}):
+        ups = [[tree, tree.rate] for tree in up if tree.root == root]
+        for tree in (tree for tree in down if tree.root == root):
+            left = tree.rate
+            while left > 0:
+                other, available = ups[-1]
+                part = min(left, available)
+                yield Tree(root=root, rate=part, weight=part / rate, up=_upwards(other), down=tree.paths)
+                left -= part
+                ups[-1][1] -= part
+                if not ups[-1][1]:
+                    ups.pop()

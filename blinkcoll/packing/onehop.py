@@ -34,6 +34,14 @@ def one_hop_trees(network: Network, collective: str, root: int | None, rate: Fra
     return trees if _fits(network, collective, trees) else None
 
 
+def one_hop_path(network: Network, src: int, dst: int) -> Path | None:
+    """The link, or the way through one forwarder (the widest), or None."""
+    if (src, dst) in network.capacity:
+        return src, dst
+    ways = [(min(network.capacity[src, s], network.capacity[s, dst]), s) for s in network.forwarders if (src, s) in network.capacity and (s, dst) in network.capacity]
+    return (src, max(ways, key=lambda way: way[0])[1], dst) if ways else None
+
+
 def _hubs(network: Network) -> list[str]:
     """Forwarders with links to and from every rank."""
     return [s for s in network.forwarders if all((r, s) in network.capacity and (s, r) in network.capacity for r in range(network.nranks))]

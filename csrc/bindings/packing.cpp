@@ -5,6 +5,7 @@
 
 #include <tuple>
 
+#include "packing/demands.h"
 #include "packing/treepacking.h"
 
 namespace nb = nanobind;
@@ -118,6 +119,21 @@ PackingTuple pack_undirected_of(int n, int nranks, const std::vector<ArcTuple>& 
 }
 
 template <class Int>
+std::vector<std::vector<int>> violated_cuts_of(int n, int nranks, const std::vector<ArcTuple>& arcs, const std::vector<Wide>& shares) {
+  std::vector<std::vector<int>> sets;
+  for (const auto& inside : violated_cuts(digraph<Int>(n, nranks, arcs), narrowed<Int>(shares))) sets.push_back(members(inside));
+  return sets;
+}
+
+template <class Int>
+std::tuple<Wide, Wide, std::vector<int>, std::vector<std::pair<std::vector<int>, Wide>>> demands_of(int n, int nranks, const std::vector<ArcTuple>& arcs, int root) {
+  auto solved = demands(digraph<Int>(n, nranks, arcs), root);
+  std::vector<std::pair<std::vector<int>, Wide>> routes;
+  for (const auto& route : solved.routes) routes.push_back({route.path, Wide(route.size)});
+  return {Wide(solved.cut.num), Wide(solved.cut.den), members(solved.cut.inside), routes};
+}
+
+template <class Int>
 void bind(nb::module_& m) {
   m.def("root_cut", &root_cut_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("weights"),
         "(num, den, vertices): the largest t for which t * weights[r] arborescences rooted at r fit, and the cut");
@@ -127,6 +143,10 @@ void bind(nb::module_& m) {
         "(trees, tree_scale, ways, way_scale, undirected): shares[r] arborescences rooted at r");
   m.def("pack_undirected", &pack_undirected_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("edges"), nb::arg("root"),
         "(trees, tree_scale, ways, way_scale, undirected): as many undirected trees as fit");
+  m.def("violated_cuts", &violated_cuts_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
+        "sets that too little enters for shares[r] arborescences rooted at r; none where they fit");
+  m.def("demands", &demands_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("root"),
+        "(num, den, vertices, routes): the largest t that root can send every rank at once, the cut, paths scaled by den");
 }
 
 }  // namespace
