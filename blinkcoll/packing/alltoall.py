@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from itertools import pairwise
 
+from .. import _core
 from ..topology import Path
 from .certificates import distances
 from .exactlp import LinearProgram, Solution, maximise
@@ -19,6 +20,12 @@ from .onehop import one_hop_path
 from .plan import Flow
 
 Lengths = Mapping[Arc, Fraction]
+
+#: Multiplicative weights: more rounds and a smaller step come closer. The work is what fits into about half a second.
+_EPSILON = 0.1
+_FEWEST_ROUNDS, _MOST_ROUNDS, _ROUND_WORK = 20, 400, 4_000_000
+#: Lengths are rounded to this many steps, so that their sums stay short.
+_GRID = 1 << 24
 
 
 def direct_flows(network: Network) -> tuple[Fraction, list[Flow], Lengths] | None:
@@ -105,9 +112,27 @@ def _shortest(out: Mapping[int, Mapping[int, Fraction]], source: int, sink: int)
     return path[::-1]
 
 
+def approximate_flows(network: Network) -> tuple[Fraction, list[Flow], Lengths]:
+    """Rate of a pair, flows and lengths by multiplicative weights: a valid plan and a valid bound, with a gap between."""
+    arcs = [(u, v, float(c)) for u, v, c in network.arcs]
+    rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, _ROUND_WORK // (network.nranks * len(arcs))))
+    routes, weights = _core.concurrent_flow(len(network.vertices), network.nranks, arcs, rounds, _EPSILON)
+    uses: dict[tuple[int, int], int] = {}
+    for path, count in routes:
+        for arc in pairwise(path):
+            uses[arc] = uses.get(arc, 0) + count
+    part = min(Fraction(c, uses[u, v]) for u, v, c in network.arcs if (u, v) in uses) * network.unit
+    flows = [Flow(path[0], path[-1], count * part, tuple(network.vertices[v] for v in path)) for path, count in routes]
+    largest = max(weights)
+    lengths = {
+        (network.vertices[u], network.vertices[v]): Fraction(int(weight / largest * _GRID), _GRID)
+        for (u, v, _), weight in zip(arcs, weights, strict=True)
+        if int(weight / largest * _GRID)
+    }
+    return rounds * part, flows, lengths
+
+
 def pair_bound(network: Network, lengths: Lengths) -> Fraction:
-    """The most a pair can get, by these lengths."""
+    """The most a pair can get, by these lengths, in GB/s."""
     total = sum((network.capacity[arc] * length for arc, length in lengths.items()), Fraction(0))
     return total / sum(sum(distances(network, s, lengths).values(), Fraction(0)) for s in range(network.nranks))
-
-

@@ -11,17 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from time import monotonic
 
 from ..topology import Topology
-from .alltoall import Lengths, direct_flows, optimal_flows
+from .alltoall import Lengths, approximate_flows, direct_flows, optimal_flows, pair_bound
 from .arborescences import RoutedTree, merged, pack_shares, pack_undirected, run
 from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate
 from .collectives import FLOWS, HAS_DOWN, HAS_UP
+from .exactlp import BudgetExceeded
 from .links import Network, network_of
 from .onehop import one_hop_trees
 from .plan import Certificate, Flow, Plan, Tree
 from .planes import Planes, merge_planes, rename, slices, split_tree, with_planes
 from .treelp import solve_tree_lp
+
+
+#: Of an all-to-all's budget: the rest goes to the rational solution, or to the approximation that replaces it.
+_SOLVER_SHARE = 0.5
+#: Flow variables (ranks x links) from which an all-to-all is approximated first.
+_LARGE = 10_000
 
 
 def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Plan:
@@ -41,7 +49,7 @@ def exact_plan(topology: Topology, collective: str, root: int | None, links: tup
     return Plan(
         topology=topology,
         collective=collective,
-        method="exact",
+        method="exact" if solved.rate == bound else "approximate",
         rate=solved.rate,
         bound=bound,
         bound_all=bound_all,
@@ -182,9 +190,29 @@ class Problem:
 
     def _alltoall(self) -> Solved:
         network = self.network
-        rate, flows, lengths = direct_flows(network) or optimal_flows(network, self.budget_s)
-        certificate = self._metric(rate * network.nranks, lengths)
-        return Solved(certificate, rate * network.nranks, {}, lambda: flows)
+        found = direct_flows(network)
+        if found is not None:
+            return self._paths(*found)
+        started = monotonic()
+        approximate = None
+        if network.nranks * len(network.arcs) > _LARGE:
+            # Here the approximation takes a fraction of the linear program's time, and often meets its own bound.
+            approximate = self._approximate()
+            if approximate.rate == approximate.certificate.bound:
+                return approximate
+        try:
+            left = self.budget_s - (monotonic() - started)
+            return self._paths(*optimal_flows(network, max(0.0, left) * _SOLVER_SHARE))
+        except BudgetExceeded:
+            return approximate or self._approximate()
+
+    def _paths(self, rate: Fraction, flows: list[Flow], lengths: Lengths) -> Solved:
+        return Solved(self._metric(rate * self.network.nranks, lengths), rate * self.network.nranks, {}, lambda: flows)
+
+    def _approximate(self) -> Solved:
+        rate, flows, lengths = approximate_flows(self.network)
+        bound = pair_bound(self.network, lengths)
+        return Solved(self._metric(bound * self.network.nranks, lengths), rate * self.network.nranks, {}, lambda: flows)
 
     def _metric(self, bound: Fraction, lengths: Lengths) -> MetricCertificate:
         spread = {(u, v): length for (a, b), length in lengths.items() for u in with_planes((a,), self.planes) for v in with_planes((b,), self.planes)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 from ..topology import Path
 from .arborescences import RoutedTree
@@ -77,7 +78,7 @@ def slices(used: Iterable[str], planes: Planes) -> list[tuple[Fraction, dict[str
         edges.update(ends[s])
     cuts = sorted(edges)
     found = []
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in pairwise(cuts):
         found.append((high - low, {s: next(name for (name, _), end in zip(group, ends[s], strict=True) if high <= end) for s, group in groups.items()}))
     return found
 

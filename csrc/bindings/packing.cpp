@@ -5,6 +5,7 @@
 
 #include <tuple>
 
+#include "packing/concurrent.h"
 #include "packing/demands.h"
 #include "packing/treepacking.h"
 
@@ -133,6 +134,30 @@ std::tuple<Wide, Wide, std::vector<int>, std::vector<std::pair<std::vector<int>,
   return {Wide(solved.cut.num), Wide(solved.cut.den), members(solved.cut.inside), routes};
 }
 
+// [(path, rounds that used it)] for every ordered pair, and a length for every arc.
+std::pair<std::vector<std::pair<std::vector<int>, int>>, std::vector<double>> concurrent_flow(int n, int nranks, const std::vector<std::tuple<int, int, double>>& arcs, int rounds, double epsilon) {
+  Digraph<double> g{n, nranks, {}};
+  for (const auto& [from, to, cap] : arcs) g.arcs.push_back({from, to, cap});
+  auto flow = ConcurrentSolver(g, epsilon).solve(rounds);
+  std::vector<std::pair<std::vector<int>, int>> routes;
+  std::map<std::vector<int>, int> count;
+  for (int s = 0; s < nranks; s++) {
+    for (int t = 0; t < nranks; t++) {
+      if (s == t) continue;
+      count.clear();
+      for (int round = 0; round < rounds; round++) {
+        const auto& parent = flow.parents[size_t(round) * nranks + s];
+        std::vector<int> path{t};
+        while (path.back() != s) path.push_back(g.arcs[parent[path.back()]].from);
+        std::reverse(path.begin(), path.end());
+        count[path]++;
+      }
+      routes.insert(routes.end(), count.begin(), count.end());
+    }
+  }
+  return {routes, flow.lengths};
+}
+
 template <class Int>
 void bind(nb::module_& m) {
   m.def("root_cut", &root_cut_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("weights"),
@@ -158,6 +183,8 @@ namespace blinkcoll {
 void bind_packing(nb::module_& m) {
   auto narrow = m.def_submodule("packing64", "packing in 64-bit integers");
   packing::bind<long long>(narrow);
+  m.def("concurrent_flow", &packing::concurrent_flow, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("rounds"), nb::arg("epsilon"),
+        "(routes, lengths): paths with the number of rounds that used them, all pairs, and the dual; approximate");
   auto wide = m.def_submodule("packing128", "packing in 128-bit integers");
   packing::bind<Wide>(wide);
 }
