@@ -16,7 +16,7 @@ from blinkcoll import _core
 
 from .paths import Paths, overhead_applies
 from .system import Node, System, f32
-from .versions import BALANCED_TREE, LOCAL_GB_S, NVLS, RING, SPLIT_TREE, TREE, Version
+from .versions import BALANCED_TREE, LOCAL_GB_S, NVLS, RING, SPLIT_TREE, TREE
 
 # src/graph/search.cc of 2.30.7: speedArrayIntra and its successors for sm_90 and sm_100; of 2.7.8: speedArray.
 _SPEEDS = (40.0, 30.0, 20.0, 18.0, 15.0, 12.0, 10.0, 9.0, 7.0, 6.0, 5.0, 4.0, 3.0)
@@ -77,11 +77,8 @@ class Searcher:
         """The graph that ``ncclTopoCompute`` finds for a pattern and these numbers of channels."""
         asked = _core.NcclGraph()
         asked.pattern, asked.min_channels, asked.max_channels = pattern, min_channels, max_channels
-        if self.version.device_nodes:
-            found = _Outer2_30(self, asked).compute()
-        else:
-            found = _Outer2_7(self, asked).compute()
-        return self._result(found)
+        outer: _Outer = _Outer2_30(self, asked) if self.version.device_nodes else _Outer2_7(self, asked)
+        return self._result(outer.compute())
 
     def run(self, trial: _core.NcclGraph, best: _core.NcclGraph, steps: int) -> int:
         """One inner search; returns the steps left, 0 if it gave up, -1 if nothing better can exist."""
@@ -155,11 +152,18 @@ class _Outer:
     """What both versions' outer searches share: the best graph so far, the one being tried, and the speeds."""
 
     speeds: tuple[float, ...]
+    trial: _core.NcclGraph
 
     def __init__(self, searcher: Searcher, asked: _core.NcclGraph) -> None:
         self.searcher, self.version, self.system = searcher, searcher.version, searcher.system
         self.limits = searcher.version.limits
         self.best = asked
+        self.budget = self.limits.total
+        self.speed = 0
+
+    def compute(self) -> _core.NcclGraph:
+        """The best graph."""
+        raise NotImplementedError
 
     def attempt(self) -> int:
         """One inner search with as many steps as its demands deserve; what it spends is taken off the total."""
@@ -223,7 +227,6 @@ class _Outer2_30(_Outer):
         if best.pattern == RING and best.max_channels >= 2 and best.min_channels == 1 and self._split_nvlink():
             best.min_channels = 2
         self.trial = best.copy()
-        self.budget = self.limits.total
         self.start_at(self._first_speed())
         self._find()
         self._double()
@@ -328,7 +331,6 @@ class _Outer2_7(_Outer):
         if self.searcher.ngpus == 1 and best.pattern != RING:
             best.pattern = TREE
         self.trial = best.copy()
-        self.budget = self.limits.total
         speed = 0
         while self.speeds[speed] > self.searcher.max_gb_s and speed < len(self.speeds) - 1:
             speed += 1
@@ -378,13 +380,3 @@ class _Outer2_7(_Outer):
             self.speed -= 1
             trial.bw_intra = self.speeds[self.speed]
             left = self.attempt()
-
-
-def make_searcher(system: System, paths: Paths) -> Searcher:
-    """The searches of a version that has them."""
-    return Searcher(system, paths)
-
-
-def half_channels(version: Version) -> int:
-    """How many channels a search may find: half of ``MAXCHANNELS``."""
-    return version.channel_limit // 2

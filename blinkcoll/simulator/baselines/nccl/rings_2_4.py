@@ -35,8 +35,8 @@ class Rings:
     ----------
     rings
         Each ring once, as ranks from rank 0 on, before NCCL doubles those over NVLink.
-    copies
-        How many channels each ring becomes.
+    nchannels_run
+        The channels that NCCL makes of them.
     lanes_per_ring
         How much of an NVLink lane one ring takes: 1, or 1/2 where lanes were shared; 0 for rings that leave NVLink.
     fallback
@@ -44,7 +44,7 @@ class Rings:
     """
 
     rings: tuple[tuple[int, ...], ...]
-    copies: int
+    nchannels_run: int
     lanes_per_ring: float
     fallback: bool
 
@@ -57,21 +57,17 @@ def rings_2_4(system: System, paths: Paths) -> Rings:
         return Rings(((0,),), 1, 0, False)
     groups = _groups(transports)
     shared: dict[tuple[int, int], _Found] = {}
-    nexts, counts, last = [], [], _Found([], False, False)
+    nexts, counts, last = [], [], _Found([], 0, False)
     for rank in range(n):
         last = _rings_of(rank, n, groups, transports, values, shared)
         counts.append(len(last.nexts))
         nexts.append(last.nexts)
     count = min(counts)
-    fallback = count == 0
-    if fallback:
-        rings = (tuple(range(n)),)
-    else:
-        rings = tuple(_follow([nexts[rank][c][rank] for rank in range(n)]) for c in range(count))
-    if last.doubled:
-        return Rings(rings[: count // 2], 2, 0.5 if last.oversubscribed else 1, fallback)
-    over_nvlink = not fallback and all(values[a][b] >= _NVLINK for ring in rings for a, b in zip(ring, ring[1:] + ring[:1], strict=True))
-    return Rings(rings, 1, 1 if over_nvlink else 0, fallback)
+    if count == 0:
+        return Rings((tuple(range(n)),), 1, 0, True)
+    rings = tuple(_follow([nexts[rank][c][rank] for rank in range(n)]) for c in range(last.single))
+    over_nvlink = all(values[a][b] >= _NVLINK for ring in rings for a, b in zip(ring, ring[1:] + ring[:1], strict=True))
+    return Rings(rings, count, (0.5 if last.oversubscribed else 1) if over_nvlink else 0, False)
 
 
 def _follow(following: list[int]) -> tuple[int, ...]:
@@ -162,10 +158,10 @@ def _reached(start: int, transports: Matrix) -> list[int]:
 
 @dataclass
 class _Found:
-    """Per ring, next[rank] (-1 where this rank cannot know), and how the last group's rings came about."""
+    """Per ring, next[rank] (-1 where this rank cannot know); how many before doubling, and whether lanes are shared."""
 
     nexts: list[list[int]]
-    doubled: bool
+    single: int
     oversubscribed: bool
 
 
@@ -177,7 +173,7 @@ def _rings_of(
     Ranks of one group see the same, so what one found is ``shared``.
     """
     mine = next(i for i, group in enumerate(groups) if rank in group)
-    found = _Found([], False, False)
+    found = _Found([], 0, False)
     for score in range(_MAX_SCORE, 0, -1):
         if (mine, score) not in shared:
             shared[mine, score] = _rings_at(score, n, groups, mine, transports, values)
@@ -191,7 +187,7 @@ def _rings_at(score: int, n: int, groups: list[list[int]], mine: int, transports
     count = MAX_RINGS
     nexts = [[-1] * n for _ in range(MAX_RINGS)]
     prevs = [[-1] * n for _ in range(MAX_RINGS)]
-    found = _Found([], False, False)
+    found = _Found([], 0, False)
     if len(groups) > 1:
         count = 1
         _join_groups(groups, nexts[0], prevs[0])
@@ -203,12 +199,17 @@ def _rings_at(score: int, n: int, groups: list[list[int]], mine: int, transports
             end = next((r for r in group if nexts[ring][r] != -1), None)
             wanted.append(None if start is None or end is None else (group.index(end), group.index(start)))
         local = [[values[a][b] if transports[a][b] == _P2P else 0 for b in group] for a in group]
-        laid, found.doubled, found.oversubscribed = _lay(local, wanted, score)
-        count = len(laid)
+        laid, doubled, found.oversubscribed = _lay(local, wanted, score)
+        laid = laid[:count]
+        found.single = len(laid)
+        count = min(MAX_RINGS, 2 * len(laid)) if doubled else len(laid)
+        laid = (laid * 2)[:count]
         for ring, ranks in enumerate(laid):
             for a, b in zip(ranks, ranks[1:] + ranks[:1], strict=True):
                 if nexts[ring][group[a]] == -1:
                     nexts[ring][group[a]] = group[b]
+    else:
+        found.single = count
     found.nexts = nexts[:count]
     return found
 
@@ -221,7 +222,7 @@ def _join_groups(groups: list[list[int]], following: list[int], previous: list[i
 
 
 def _lay(values: Matrix, wanted: list[tuple[int, int] | None], score: int) -> tuple[list[list[int]], bool, bool]:
-    """Rings inside one group (``p2pGetRings``): the rings, whether each comes twice, and whether lanes are shared."""
+    """Rings inside one group (``p2pGetRings``), whether NCCL doubles them, and whether lanes are shared."""
     n = len(values)
     connected = wanted[0] is not None
     if n > 1 and values[0][1] >= _NVSWITCH:
@@ -251,8 +252,7 @@ def _lay_on_switch(values: Matrix, wanted: list[tuple[int, int] | None], score: 
     if rings:
         return rings, False, False
     count = min(len(wanted), values[0][1] // _NVSWITCH)
-    rings = [list(range(n)) for _ in range(count)]
-    return (rings * 2)[:MAX_RINGS], True, False
+    return [list(range(n)) for _ in range(count)], True, False
 
 
 def _lay_on_nvlink(values: Matrix, wanted: list[tuple[int, int] | None]) -> tuple[list[list[int]], bool, bool]:
@@ -266,7 +266,7 @@ def _lay_on_nvlink(values: Matrix, wanted: list[tuple[int, int] | None]) -> tupl
         more = _most_rings([[value // _NVLINK * 2 for value in row] for row in values], len(wanted), wanted)
         if len(more) > 2 * len(rings):
             rings, oversubscribed = more, True
-    return (rings * 2)[: min(MAX_RINGS, 2 * len(rings))], bool(rings), oversubscribed
+    return rings, True, oversubscribed
 
 
 def _most_rings(lanes: Matrix, most: int, wanted: list[tuple[int, int] | None]) -> list[list[int]]:
@@ -287,9 +287,11 @@ class _Walk:
 
     def begin(self, nth: int) -> list[list[int]]:
         """The rings that can be laid from the nth on."""
-        scarcest = min(min(sum(row) for row in self.lanes), min(sum(column) for column in zip(*self.lanes, strict=True)))
         want = self.wanted[nth]
-        return self._extend([0] if want is None else list(want), nth, min(scarcest, self.most - nth))
+        if want is not None:
+            return self._extend(list(want), nth, self.most - nth)
+        scarcest = min(min(sum(row) for row in self.lanes), min(sum(column) for column in zip(*self.lanes, strict=True)))
+        return self._extend([0], nth, min(scarcest, self.most - nth))
 
     def _extend(self, ring: list[int], nth: int, bound: int) -> list[list[int]]:
         """The same, the nth begun as ``ring``."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -160,7 +161,7 @@ class _Builder:
         up: dict[str, Link | None] = {}
         for device in self.topology.devices:
             chain = self._way_to_cpu(device)
-            for (child, link), (parent, _) in zip(chain, chain[1:], strict=False):
+            for (child, link), (parent, _) in pairwise(chain):
                 below.setdefault(parent, {})[child] = None
                 up[child] = link
             roots[chain[-1][0]] = None
