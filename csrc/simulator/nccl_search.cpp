@@ -55,6 +55,7 @@ int Search::debit(const Path& path, int nsteps, float gb_s) {
 // Take `times` channels' bandwidth from `from` to `to`, all links or none; false where the path is too far or too full.
 bool Search::take(int from, int to, float times) {
   const Path& way = path(from, to);
+  if (way.steps.empty() && from != to) return false;
   // A refusal for distance applies to taking one channel's worth only: NCCL compares its multiplier with 1.
   if (times == 1) {
     if (way.type > trial_->type_intra) return false;

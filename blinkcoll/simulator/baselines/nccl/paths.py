@@ -40,11 +40,8 @@ class Paths:
         self._divert()
 
     def __getitem__(self, pair: tuple[Node, Node]) -> Way:
-        return self._ways[pair]
-
-    def get(self, a: Node, b: Node) -> Way | None:
-        """The path from a to b, None where there is none."""
-        return self._ways.get((a, b))
+        """The path from one node to another; one without links, of the last kind, where there is none."""
+        return self._ways.get(pair) or Way(len(self.version.path_types) - 1, 0.0, ())
 
     def type_name(self, a: Node, b: Node) -> str:
         """The kind of the path from a to b."""
@@ -53,7 +50,7 @@ class Paths:
     def extreme_types(self) -> tuple[int, int]:
         """The nearest and the farthest kind between two different GPUs (``ncclTopoGetGpuMinPath``, ``...MaxPath``)."""
         kinds = [self[a, b].type for a in self.system.gpus for b in self.system.gpus if a is not b]
-        return min([self.version.rank_of("SYS"), *kinds]), max([self.version.rank_of("LOC"), *kinds])
+        return (min(kinds), max(kinds)) if kinds else (self.version.rank_of("LOC"), self.version.rank_of("SYS"))
 
     def _divert(self) -> None:
         """Send pairs that must not reach each other directly through the receiver's CPU (``addInterStep``)."""
