@@ -1,5 +1,8 @@
 """The machine: devices, switches and links, from layouts, dumps and probes."""
 
+from .clusters import cluster
+from .distance import distance, lanes_per_device, pcie_distance, pcie_tree
+from .isomorphism import isomorphic
 from .layouts import layout_names, load_layout
 from .load import load_topology
 from .model import LINK_KINDS, Device, GpuIndex, Link, PciBusId, Rank, Switch, Topology, Uuid, exact
@@ -8,5 +11,6 @@ from .subsets import unique_subsets
 
 __all__ = [
     "LINK_KINDS", "Device", "GpuIndex", "Link", "Path", "PciBusId", "Rank", "Switch", "Topology", "Uuid",
-    "exact", "layout_names", "load_layout", "load_topology", "route", "unique_subsets",
+    "cluster", "distance", "exact", "isomorphic", "lanes_per_device", "layout_names", "load_layout", "load_topology",
+    "pcie_distance", "pcie_tree", "route", "unique_subsets",
 ]  # fmt: skip

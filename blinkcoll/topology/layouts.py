@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import TopologyError
-from .model import Device, GpuIndex, Link, Switch, Topology, exact
+from .clusters import MOST_DEVICES
+from .model import BETWEEN_SERVERS, Device, GpuIndex, Link, Switch, Topology, exact
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,47 +56,70 @@ def parse_layout(text: str, where: str) -> Topology:
     """A topology from the TOML of a layout file; ``where`` names it in errors."""
     try:
         body = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise TopologyError(f"{where}: not TOML: {error}") from None
     if body.get("schema") != SCHEMA:
         raise TopologyError(f"{where}: expected a layout of schema {SCHEMA}, got {body.get('schema')!r}")
     try:
-        gpus = body["gpus"]
-        devices = tuple(
-            Device(name=f"gpu{i}", index=GpuIndex(i), arch=gpus.get("arch", "")) for i in range(int(gpus["count"]))
-        )
-        switches = tuple(
-            Switch(name=name, kind=group["kind"], multicast=group.get("multicast", False), reduce=group.get("reduce", False))
-            for group in body.get("switches", ())
-            for name in group["names"]
-        )
-        links = tuple(link for group in body.get("wires", ()) for link in _wires(group, body["class"], where))
-        return Topology(name=body["name"], devices=devices, switches=switches, links=links)
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, TopologyError):
-            raise TopologyError(f"{where}: {error}") from None
+        devices = tuple(_devices(body["gpus"]))
+        switches = tuple(switch for group in body.get("switches", ()) for switch in _switches(group))
+        links = tuple(link for group in body.get("wires", ()) for link in _wires(group, body["class"], devices))
+        refused = body["gpus"].get("no_peer_access", False)
+        pairs = tuple((a.name, b.name) for a in devices for b in devices if refused and a is not b)
+        return Topology(name=body["name"], devices=devices, switches=switches, links=links, no_peer_access=pairs)
+    except TopologyError as error:
+        raise TopologyError(f"{where}: {error}") from None
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TopologyError(f"{where}: missing or malformed entry: {error!r}") from None
 
 
-def _wires(group: dict[str, Any], classes: dict[str, Any], where: str) -> list[Link]:
-    """Both directions of every wire of a group."""
+def _devices(group: dict[str, Any]) -> list[Device]:
+    """``gpus``: count, arch, model, kind ("gpu" or "host") and, for a rack, the number of servers they are spread over."""
+    count, kind = int(group["count"]), str(group.get("kind", "gpu"))
+    if not 0 < count <= MOST_DEVICES:
+        raise TopologyError(f"gpus.count is {count}, expected 1 to {MOST_DEVICES}")
+    share = count // int(group.get("servers", 1))
+    return [
+        Device(
+            name=f"{kind}{i}", kind=kind, index=GpuIndex(i), arch=group.get("arch", ""), server=i // share, model=group.get("model", "")
+        )
+        for i in range(count)
+    ]
+
+
+def _switches(group: dict[str, Any]) -> list[Switch]:
+    """A group of like switches; ``per_server`` of them stand in each server, ``shared`` ones between servers."""
+    fields = {name: group[name] for name in ("multicast", "reduce", "planes", "arch", "vendor", "model") if name in group}
+    share = int(group.get("per_server", len(group["names"])))
+    return [
+        Switch(name=name, kind=group["kind"], server=BETWEEN_SERVERS if group.get("shared") else i // share, **fields)
+        for i, name in enumerate(group["names"])
+    ]
+
+
+def _wires(group: dict[str, Any], classes: dict[str, Any], devices: tuple[Device, ...]) -> list[Link]:
+    """Both directions of every wire of a group: ``between`` lists pairs (and ports), ``each_gpu`` names one far end for all."""
     spec = classes[group["class"]]
     bonded = int(group.get("lanes", 1))
-    measured = spec.get("measured_gb_s")
+    what = f"class {group['class']}"
+    rates = {name: exact(spec[name], f"{what}: {name}") for name in ("capacity", "latency_us", "measured_gb_s") if name in spec}
+    measured = rates.get("measured_gb_s")
+    pairs = [[i, group["each_gpu"]] for i in range(len(devices))] if "each_gpu" in group else group["between"]
     found = []
-    for pair in group["between"]:
-        a, b = (f"gpu{end}" if isinstance(end, int) else str(end) for end in pair)
+    for pair in pairs:
+        a, b = (devices[end].name if isinstance(end, int) else str(end) for end in pair[:2])
         for src, dst in ((a, b), (b, a)):
             found.append(
                 Link(
                     src=src,
                     dst=dst,
                     kind=spec["kind"],
-                    capacity=exact(spec["capacity"], f"{where}: class {group['class']}: capacity") * bonded,
-                    latency_us=exact(spec.get("latency_us", 0), f"{where}: class {group['class']}: latency_us"),
-                    measured_gb_s=None if measured is None else exact(measured, f"{where}: class {group['class']}: measured_gb_s") * bonded,
+                    capacity=rates["capacity"] * bonded,
+                    latency_us=rates.get("latency_us", Fraction(0)),
+                    measured_gb_s=None if measured is None else measured * bonded,
                     lanes=bonded * int(spec.get("lanes", 1)),
                     generation=spec.get("generation"),
+                    port=str(pair[2]) if len(pair) > 2 else "",
                 )
             )
     return found

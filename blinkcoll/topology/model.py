@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, NewType, Union
+from typing import Any, NewType
 
 from ..errors import TopologyError
 
@@ -26,6 +27,8 @@ GpuIndex = NewType("GpuIndex", int)
 LINK_KINDS = ("NVLINK", "XGMI", "PCIE", "CPU", "NIC", "SHM")
 #: Kinds of switch.
 SWITCH_KINDS = ("nvswitch", "pcie", "cpu", "nic", "network")
+#: Kinds of device.
+DEVICE_KINDS = ("gpu", "host")
 
 SCHEMA = 1
 
@@ -36,6 +39,7 @@ class PciBusId(str):
     _FORM = re.compile(r"^(?:([0-9a-f]{4,8}):)?([0-9a-f]{1,2}):([0-9a-f]{1,2})(?:\.([0-7]))?$")
 
     def __new__(cls, text: str) -> PciBusId:
+        """The normal form of ``text``; :class:`TopologyError` where it is no bus id."""
         match = cls._FORM.match(str(text).strip().lower())
         if not match:
             raise TopologyError(f"{text!r} is not a PCI bus id (expected something like 0000:3b:00.0)")
@@ -50,7 +54,7 @@ class Uuid(str):
 
 
 #: What ``Topology.subset`` takes for a device: a GPU index, a PCI bus id, a UUID or the device's name.
-DeviceRef = Union[int, str]
+DeviceRef = int | str
 
 
 @dataclass(frozen=True)
@@ -64,22 +68,49 @@ class Device:
     bus_id: PciBusId | None = None
     uuid: Uuid | None = None
     server: int = 0
+    model: str = ""  # what the driver calls it ("Tesla V100-SXM2-16GB"), "" where unknown
+
+
+#: ``Switch.server`` of what stands between servers.
+BETWEEN_SERVERS = -1
 
 
 @dataclass(frozen=True)
 class Switch:
-    """Something that forwards. It copies (``multicast``) or adds (``reduce``) only where it says so."""
+    """Something that forwards. It copies (``multicast``) or adds (``reduce``) only where it says so.
+
+    ``planes`` is how many chips one vertex stands for: the NVSwitches of a machine are one vertex, because every GPU
+    reaches every other through each of them alike. ``arch``, ``vendor`` and ``model`` describe a CPU (``"x86_64"``,
+    ``"GenuineIntel"``, ``"Skylake"``).
+    """
 
     name: str
     kind: str
     multicast: bool = False
     reduce: bool = False
     server: int = 0
+    planes: int = 1
+    arch: str = ""
+    vendor: str = ""
+    model: str = ""
+
+    @property
+    def p2p_efficiency(self) -> Fraction:
+        """The share of a PCIe link's capacity that device-to-device traffic keeps when it turns round in this CPU.
+
+        An Intel root complex cuts it into 64-byte packets: 5/6 (NCCL 2.30.7 src/graph/topo.h, INTEL_P2P_OVERHEAD).
+        Link capacities do not contain it.
+        """
+        return Fraction(5, 6) if self.kind == "cpu" and self.vendor == "GenuineIntel" else Fraction(1)
 
 
 @dataclass(frozen=True)
 class Link:
-    """One direction of a wire. ``lanes`` bonded lanes together give ``capacity``."""
+    """One direction of a wire. ``lanes`` bonded lanes together give ``capacity``.
+
+    ``port`` says which part of the upper end a PCIe link hangs from: within one part traffic passes a single bridge
+    (PIX below a switch, PHB below a CPU), between parts several (PXB, NODE). It names distances and carries no rate.
+    """
 
     src: str
     dst: str
@@ -89,6 +120,7 @@ class Link:
     measured_gb_s: Fraction | None = None
     lanes: int = 1
     generation: int | None = None
+    port: str = ""
 
     def rate(self, rates: str = "planning") -> Fraction:
         """The capacity under ``rates``: ``"planning"``, or ``"measured"`` (the planning rate where none is known)."""
@@ -109,6 +141,11 @@ class Topology:
         In any order; two topologies that differ in it alone have the same fingerprint.
     parent
         The topology this one was cut from (``subset``, ``restrict``), or None.
+    notes
+        What a parser or probe assumed or threw away, one sentence each; no part of equality or of the fingerprint.
+    no_peer_access
+        Ordered pairs of device names ``(reader, owner)`` that the driver refuses to map into each other: what the links
+        say they could exchange has to be staged through host memory.
 
     Raises
     ------
@@ -123,14 +160,25 @@ class Topology:
     links: tuple[Link, ...] = ()
     relays: tuple[Device, ...] = ()
     parent: Topology | None = field(default=None, compare=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    no_peer_access: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        names = [v.name for v in (*self.devices, *self.relays, *self.switches)]
+        names = [*(d.name for d in (*self.devices, *self.relays)), *(s.name for s in self.switches)]
         seen: set[str] = set()
         for name in names:
             if name in seen:
                 raise TopologyError(f"topology {self.name}: two vertices are called {name!r}")
             seen.add(name)
+        for switch in self.switches:
+            if switch.kind not in SWITCH_KINDS:
+                raise TopologyError(f"topology {self.name}: switch {switch.name} has kind {switch.kind!r}; known: {', '.join(SWITCH_KINDS)}")
+        for device in (*self.devices, *self.relays):
+            if device.kind not in DEVICE_KINDS:
+                raise TopologyError(f"topology {self.name}: device {device.name} has kind {device.kind!r}; known: {', '.join(DEVICE_KINDS)}")
+        for pair in self.no_peer_access:
+            if not seen.issuperset(pair):
+                raise TopologyError(f"topology {self.name}: no_peer_access names {pair}, of which one is no device")
         for link in self.links:
             for end in (link.src, link.dst):
                 if end not in seen:
@@ -180,9 +228,7 @@ class Topology:
             if isinstance(ref, int):
                 if device.index == ref:
                     return device
-            elif ref == device.name or ref == device.uuid:
-                return device
-            elif device.bus_id is not None and ":" in ref and device.bus_id == PciBusId(ref):
+            elif ref == device.name or ref == device.uuid or (device.bus_id is not None and ":" in ref and device.bus_id == PciBusId(ref)):
                 return device
         have = ", ".join(str(d.index if d.index is not None else d.name) for d in self.devices)
         raise TopologyError(f"topology {self.name}: no device {ref!r}; it has {have}")
@@ -207,12 +253,15 @@ class Topology:
         if not chosen:
             raise TopologyError(f"topology {self.name}: a subset needs at least one device")
         names = [d.name for d in (*chosen, *helpers)]
-        for name in names:
-            if names.count(name) > 1:
-                raise TopologyError(f"topology {self.name}: {name} is listed twice in the subset")
+        for name, times in Counter(names).items():
+            if times > 1:
+                raise TopologyError(f"topology {self.name}: {name} is listed {times} times in the subset")
         gone = {d.name for d in (*self.devices, *self.relays)} - set(names)
         links = tuple(link for link in self.links if link.src not in gone and link.dst not in gone)
-        cut = replace(self, devices=tuple(chosen), relays=tuple(helpers), links=links, parent=self)
+        refused = tuple(pair for pair in self.no_peer_access if not gone.intersection(pair))
+        cut = replace(
+            self, devices=tuple(chosen), relays=tuple(helpers), links=links, parent=self, no_peer_access=refused
+        )
         return cut._without_dead_switches()
 
     def restrict(self, kinds: Iterable[str]) -> Topology:
@@ -239,98 +288,108 @@ class Topology:
             switches = tuple(s for s in switches if s.name not in dead)
             links = tuple(k for k in links if k.src not in dead and k.dst not in dead)
 
+    def unique_subsets(self, k: int) -> list[Topology]:
+        """One subset of each connected class of ``k`` devices; see :func:`blinkcoll.topology.unique_subsets`."""
+        from .subsets import unique_subsets
+
+        return unique_subsets(self, k)
+
     # -- identity -----------------------------------------------------------------------------------------------
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits over ranks, switches and links, whatever order they were listed in."""
+        """Sixteen hex digits over ranks, switches and links, whatever order switches and links were listed in.
+
+        What does not change a plan is left out: the topology's name, bus ids, UUIDs, model names, ports and notes. Two
+        servers of one make have one fingerprint.
+        """
         body = self._as_dict()
-        body.pop("name")
+        for part in ("name", "notes"):
+            body.pop(part, None)
+        for device in (*body["devices"], *body["relays"]):
+            for part in ("bus_id", "uuid", "model"):
+                device.pop(part, None)
+        for link in body["links"]:
+            link.pop("port", None)
+        if "no_peer_access" in body:
+            body["no_peer_access"] = sorted(body["no_peer_access"])
         for part in ("switches", "links"):
             body[part] = sorted(body[part], key=lambda item: json.dumps(item, sort_keys=True))
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
+    def isomorphic(self, other: Topology, names: bool = False) -> bool:
+        """Whether the two are one machine up to the names (``names``: and the rank order) of their vertices.
+
+        See :func:`blinkcoll.topology.isomorphism.isomorphic`.
+        """
+        from .isomorphism import isomorphic
+
+        return isomorphic(self, other, same_ranks=names)
+
     # -- JSON ---------------------------------------------------------------------------------------------------
 
     def _as_dict(self) -> dict[str, Any]:
-        return {
+        body: dict[str, Any] = {
             "schema": SCHEMA,
             "name": self.name,
-            "devices": [_device_dict(d) for d in self.devices],
-            "relays": [_device_dict(d) for d in self.relays],
-            "switches": [_without_defaults(vars(s), Switch) for s in self.switches],
-            "links": [_link_dict(k) for k in self.links],
+            "devices": [_record(d) for d in self.devices],
+            "relays": [_record(d) for d in self.relays],
+            "switches": [_record(s) for s in self.switches],
+            "links": [_record(k) for k in self.links],
         }
+        if self.no_peer_access:
+            body["no_peer_access"] = [list(pair) for pair in self.no_peer_access]
+        if self.notes:
+            body["notes"] = list(self.notes)
+        return body
 
     def to_json(self) -> str:
         """This topology as JSON; capacities are ints or ``"p/q"`` strings, so nothing is rounded."""
-        return json.dumps(self._as_dict(), indent=1)
+        head = {"units": {"capacity": "GB/s one way", "latency_us": "us"}, "fingerprint": self.fingerprint}
+        body = self._as_dict()
+        return json.dumps({"schema": body.pop("schema"), **head, **body}, indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> Topology:
-        """The topology that :meth:`to_json` wrote.
+    def from_json(cls, text: str, where: str = "topology JSON") -> Topology:
+        """The topology that :meth:`to_json` wrote; ``where`` names the source in errors.
 
         Raises
         ------
         TopologyError
-            Where the text is not JSON, has another schema, or a field is missing or malformed.
+            Where the text is not JSON, has another schema, or a field is unknown, missing or malformed.
         """
-        try:
-            body = json.loads(text)
-        except ValueError as error:
-            raise TopologyError(f"not JSON: {error}") from None
-        if not isinstance(body, dict) or body.get("schema") != SCHEMA:
-            found = body.get("schema") if isinstance(body, dict) else type(body).__name__
-            raise TopologyError(f"expected a topology of schema {SCHEMA}, got {found!r}")
-        try:
-            return cls(
-                name=str(body["name"]),
-                devices=tuple(_device_from(d) for d in body["devices"]),
-                relays=tuple(_device_from(d) for d in body.get("relays", ())),
-                switches=tuple(Switch(**s) for s in body.get("switches", ())),
-                links=tuple(_link_from(k) for k in body.get("links", ())),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise TopologyError(f"topology JSON: missing or malformed field: {error}") from None
+        from .blinkcoll_json import parse_blinkcoll_json
+
+        return parse_blinkcoll_json(text, where)
+
+
+_EXACT = re.compile(r"[+-]?[0-9_./]{1,60}(e[+-]?[0-9]{1,2})?", re.IGNORECASE)
 
 
 def exact(value: int | float | str | Fraction, what: str = "number") -> Fraction:
-    """An int, a decimal or ``"p/q"`` as an exact rational (0.1 means one tenth, as written)."""
+    """An int, a decimal or ``"p/q"`` as an exact rational (0.1 means one tenth, as written).
+
+    Raises
+    ------
+    TopologyError
+        Where it is none of these, or so long that no rate can be meant (over 60 characters, exponent over 99).
+    """
+    if isinstance(value, Fraction):
+        return value
     try:
-        return Fraction(str(value)) if isinstance(value, float) else Fraction(value)
-    except (ValueError, ZeroDivisionError, OverflowError, TypeError):
-        raise TopologyError(f"{what}: {value!r} is not an int, a decimal or 'p/q'") from None
+        if isinstance(value, bool) or not _EXACT.fullmatch(str(value).strip()):
+            raise ValueError
+        return Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise TopologyError(f"{what}: {str(value)[:80]!r} is not an int, a decimal or 'p/q'") from None
 
 
 def _plain(value: Fraction) -> int | str:
     return int(value) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
 
 
-def _without_defaults(values: dict[str, Any], cls: type) -> dict[str, Any]:
-    defaults = {f.name: f.default for f in cls.__dataclass_fields__.values()}  # type: ignore[attr-defined]
-    return {k: v for k, v in values.items() if k in defaults and v != defaults[k]}
-
-
-def _device_dict(device: Device) -> dict[str, Any]:
-    return _without_defaults(vars(device), Device)
-
-
-def _device_from(body: dict[str, Any]) -> Device:
-    body = dict(body)
-    if body.get("bus_id") is not None:
-        body["bus_id"] = PciBusId(body["bus_id"])
-    if body.get("uuid") is not None:
-        body["uuid"] = Uuid(body["uuid"])
-    return Device(**body)
-
-
-def _link_dict(link: Link) -> dict[str, Any]:
-    return {k: _plain(v) if isinstance(v, Fraction) else v for k, v in _without_defaults(vars(link), Link).items()}
-
-
-def _link_from(body: dict[str, Any]) -> Link:
-    body = dict(body)
-    for name in ("capacity", "latency_us", "measured_gb_s"):
-        if body.get(name) is not None:
-            body[name] = exact(body[name], f"link {body.get('src')}->{body.get('dst')}: {name}")
-    return Link(**body)
+def _record(thing: Device | Switch | Link) -> dict[str, Any]:
+    """The fields of a device, switch or link that differ from their defaults, as JSON takes them."""
+    defaults = {f.name: f.default for f in fields(thing)}
+    found = {name: value for name, value in vars(thing).items() if name in defaults and value != defaults[name]}
+    return {name: _plain(value) if isinstance(value, Fraction) else value for name, value in found.items()}
