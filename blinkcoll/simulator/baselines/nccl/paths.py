@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .system import Edge, Node, System
 from .versions import LOCAL_GB_S, Version
 
-_LINK_PATH = {"LOC": "LOC", "NVL": "NVL", "PCI": "PIX", "SYS": "SYS"}
+_LINK_PATH = {"LOC": "LOC", "NVL": "NVL", "C2C": "C2C", "PCI": "PIX", "SYS": "SYS"}
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,16 @@ class Paths:
         for there in self.system.gpus:
             cpu = self._local_cpu(there)
             for here in self.system.gpus:
-                if self[here, there].type <= level:
+                if self[here, there].type <= level and not self._refused(here, there):
                     continue
                 up, down = self[here, cpu], self[cpu, there]
                 self._ways[here, there] = Way(max(up.type, down.type), min(up.gb_s, down.gb_s), up.edges + down.edges)
                 self.through_memory.add((here, there))
+
+    def _refused(self, here: Node, there: Node) -> bool:
+        """Whether the driver refuses peer access between the two; 2.7's graph does not ask it."""
+        refused = self.system.no_peer_access
+        return self.version.name != "2.7" and ((here.name, there.name) in refused or (there.name, here.name) in refused)
 
     def _local_cpu(self, gpu: Node) -> Node:
         """The CPU next to a GPU: in 2.30 by bandwidth, kind and links, in 2.7 by links alone."""
@@ -136,7 +141,7 @@ def _spread_2_7(system: System, base: Node) -> dict[Node, Way]:
                     kind = version.rank_of("PXB")
                 if edge.kind == "PCI" and "CPU" in (node.kind, remote.kind):
                     kind = version.rank_of("PHB")
-                if way.type == nvl and kind == sys and remote.kind == "CPU" and system.cpu == "power":
+                if way.type == nvl and kind == sys and remote.kind == "CPU" and system.cpu == "power" and version.name == "2.7":
                     kind = version.rank_of("LOC")
                 ways[remote] = Way(max(way.type, kind), gb_s, (remote.edge_to(node), *way.edges))
                 if remote.kind != "GPU" and remote not in following:

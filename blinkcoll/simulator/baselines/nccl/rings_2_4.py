@@ -95,6 +95,8 @@ def _value(system: System, paths: Paths, here: Node, there: Node) -> int:
     """``p2pCanConnect``: 0 where the pair must use shared memory."""
     if here is there:
         return _BEST_PCI
+    if (here.name, there.name) in system.no_peer_access or (there.name, here.name) in system.no_peer_access:
+        return 0
     lane_gb_s = system.version.lane_gb_s(here.compute_capability)
     most = _MAX_LANES if here.compute_capability >= 70 else _MAX_LANES_PASCAL
     switched = sum(round(e.gb_s / lane_gb_s) for e in here.edges if e.kind == "NVL" and e.to.kind == "NVS")
@@ -107,14 +109,18 @@ def _value(system: System, paths: Paths, here: Node, there: Node) -> int:
 
 
 def _pci_value(here: Node, there: Node) -> int:
-    """``1 + PATH_SYS - pciDistance``: 5 behind one switch, 4 behind several, 3 through one CPU, 0 between CPUs."""
-    above_here, above_there = _way_up(here), _way_up(there)
-    if above_here[-1] is not above_there[-1]:
+    """``1 + PATH_SYS - pciDistance``: 5 behind one bridge, 4 behind several, 3 through one host bridge; 0 (shared
+    memory) between host bridges and between CPUs."""
+    above_here, above_there = [here, *_way_up(here)], [there, *_way_up(there)]
+    common = next((node for node in above_here if node in above_there), None)
+    if common is None:
         return 0
-    common = next(node for node in above_here if node in above_there)
+    below_here = above_here[above_here.index(common) - 1]
+    below_there = above_there[above_there.index(common) - 1]
+    one_part = below_here.port == below_there.port
     if common.kind == "CPU":
-        return 3
-    return _BEST_PCI if above_here[0] is common and above_there[0] is common else 4
+        return 3 if one_part else 0
+    return _BEST_PCI if one_part and (below_here, below_there) == (here, there) else 4
 
 
 def _way_up(gpu: Node) -> list[Node]:

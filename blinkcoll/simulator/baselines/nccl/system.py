@@ -27,6 +27,16 @@ _PCIE_FALLBACK = 60
 
 #: CPU models in the order in which a tie between capacities is resolved.
 CPU_MODELS = tuple(V2_30.cpu_gb_s)
+#: Intel's generations as NCCL tells them apart by model number (``ncclTopoAddCpu``): Skylake from 0x55 on, Sapphire
+#: Rapids from 0x8F on, Emerald Rapids from 0xCF on, all before as Broadwell.
+_INTEL = {
+    "intel-bdw": ("haswell", "broadwell"),
+    "intel-skl": ("skylake", "cascade lake", "cooper lake", "ice lake"),
+    "intel-srp": ("sapphire rapids", "granite rapids"),
+    "intel-erp": ("emerald rapids",),
+}
+#: The newest GPUs that a release knows.
+_NEWEST_GPU = {"2.4": 75, "2.7": 80}
 
 
 def f32(value: float) -> float:
@@ -38,7 +48,7 @@ def f32(value: float) -> float:
 class Edge:
     """One direction of a link: its kind as NCCL names it, GB/s, and where it leads."""
 
-    kind: str  # LOC, NVL, PCI or SYS
+    kind: str  # LOC, NVL, C2C, PCI or SYS
     gb_s: float
     to: Node
 
@@ -55,6 +65,7 @@ class Node:
     rank: int = -1
     index: int = -1
     compute_capability: int = 0
+    port: str = ""  # which part of its parent it hangs from
     edges: list[Edge] = field(default_factory=list)
     owner: Node | None = None
 
@@ -74,6 +85,7 @@ class System:
     cpu: str
     nodes: dict[str, list[Node]]
     multicast: bool
+    no_peer_access: frozenset[tuple[str, str]]
     assumptions: tuple[str, ...]
 
     @property
@@ -120,6 +132,9 @@ class _Builder:
         self.assumptions: list[str] = []
         self.switch_kind = {switch.name: switch.kind for switch in self.machine.switches}
         _check_devices(topology)
+        newest = max(_compute_capability(device) for device in topology.devices)
+        if newest > _NEWEST_GPU.get(version.name, newest):
+            self.assumptions.append(f"NCCL {version.release} predates sm_{newest}: it never ran on these GPUs")
         if cpu is not None and cpu not in CPU_MODELS:
             raise TopologyError(f"NCCL knows no CPU model {cpu!r}; known: {', '.join(CPU_MODELS)}")
         self.cpu = cpu or self._cpu_model()
@@ -130,26 +145,41 @@ class _Builder:
     def build(self) -> System:
         self._add_cpus()
         self._add_nvlinks()
+        self._add_c2c()
         self._connect_cpus()
         for cpu in self.nodes["CPU"]:
             _links_up_last(cpu, None)
         present = {switch.name for switch in self.topology.switches}
         nvswitches = [s for s in self.machine.switches if s.kind == "nvswitch" and s.name in present]
         multicast = bool(nvswitches) and all(s.multicast and s.reduce for s in nvswitches)
-        return System(self.version, self.cpu, self.nodes, multicast, tuple(self.assumptions))
+        refused = frozenset(self.topology.no_peer_access)
+        return System(self.version, self.cpu, self.nodes, multicast, refused, tuple(self.assumptions))
 
     # -- CPUs and PCIe ------------------------------------------------------------------------------------------
 
     def _cpu_model(self) -> str:
-        """The CPU model whose interconnect has the capacity that the machine's CPU links have."""
-        if any(k.kind == "NVLINK" and self.switch_kind.get(k.dst) == "cpu" for k in self.machine.links):
+        """The CPU's make as NCCL distinguishes it: as the machine says, else by the capacity between its CPUs."""
+        cpus = [switch for switch in self.machine.switches if switch.kind == "cpu"]
+        arch, vendor, model = next(((c.arch, c.vendor, c.model) for c in cpus if c.arch or c.vendor), ("", "", ""))
+        if arch.startswith("ppc64"):
             return "power"
-        capacities = [float(k.capacity) for k in self.machine.links if k.kind == "CPU"]
+        if arch.startswith(("aarch64", "arm")):
+            return "arm"
+        if vendor == "AuthenticAMD":
+            return "amd"
+        candidates = [name for name in CPU_MODELS if name.startswith("intel")] if vendor == "GenuineIntel" else list(CPU_MODELS)
+        for name in candidates:
+            if any(word in model.lower() for word in _INTEL.get(name, ())):
+                return name
+        return self._cpu_by_capacity(candidates, {cpu.name for cpu in cpus})
+
+    def _cpu_by_capacity(self, candidates: list[str], cpus: set[str]) -> str:
+        capacities = [float(k.capacity) for k in self.machine.links if k.kind == "CPU" and k.src in cpus and k.dst in cpus]
         if not capacities:
-            self.assumptions.append("the machine names no link between CPUs: taken for an Intel Skylake or later")
+            self.assumptions.append("the machine names neither its CPUs nor a link between them: taken for Intel Skylake")
             return "intel-skl"
         gb_s = capacities[0]
-        model = min(CPU_MODELS, key=lambda name: abs(V2_30.cpu_gb_s[name] - gb_s))
+        model = min(candidates, key=lambda name: abs(V2_30.cpu_gb_s[name] - gb_s))
         if V2_30.cpu_gb_s[model] != gb_s:
             self.assumptions.append(f"no CPU that NCCL knows links at {gb_s:g} GB/s: taken for {model}")
         return model
@@ -174,18 +204,21 @@ class _Builder:
     def _add_pci(
         self, name: str, parent: Node, below: dict[str, dict[str, None]], up: dict[str, Link | None], rank_of: dict[str, int]
     ) -> None:
-        gb_s = self._pcie_gb_s(up[name])
+        link = up[name]
+        gb_s, port = self._pcie_gb_s(link), link.port if link is not None else ""
         if name in rank_of:
-            self._add_gpu(self.topology.devices[rank_of[name]], rank_of[name], parent, gb_s)
+            self._add_gpu(self.topology.devices[rank_of[name]], rank_of[name], parent, gb_s, port)
             return
         node = self._node("PCI", name)
+        node.port = port
         for child in below[name]:
             self._add_pci(child, node, below, up, rank_of)
         _connect(node, parent, "PCI", gb_s)
         _connect(parent, node, "PCI", gb_s)
 
-    def _add_gpu(self, device: Device, rank: int, parent: Node, gb_s: float) -> None:
+    def _add_gpu(self, device: Device, rank: int, parent: Node, gb_s: float, port: str) -> None:
         gpu = self._node("GPU", device.name)
+        gpu.port = port
         gpu.rank, gpu.index = rank, -1 if device.index is None else int(device.index)
         gpu.compute_capability = _compute_capability(device)
         owner = gpu
@@ -215,8 +248,10 @@ class _Builder:
                     seen.add(link.dst)
                     came[link.dst] = (here, link)
                     frontier.append(link.dst)
-        self._assume_once(f"no PCIe way from {farthest} to a CPU is known: taken to hang off one CPU, PCIe 3.0 x16")
-        return self._unwind(device.name, farthest, came, next((n for n, k in self.switch_kind.items() if k == "cpu"), "cpu"))
+        direct = (k.dst for k in self.machine.links if k.src == device.name and self.switch_kind.get(k.dst) == "cpu")
+        cpu = next(direct, None) or next((n for n, k in self.switch_kind.items() if k == "cpu"), "cpu")
+        self._assume_once("the machine does not say how its GPUs' PCIe reaches a CPU: taken for PCIe 3.0 x16 to the nearest")
+        return self._unwind(device.name, farthest, came, cpu)
 
     def _unwind(self, start: str, end: str, came: dict[str, tuple[str, Link]], assumed_cpu: str | None) -> list[tuple[str, Link | None]]:
         chain: list[tuple[str, Link | None]] = [(assumed_cpu, None)] if assumed_cpu is not None else []
@@ -243,6 +278,8 @@ class _Builder:
         for link in self.topology.links:
             if link.kind == "NVLINK":
                 lanes[link.src, link.dst] = lanes.get((link.src, link.dst), 0) + link.lanes
+        for device, cpu, count in self._nvlinks_to_cpus():
+            lanes[device, cpu] = count
         order = {gpu.name: (gpu.index, gpu.rank) for gpu in self.nodes["GPU"]}
         for gpu in self.nodes["GPU"]:
             owner = self.owner_of[gpu.name]
@@ -254,6 +291,27 @@ class _Builder:
                     _connect(owner, self.owner_of[dst], "NVL", gb_s)
                 else:
                     self._add_nvlink_to_switch(owner, dst, gb_s)
+
+    def _nvlinks_to_cpus(self) -> list[tuple[str, str, int]]:
+        """POWER's NVLinks between GPUs and CPUs: (device, CPU, lanes). The topology has them as links of kind CPU."""
+        if self.cpu != "power":
+            return []
+        return [
+            (k.src, k.dst, k.lanes)
+            for k in self.machine.links
+            if k.kind in ("CPU", "NVLINK") and k.src in self.owner_of and self.switch_kind.get(k.dst) == "cpu"
+        ]
+
+    def _add_c2c(self) -> None:
+        """Grace's links between GPU and CPU (``ncclTopoAddC2c``), which 2.7 does not know."""
+        if self.cpu != "arm" or not self.version.device_nodes:
+            return
+        cpus = {node.name: node for node in self.nodes["CPU"]}
+        for link in self.machine.links:
+            if link.kind == "CPU" and link.src in self.owner_of and link.dst in cpus:
+                owner, cpu, gb_s = self.owner_of[link.src], cpus[link.dst], f32(float(link.capacity))
+                _connect(owner, cpu, "C2C", gb_s)
+                _connect(cpu, owner, "C2C", gb_s)
 
     def _add_nvlink_to_switch(self, owner: Node, dst: str, gb_s: float) -> None:
         """To the one NVS node that stands for all NVSwitches, or to the GPU's CPU (POWER)."""
