@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from ....topology import Topology
 from .compute import Graph, Searcher
+from .log import info_log
 from .paths import Paths
 from .rings_2_4 import Rings, rings_2_4
 from .system import System, build_system
@@ -87,6 +88,10 @@ class NcclPlan:
     def choose(self, nbytes: int, collective: str = "allreduce") -> Choice:
         """The algorithm, protocol and number of channels that NCCL's tuner picks for a size."""
         return self.tuner.choose(nbytes, collective)
+
+    def explain(self) -> str:
+        """The plan as NCCL's INFO log would show it, with reasons."""
+        return info_log(self)
 
 
 def search(topology: Topology, version: str = "2.30", *, cpu: str | None = None) -> NcclPlan:
