@@ -4,6 +4,7 @@
 namespace nb = nanobind;
 
 namespace blinkcoll {
+void bind_nccl(nb::module_& m);
 void bind_packing(nb::module_& m);
 void bind_partition(nb::module_& m);
 void bind_runtime(nb::module_& m);
@@ -12,6 +13,7 @@ void bind_simulator(nb::module_& m);
 
 NB_MODULE(_core, m) {
   m.doc() = "blinkcoll's compiled core";
+  blinkcoll::bind_nccl(m);
   blinkcoll::bind_packing(m);
   blinkcoll::bind_partition(m);
   blinkcoll::bind_runtime(m);
