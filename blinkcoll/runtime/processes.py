@@ -14,8 +14,9 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import RankFailed, WaitTimeout
+from .buffers import RankBuffers
 from .executor import Array, Executor
-from .launch import ChannelRecord, Work, buffer_table, connection_table, launch_record
+from .launch import ChannelRecord, Work, buffer_table, connection_table
 from .segment import Segment, lay_out_segment
 
 #: How long a worker may take to start: an interpreter and numpy, on a busy machine.
@@ -32,7 +33,7 @@ class ProcessExecutor(Executor):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._workers: list[subprocess.Popen[str]] = []
-        self._layout = lay_out_segment(self.arenas, self.max_count * self.dtype.itemsize)
+        self._layout = lay_out_segment(self.arenas, [self._region_bytes(rank) for rank in range(self.program.nranks)])
         self._segment = Segment(self._layout.nbytes)
         try:
             self._store_tables()
@@ -45,11 +46,9 @@ class ProcessExecutor(Executor):
 
     def _store_tables(self) -> None:
         connections = connection_table(self.program, self.arenas, self._layout.arenas)
-        buffers = buffer_table(self._layout.buffers)
         for base, arena in zip(self._layout.arenas, self.arenas, strict=True):
             self._segment.store(base + arena.program, self.code)
             self._segment.store(base + arena.connections, connections)
-            self._segment.store(base + arena.buffers, buffers)
 
     def _start(self) -> subprocess.Popen[str]:
         fd = self._segment.fd
@@ -57,23 +56,23 @@ class ProcessExecutor(Executor):
         command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, numbers)]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=(fd,))
 
-    def _run(self, inputs: list[Array], work: Work, in_place: bool) -> list[Array]:
-        self._place(inputs, in_place)
+    def _run(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> list[Array]:
+        self._place(inputs, work, buffers)
         for rank, worker in enumerate(self._workers):
-            record = launch_record(work, rank, self.arenas[rank], self._layout.arenas[rank], self.epoch, self.timeout_s)
-            self._tell(worker, bytes(record).hex())
+            self._tell(worker, bytes(self._record(work, rank, self._layout.arenas[rank])).hex())
         self._await_all("ran", self.timeout_s + _GRACE_S, f"run {self.program.collective}")
-        nbytes = work.count * work.elem_size
-        return [self._segment.view(output, nbytes).view(self.dtype).copy() for _, output, _ in self._layout.buffers]
+        places = [b.output_at(r, work.elem_size) for b, r in zip(buffers, self._layout.buffers, strict=True)]
+        return [self._segment.view(at, b.output * work.elem_size).view(self.dtype).copy() for at, b in zip(places, buffers, strict=True)]
 
-    def _place(self, inputs: list[Array], in_place: bool) -> None:
-        """Inputs into the segment; in place, input and output are one buffer."""
-        places = [(o, o, s) if in_place else (i, o, s) for i, o, s in self._layout.buffers]
-        table = buffer_table(places)
+    def _place(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> None:
+        """Inputs into the segment, on zeros."""
+        regions = self._layout.buffers
+        table = buffer_table([b.addresses(r, work.elem_size) for b, r in zip(buffers, regions, strict=True)])
         for rank, array in enumerate(inputs):
             self._segment.store(self._layout.arenas[rank] + self.arenas[rank].buffers, table)
-            self._segment.view(self._layout.buffers[rank][1], array.nbytes)[:] = 0
-            self._segment.view(places[rank][0], array.nbytes)[:] = array.view(np.uint8)
+            for start, nbytes in zip(regions[rank], self._region_bytes(rank), strict=True):
+                self._segment.view(start, nbytes)[:] = 0
+            self._segment.view(buffers[rank].input_at(regions[rank], work.elem_size), array.nbytes)[:] = array.view(np.uint8)
 
     @staticmethod
     def _tell(worker: subprocess.Popen[str], line: str) -> None:
