@@ -30,7 +30,7 @@ class RoutedTree:
     paths: tuple[Path, ...]
 
 
-def core_for(arcs: IntArcs, n: int, factor: int = 1) -> ModuleType:
+def core_for(arcs: IntArcs, n: int) -> ModuleType:
     """The compiled packers in the narrowest integers that hold what they compute for these capacities.
 
     Raises
@@ -38,11 +38,10 @@ def core_for(arcs: IntArcs, n: int, factor: int = 1) -> ModuleType:
     PackingError
         Where 127 bits are too few.
     """
-    largest = (sum(c for *_, c in arcs) + 1) * factor * 16 * n * n
-    if largest < 1 << 62:
-        return _core.packing64
+    largest = (sum(c for *_, c in arcs) + 1) * 16 * n * n
     if largest < 1 << 126:
-        return _core.packing128
+        core: ModuleType = _core.packing64 if largest < 1 << 62 else _core.packing128
+        return core
     raise PackingError(f"packing: the capacities differ by too much to be handled exactly (they need {largest.bit_length()} bits of 126)")
 
 

@@ -8,9 +8,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from time import monotonic
 
 from ..topology import Topology
@@ -25,11 +26,10 @@ from .plan import Certificate, Flow, Plan, Tree
 from .planes import Planes, merge_planes, rename, slices, split_tree, with_planes
 from .treelp import solve_tree_lp
 
-
 #: Of an all-to-all's budget: the rest goes to the rational solution, or to the approximation that replaces it.
 _SOLVER_SHARE = 0.5
 #: Flow variables (ranks x links) from which an all-to-all is approximated first.
-_LARGE = 10_000
+_LARGE = 30_000
 
 
 def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Plan:
@@ -72,7 +72,7 @@ class Solved:
 
     certificate: Certificate
     rate: Fraction
-    halves: dict[str, Callable[[], list[RoutedTree]]]
+    halves: Mapping[str, Callable[[], list[RoutedTree]]]
     flows: Callable[[], list[Flow]] = list
 
 
@@ -168,9 +168,7 @@ class Problem:
             root=self.root,
             rates=self.rates,
         )
-        packers = {}
-        for name, half in found.halves.items():
-            packers[name] = lambda half=half: pack_shares(network, half.arcs, half.shares, half.unit)
+        packers = {name: partial(pack_shares, network, half.arcs, half.shares, half.unit) for name, half in found.halves.items()}
         return Solved(certificate, found.rate, packers)
 
     def _one_to_all(self) -> Solved:
@@ -224,10 +222,7 @@ class Problem:
     def trees(self, solved: Solved) -> tuple[Tree, ...]:
         """The trees of the plan: stars where they do, packed ones elsewhere; one a plane."""
         stars = one_hop_trees(self.network, self.collective, self.root, solved.rate)
-        if stars is not None:
-            halves = {"both": stars}
-        else:
-            halves = {name: pack() for name, pack in solved.halves.items()}
+        halves = {"both": stars} if stars is not None else {name: pack() for name, pack in solved.halves.items()}
         if self.planes:
             halves = {name: [part for tree in trees for part in split_tree(tree, self.planes)] for name, trees in halves.items()}
         halves = {name: merged(trees) for name, trees in halves.items()}
@@ -261,14 +256,13 @@ def _tree(tree: RoutedTree, collective: str, rate: Fraction) -> Tree:
 def _paired(down: list[RoutedTree], up: list[RoutedTree], rate: Fraction) -> Iterable[Tree]:
     """Down and up trees of the same root, side by side at equal rates; each root has as much of the one as the other."""
     for root in sorted({tree.root for tree in down}):
-        ups = [[tree, tree.rate] for tree in up if tree.root == root]
+        ups = [(tree, tree.rate) for tree in up if tree.root == root]
         for tree in (tree for tree in down if tree.root == root):
             left = tree.rate
             while left > 0:
-                other, available = ups[-1]
+                other, available = ups.pop()
                 part = min(left, available)
                 yield Tree(root=root, rate=part, weight=part / rate, up=_upwards(other), down=tree.paths)
                 left -= part
-                ups[-1][1] -= part
-                if not ups[-1][1]:
-                    ups.pop()
+                if available > part:
+                    ups.append((other, available - part))

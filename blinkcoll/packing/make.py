@@ -11,6 +11,7 @@ from .collectives import canonical, check_root
 from .exact import exact_plan
 from .links import choose_links
 from .plan import Plan
+from .progress import progress
 
 METHODS = ("auto", "exact")
 
@@ -60,4 +61,6 @@ def make_plan(
         raise PackingError(f"method {method!r} does not know the option {', '.join(sorted(options))}")
     if topology.nranks < 2:
         raise PackingError(f"topology {topology.name}: a single rank has nothing to exchange, so there is nothing to plan")
-    return exact_plan(topology, name, rank, choose_links(topology, name, rank, links), rates, budget_s)
+    chosen = choose_links(topology, name, rank, links)
+    with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
+        return exact_plan(topology, name, rank, chosen, rates, budget_s)

@@ -160,17 +160,18 @@ std::pair<std::vector<std::pair<std::vector<int>, int>>, std::vector<double>> co
 
 template <class Int>
 void bind(nb::module_& m) {
-  m.def("root_cut", &root_cut_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("weights"),
+  using Free = nb::call_guard<nb::gil_scoped_release>;
+  m.def("root_cut", &root_cut_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("weights"),
         "(num, den, vertices): the largest t for which t * weights[r] arborescences rooted at r fit, and the cut");
-  m.def("strength", &strength_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("edges"),
+  m.def("strength", &strength_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("edges"),
         "(num, den, parts): how many undirected trees fit, and the partition");
-  m.def("pack_shares", &pack_shares_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
+  m.def("pack_shares", &pack_shares_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
         "(trees, tree_scale, ways, way_scale, undirected): shares[r] arborescences rooted at r");
-  m.def("pack_undirected", &pack_undirected_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("edges"), nb::arg("root"),
+  m.def("pack_undirected", &pack_undirected_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("edges"), nb::arg("root"),
         "(trees, tree_scale, ways, way_scale, undirected): as many undirected trees as fit");
-  m.def("violated_cuts", &violated_cuts_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
+  m.def("violated_cuts", &violated_cuts_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
         "sets that too little enters for shares[r] arborescences rooted at r; none where they fit");
-  m.def("demands", &demands_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("root"),
+  m.def("demands", &demands_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("root"),
         "(num, den, vertices, routes): the largest t that root can send every rank at once, the cut, paths scaled by den");
 }
 
@@ -183,7 +184,7 @@ namespace blinkcoll {
 void bind_packing(nb::module_& m) {
   auto narrow = m.def_submodule("packing64", "packing in 64-bit integers");
   packing::bind<long long>(narrow);
-  m.def("concurrent_flow", &packing::concurrent_flow, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("rounds"), nb::arg("epsilon"),
+  m.def("concurrent_flow", &packing::concurrent_flow, nb::call_guard<nb::gil_scoped_release>(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("rounds"), nb::arg("epsilon"),
         "(routes, lengths): paths with the number of rounds that used them, all pairs, and the dual; approximate");
   auto wide = m.def_submodule("packing128", "packing in 128-bit integers");
   packing::bind<Wide>(wide);
