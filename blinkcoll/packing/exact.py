@@ -14,7 +14,7 @@ from fractions import Fraction
 from functools import partial
 from time import monotonic
 
-from ..topology import Topology
+from ..topology import Path, Topology
 from .alltoall import Lengths, approximate_flows, direct_flows, optimal_flows, pair_bound
 from .arborescences import RoutedTree, merged, pack_shares, pack_undirected, run
 from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate
@@ -23,7 +23,7 @@ from .exactlp import BudgetExceeded
 from .links import Network, network_of
 from .onehop import one_hop_trees
 from .plan import Certificate, Flow, Plan, Tree
-from .planes import Planes, merge_planes, rename, slices, split_tree, with_planes
+from .planes import Planes, merge_planes, split_tree, spread_exchange, spread_flows, with_planes
 from .treelp import solve_tree_lp
 
 #: Of an all-to-all's budget: the rest goes to the rational solution, or to the approximation that replaces it.
@@ -223,27 +223,23 @@ class Problem:
         """The trees of the plan: stars where they do, packed ones elsewhere; one a plane."""
         stars = one_hop_trees(self.network, self.collective, self.root, solved.rate)
         halves = {"both": stars} if stars is not None else {name: pack() for name, pack in solved.halves.items()}
+        halves = {name: merged(trees) for name, trees in halves.items()}
         if self.planes:
             halves = {name: [part for tree in trees for part in split_tree(tree, self.planes)] for name, trees in halves.items()}
-        halves = {name: merged(trees) for name, trees in halves.items()}
         if set(halves) == {"down", "up"}:
             return tuple(_paired(halves["down"], halves["up"], solved.rate))
         (only,) = halves.values()
         return tuple(_tree(tree, self.collective, solved.rate) for tree in only)
 
     def over_planes(self, flows: list[Flow]) -> list[Flow]:
-        """Each flow as one a plane."""
+        """The flows through the planes there are."""
         if not self.planes:
             return flows
-        found = []
-        for flow in flows:
-            for share, chosen in slices([str(v) for v in flow.path if not isinstance(v, int)], self.planes):
-                found.append(Flow(flow.src, flow.dst, flow.rate * share, rename(flow.path, chosen)))
-        return found
+        return spread_exchange(flows, self.planes, self.network.nranks) or spread_flows(flows, self.planes)
 
 
-def _upwards(tree: RoutedTree) -> tuple[tuple[int | str, ...], ...]:
-    return tuple(path[::-1] for path in reversed(tree.paths))
+def _upwards(tree: RoutedTree) -> tuple[Path, ...]:
+    return tuple([path[::-1] for path in reversed(tree.paths)])
 
 
 def _tree(tree: RoutedTree, collective: str, rate: Fraction) -> Tree:
