@@ -16,7 +16,7 @@ from time import monotonic
 
 from ..topology import Path, Topology
 from .alltoall import Lengths, approximate_flows, direct_flows, optimal_flows, pair_bound
-from .arborescences import RoutedTree, merged, pack_shares, pack_undirected, run
+from .arborescences import RoutedTree, best_of, pack_shares, pack_undirected, run, taste
 from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate
 from .collectives import FLOWS, HAS_DOWN, HAS_UP
 from .exactlp import BudgetExceeded
@@ -28,6 +28,8 @@ from .treelp import solve_tree_lp
 
 #: Of an all-to-all's budget: the rest goes to the rational solution, or to the approximation that replaces it.
 _SOLVER_SHARE = 0.5
+#: Packings tried for few and shallow trees: as many as take a few milliseconds (ranks x links of work each).
+_MOST_ATTEMPTS, _ATTEMPT_WORK = 6, 2_500
 #: Flow variables (ranks x links) from which an all-to-all is approximated first.
 _LARGE = 30_000
 
@@ -67,12 +69,13 @@ class Solved:
     """A rate, a bound with its proof, and how to get what reaches the rate.
 
     ``halves`` gives trees that lead away from their roots, for "down" and for "up" (to be reversed); a collective with
-    both halves and only "both" uses one set of trees in both directions. ``flows`` gives paths.
+    both halves and only "both" uses one set of trees in both directions. Each takes the number of the attempt and
+    gives other trees for every number. ``flows`` gives paths.
     """
 
     certificate: Certificate
     rate: Fraction
-    halves: Mapping[str, Callable[[], list[RoutedTree]]]
+    halves: Mapping[str, Callable[[int], list[RoutedTree]]]
     flows: Callable[[], list[Flow]] = list
 
 
@@ -135,9 +138,9 @@ class Problem:
         num, den, inside = run("root_cut", arcs, len(network.vertices), network.nranks, arcs, weights)
         bound = Fraction(num, den) * network.unit * sum(weights)
 
-        def pack() -> list[RoutedTree]:
+        def pack(attempt: int) -> list[RoutedTree]:
             scaled = [(u, v, c * den) for u, v, c in arcs]
-            return pack_shares(network, scaled, [w * num for w in weights], network.unit / den)
+            return pack_shares(network, scaled, [w * num for w in weights], network.unit / den, taste(attempt))
 
         return Solved(self._cut(bound, inside), bound, {"up" if self.reverse else "down": pack})
 
@@ -152,7 +155,7 @@ class Problem:
             links=self.links,
             rates=self.rates,
         )
-        return Solved(certificate, certificate.bound, {"both": lambda: pack_undirected(network, network.unit)})
+        return Solved(certificate, certificate.bound, {"both": lambda attempt: pack_undirected(network, network.unit, attempt % network.nranks, taste(attempt))})
 
     def _tree_lp(self) -> Solved:
         """Unbalanced forwarders, or all-reduce on asymmetric links."""
@@ -168,8 +171,12 @@ class Problem:
             root=self.root,
             rates=self.rates,
         )
-        packers = {name: partial(pack_shares, network, half.arcs, half.shares, half.unit) for name, half in found.halves.items()}
-        return Solved(certificate, found.rate, packers)
+
+        def pack(name: str, attempt: int) -> list[RoutedTree]:
+            half = found.halves[name]
+            return pack_shares(network, half.arcs, half.shares, half.unit, taste(attempt))
+
+        return Solved(certificate, found.rate, {name: partial(pack, name) for name in names})
 
     def _one_to_all(self) -> Solved:
         """Scatter, and on reversed links gather."""
@@ -222,8 +229,8 @@ class Problem:
     def trees(self, solved: Solved) -> tuple[Tree, ...]:
         """The trees of the plan: stars where they do, packed ones elsewhere; one a plane."""
         stars = one_hop_trees(self.network, self.collective, self.root, solved.rate)
-        halves = {"both": stars} if stars is not None else {name: pack() for name, pack in solved.halves.items()}
-        halves = {name: merged(trees) for name, trees in halves.items()}
+        attempts = max(1, min(_MOST_ATTEMPTS, _ATTEMPT_WORK // (self.network.nranks * len(self.network.arcs))))
+        halves = {"both": stars} if stars is not None else {name: best_of(pack, attempts) for name, pack in solved.halves.items()}
         if self.planes:
             halves = {name: [part for tree in trees for part in split_tree(tree, self.planes)] for name, trees in halves.items()}
         if set(halves) == {"down", "up"}:

@@ -109,14 +109,14 @@ std::tuple<Wide, Wide, std::vector<std::vector<int>>> strength_of(int n, int nra
 }
 
 template <class Int>
-PackingTuple pack_shares_of(int n, int nranks, const std::vector<ArcTuple>& arcs, const std::vector<Wide>& shares) {
-  return tuples(pack_shares(digraph<Int>(n, nranks, arcs), narrowed<Int>(shares)));
+PackingTuple pack_shares_of(int n, int nranks, const std::vector<ArcTuple>& arcs, const std::vector<Wide>& shares, unsigned seed, bool shallow) {
+  return tuples(pack_shares(digraph<Int>(n, nranks, arcs), narrowed<Int>(shares), {seed, shallow}));
 }
 
 template <class Int>
-PackingTuple pack_undirected_of(int n, int nranks, const std::vector<ArcTuple>& edges, int root) {
+PackingTuple pack_undirected_of(int n, int nranks, const std::vector<ArcTuple>& edges, int root, unsigned seed, bool shallow) {
   auto g = digraph<Int>(n, nranks, edges);
-  return tuples(pack_undirected(g, StrengthSolver<Int>(g).solve(), root));
+  return tuples(pack_undirected(g, StrengthSolver<Int>(g).solve(), root, {seed, shallow}));
 }
 
 template <class Int>
@@ -165,9 +165,9 @@ void bind(nb::module_& m) {
         "(num, den, vertices): the largest t for which t * weights[r] arborescences rooted at r fit, and the cut");
   m.def("strength", &strength_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("edges"),
         "(num, den, parts): how many undirected trees fit, and the partition");
-  m.def("pack_shares", &pack_shares_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
+  m.def("pack_shares", &pack_shares_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"), nb::arg("seed"), nb::arg("shallow"),
         "(trees, tree_scale, ways, way_scale, undirected): shares[r] arborescences rooted at r");
-  m.def("pack_undirected", &pack_undirected_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("edges"), nb::arg("root"),
+  m.def("pack_undirected", &pack_undirected_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("edges"), nb::arg("root"), nb::arg("seed"), nb::arg("shallow"),
         "(trees, tree_scale, ways, way_scale, undirected): as many undirected trees as fit");
   m.def("violated_cuts", &violated_cuts_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
         "sets that too little enters for shares[r] arborescences rooted at r; none where they fit");
