@@ -70,7 +70,7 @@ def test_cuda_visible_devices_that_leaves_none_is_an_error(value, tmp_path):
 def test_mig_is_refused_where_it_is_visible(tmp_path):
     fake = FakeNvml(load_layout("dgx-a100"), mig={3})
     root, cpuinfo = write_sysfs(fake, tmp_path / "sys")
-    with pytest.raises(TopologyError, match="gpu3 .* MIG"):
+    with pytest.raises(TopologyError, match=r"gpu3 .* MIG"):
         probe(fake, root, cpuinfo, {})
     with pytest.raises(TopologyError, match="MIG"):
         probe(fake, root, cpuinfo, {"CUDA_VISIBLE_DEVICES": "MIG-abc"})
