@@ -10,7 +10,7 @@ from ..errors import SimulationError
 from ..schedules.encoding import encode
 from ..schedules.program import Program
 from ..topology import Path, Topology, route
-from .parameters import Parameters, parameters_for
+from ..cost.parameters import Parameters, parameters_for
 from .result import SimulationResult, StepRecord
 
 #: Rates beyond this (bytes/µs) are not told apart from infinite ones.

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from ..schedules.program import Program, Step
 from ..topology import route
-from .parameters import Parameters, parameters_for
+from ..cost.parameters import Parameters, parameters_for
 
 Hop = tuple["int | str", "int | str"]
 
