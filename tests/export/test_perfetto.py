@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_slices_of_a_track_do_not_overlap():
             tracks.setdefault((e["pid"], e["tid"]), []).append((e["ts"], e["ts"] + e["dur"]))
     for spans in tracks.values():
         spans.sort()
-        assert all(before[1] <= after[0] + 1e-6 for before, after in zip(spans, spans[1:], strict=False))
+        assert all(before[1] <= after[0] + 1e-6 for before, after in pairwise(spans))
 
 
 def test_counters_integrate_to_the_bytes_of_each_link():
@@ -39,7 +40,7 @@ def test_counters_integrate_to_the_bytes_of_each_link():
     for hop, carried in RESULT.link_bytes.items():
         name = f"{topology.vertex_name(hop[0])}→{topology.vertex_name(hop[1])}"
         points = sorted((e["ts"], e["args"]["GB/s"]) for e in EVENTS if e["ph"] == "C" and e["name"] == name)
-        area = sum(rate * 1e3 * (after - ts) for (ts, rate), (after, _) in zip(points, points[1:], strict=False))
+        area = sum(rate * 1e3 * (after - ts) for (ts, rate), (after, _) in pairwise(points))
         assert area == pytest.approx(carried, rel=1e-3)
         assert points[-1][1] == 0
         assert max(rate for _, rate in points) <= float(topology.capacities()[hop]) * (1 + 1e-3)
