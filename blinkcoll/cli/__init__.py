@@ -10,6 +10,7 @@ from .. import __version__
 from ..errors import BlinkcollError
 from .bench import bench
 from .plan import plan
+from .simulate import simulate
 
 app = typer.Typer(
     name="blinkcoll", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -17,6 +18,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.command()(bench)
 app.command()(plan)
+app.command()(simulate)
 
 
 @app.callback(invoke_without_command=True)
