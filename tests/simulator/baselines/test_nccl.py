@@ -392,3 +392,22 @@ def test_every_class_has_an_explanation_of_every_hop_off_nvlink(version):
             for a, b in pairwise((*ring, ring[0])):
                 if plan.paths.type_name(by_rank[a], by_rank[b]) != "NVL":
                     assert f"# {by_rank[a].name} -> {by_rank[b].name}" in text
+
+
+# -- what channels carry ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("topology", spread(12), ids=name_of)
+def test_rings_carry_on_the_links_what_the_search_gave_them(topology, version):
+    plan = search(topology, version)
+    # The search accounts link by link with single precision; loads are summed here with exact numbers.
+    assert plan.ring_busbw == plan.common_channels * plan.gb_s_per_channel
+
+
+def test_a_chain_of_three_carries_both_directions_of_its_links():
+    plan = search(load_topology("dgx1-v100").subset([0, 1, 4]))
+    assert plan.trees == ((1, 0, 2),)
+    assert plan.tree_busbw == 20 * Fraction(4, 3)
+    # 2.7 has two chains over the same links: each link carries both, one up and one down.
+    assert search(load_topology("dgx1-v100").subset([0, 1, 4]), "2.7").tree_busbw == 21 * Fraction(4, 3)
