@@ -25,4 +25,5 @@ def compare_with_baseline(topology: Topology, collective: str, root: int | None,
 
 
 def _simulate(program: Program, nbytes: int, elem_size: int) -> SimulationResult:
-    return api.simulate(program, nbytes, elem_size=elem_size, chunk_bytes=default_chunk_bytes(program, nbytes))
+    result: SimulationResult = api.simulate(program, nbytes, elem_size=elem_size, chunk_bytes=default_chunk_bytes(program, nbytes))
+    return result

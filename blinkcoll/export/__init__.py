@@ -1,0 +1,1 @@
+"""Other formats that plans, programs and timings are written in."""

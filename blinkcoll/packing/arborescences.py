@@ -1,4 +1,4 @@
-"""Trees that meet the bound exactly: Edmonds' packing on ranks and arborescences, from integers back to rates.
+"""Trees that meet the bound exactly: switches split off, Edmonds' packing, and back from integers to rates and paths.
 
 Every tree collective comes down to one question: given capacities and a number of trees for each root, find the trees.
 Broadcast has one root, all-gather all of them equally; reduce and reduce-scatter are the same on reversed links;
@@ -10,61 +10,122 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from types import ModuleType
+from typing import Any
 
 from .. import _core
 from ..errors import PackingError
+from ..topology import Path
 from .links import Network
 
-#: A directed spanning tree as arcs (parent, child).
-Arcs = tuple[tuple[int, int], ...]
+IntArcs = Sequence[tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
-class Arborescence:
-    """A directed spanning tree on ranks with its rate in GB/s."""
+class RoutedTree:
+    """A spanning tree as paths that lead away from the root, parents first, with its rate in GB/s."""
 
     root: int
     rate: Fraction
-    arcs: Arcs
+    paths: tuple[Path, ...]
 
 
-def pack(network: Network, arcs: Sequence[tuple[int, int, int]], shares: Sequence[int], unit: Fraction) -> list[Arborescence]:
+def core_for(arcs: IntArcs, n: int, factor: int = 1) -> ModuleType:
+    """The compiled packers in the narrowest integers that hold what they compute for these capacities.
+
+    Raises
+    ------
+    PackingError
+        Where 127 bits are too few.
+    """
+    largest = (sum(c for *_, c in arcs) + 1) * factor * 16 * n * n
+    if largest < 1 << 62:
+        return _core.packing64
+    if largest < 1 << 126:
+        return _core.packing128
+    raise PackingError(f"packing: the capacities differ by too much to be handled exactly (they need {largest.bit_length()} bits of 126)")
+
+
+def run(name: str, arcs: IntArcs, n: int, *args: Any) -> Any:
+    """A compiled packer, in wider integers where the narrow ones turn out not to do."""
+    core = core_for(arcs, n)
+    for attempt in (core, _core.packing128):
+        try:
+            return getattr(attempt, name)(n, *args)
+        except OverflowError:
+            continue
+    raise PackingError("packing: splitting the switches needs numbers beyond 127 bits; the capacities are too irregular")
+
+
+def pack_shares(network: Network, arcs: IntArcs, shares: Sequence[int], unit: Fraction) -> list[RoutedTree]:
     """Arborescences, ``shares[r] * unit`` GB/s of them rooted at r, within ``arcs`` (capacities in ``unit``)."""
-    if network.forwarders:
-        raise PackingError("arborescences: switches must be removed first")
-    packed = _core.pack_arborescences(network.nranks, list(arcs), list(shares))
-    return [Arborescence(root, size * unit, tuple(map(tuple, tree))) for root, size, tree in packed]
+    return _routed(network, run("pack_shares", arcs, len(network.vertices), network.nranks, list(arcs), list(shares)), unit)
 
 
-def depth(root: int, arcs: Arcs) -> int:
-    """Hops from the root to the farthest rank."""
-    return max(_distances(root, arcs).values())
+def pack_undirected(network: Network, unit: Fraction) -> list[RoutedTree]:
+    """As many undirected trees as fit in symmetric links, rooted at their centres."""
+    edges = [(u, v, c) for u, v, c in network.arcs if u < v]
+    packing = run("pack_undirected", edges, len(network.vertices), network.nranks, edges, 0)
+    return [reroot(tree) for tree in _routed(network, packing, unit)]
 
 
-def reroot(tree: Arborescence) -> Arborescence:
+def _routed(network: Network, packing: Any, unit: Fraction) -> list[RoutedTree]:
+    """Each arc of a tree gets a way through switches; trees whose arcs find no single way are cut."""
+    trees, tree_scale, ways, way_scale, undirected = packing
+    pool: dict[tuple[int, int], list[list[Any]]] = {}
+    for u, v, pieces in ways:
+        if not undirected or u < v:
+            pool[u, v] = [[tuple(network.vertices[s] for s in via), Fraction(cap, way_scale)] for via, cap in pieces]
+    found = []
+    for root, size, arcs in trees:
+        left = Fraction(size, tree_scale)
+        while left > 0:
+            chosen = [_way(pool, u, v, undirected, left) for u, v in arcs]
+            part = min([left, *(way[1] for way, _ in chosen)])
+            for way, _ in chosen:
+                way[1] -= part
+            paths = tuple((u, *(reversed(way[0]) if flip else way[0]), v) for (u, v), (way, flip) in zip(arcs, chosen, strict=True))
+            found.append(RoutedTree(root, part * unit, paths))
+            left -= part
+    return merged(found)
+
+
+def _way(pool: dict[tuple[int, int], list[list[Any]]], u: int, v: int, undirected: bool, wanted: Fraction) -> tuple[list[Any], bool]:
+    """The narrowest way that holds all of it, else the widest; and whether it is written the other way round."""
+    flip = undirected and u > v
+    ways = pool[(v, u) if flip else (u, v)]
+    enough = [way for way in ways if way[1] >= wanted]
+    return (min(enough, key=lambda way: way[1]) if enough else max(ways, key=lambda way: way[1])), flip
+
+
+def depth(root: int, paths: Iterable[Path]) -> int:
+    """Ranks passed from the root to the farthest rank."""
+    return max(_distances(root, paths).values())
+
+
+def reroot(tree: RoutedTree) -> RoutedTree:
     """The same undirected tree, rooted at a centre (the lowest-numbered one)."""
-    ranks = sorted({v for arc in tree.arcs for v in arc})
-    root = min(ranks, key=lambda r: (depth(r, tree.arcs), r))
-    distance = _distances(root, tree.arcs)
-    arcs = sorted(((a, b) if distance[a] < distance[b] else (b, a) for a, b in tree.arcs), key=lambda arc: (distance[arc[0]], arc))
-    return Arborescence(root, tree.rate, tuple(arcs))
+    root = min(range(len(tree.paths) + 1), key=lambda r: (depth(r, tree.paths), r))
+    distance = _distances(root, tree.paths)
+    paths = [path if distance[path[0]] < distance[path[-1]] else path[::-1] for path in tree.paths]
+    return RoutedTree(root, tree.rate, tuple(sorted(paths, key=lambda path: (distance[path[0]], path[0], path[-1]))))
 
 
-def merged(trees: Iterable[Arborescence]) -> list[Arborescence]:
-    """Trees with the same root and arcs become one; the fastest come first."""
-    total: dict[tuple[int, frozenset[tuple[int, int]]], list[Arborescence]] = {}
+def merged(trees: Iterable[RoutedTree]) -> list[RoutedTree]:
+    """Trees with the same root and paths become one; the fastest come first."""
+    total: dict[tuple[int, frozenset[Path]], list[RoutedTree]] = {}
     for tree in trees:
-        total.setdefault((tree.root, frozenset(tree.arcs)), []).append(tree)
-    found = [Arborescence(same[0].root, sum((t.rate for t in same), Fraction(0)), same[0].arcs) for same in total.values()]
-    return sorted(found, key=lambda t: (-t.rate, t.root, sorted(t.arcs)))
+        total.setdefault((tree.root, frozenset(tree.paths)), []).append(tree)
+    found = [RoutedTree(same[0].root, sum((t.rate for t in same), Fraction(0)), same[0].paths) for same in total.values()]
+    return sorted(found, key=lambda t: (-t.rate, t.root))
 
 
-def _distances(root: int, arcs: Arcs) -> dict[int, int]:
-    """Hops from ``root`` when arcs are used both ways."""
-    around: dict[int, list[int]] = {root: []}
-    for a, b in arcs:
-        around.setdefault(a, []).append(b)
-        around.setdefault(b, []).append(a)
+def _distances(root: int, paths: Iterable[Path]) -> dict[Any, int]:
+    """Paths from ``root`` when they are used both ways."""
+    around: dict[Any, list[Any]] = {root: []}
+    for path in paths:
+        around.setdefault(path[0], []).append(path[-1])
+        around.setdefault(path[-1], []).append(path[0])
     distance, queue = {root: 0}, [root]
     for v in queue:
         for w in around[v]:

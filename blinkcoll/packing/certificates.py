@@ -7,12 +7,14 @@ neither splits nor codes elements.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from heapq import heappop, heappush
 
 from ..errors import PackingError
 from ..topology import Topology
-from .links import Vertex, network_of
+from .links import Network, Vertex, network_of
 
 MODEL = "trees over forwarding switches"
 
@@ -105,6 +107,117 @@ class PartitionCertificate:
         """The partition in words."""
         shown = " | ".join(_names(part, topology) for part in self.parts)
         return f"the partition {shown} proves it: each tree crosses it at least {len(self.parts) - 1} times"
+
+
+@dataclass(frozen=True)
+class TreeDualCertificate:
+    """Weighted cuts and potentials: the dual of the linear program behind trees (see ``treelp``).
+
+    Every tree away from its root enters each set A of ``cuts`` ("down") that holds a rank but not its root, every tree
+    towards it leaves each set of an "up" cut. What a half sends through a forwarder is conserved, so a potential p there
+    adds p(v) - p(u) to the arc (u, v) ("up": p(u) - p(v)) without changing the sum. An arc's price is what the dearer
+    half pays on it, and rate x (weight a byte has to pay) <= sum of capacity x price.
+    """
+
+    bound: Fraction
+    cuts: tuple[tuple[str, frozenset[Vertex], Fraction], ...]
+    potentials: tuple[tuple[str, str, Fraction], ...]
+    collective: str
+    links: tuple[str, ...]
+    root: int | None = None
+    rates: str = "planning"
+    model: str = MODEL
+
+    def check(self, topology: Topology) -> None:
+        """Price every arc, add up and compare."""
+        halves = {"broadcast": ("down",), "allgather": ("down",), "reduce": ("up",), "reducescatter": ("up",), "allreduce": ("down", "up")}
+        network = network_of(topology, self.links, self.rates)
+        potential = {(half, s): p for half, s, p in self.potentials}
+        paid = dict.fromkeys(range(topology.nranks), Fraction(0))
+        for half, inside, weight in self.cuts:
+            if half not in halves.get(self.collective, ()) or weight < 0 or not any(isinstance(v, int) for v in inside):
+                raise PackingError(f"certificate: a {half} cut of weight {weight} says nothing about {self.collective}")
+            for rank in paid:
+                paid[rank] += 0 if rank in inside else weight
+        if any(s not in network.forwarders for _, s in potential):
+            raise PackingError("certificate: a potential at a vertex that does not merely forward")
+        total = Fraction(0)
+        for (u, v), c in network.capacity.items():
+            prices = [Fraction(0)]
+            for half in halves[self.collective]:
+                a, b = (u, v) if half == "down" else (v, u)
+                entered = sum((w for h, inside, w in self.cuts if h == half and a not in inside and b in inside), Fraction(0))
+                prices.append(entered + potential.get((half, b), 0) - potential.get((half, a), 0))
+            total += c * max(prices)
+        if self.root is not None:
+            due = paid[self.root]
+        elif self.collective == "allreduce":
+            due = min(paid.values())
+        else:
+            due = sum(paid.values(), Fraction(0)) / topology.nranks
+        if due <= 0:
+            raise PackingError("certificate: some byte has to pay nothing")
+        _equal(self.bound, total / due)
+
+    def describe(self, topology: Topology) -> str:
+        """The dual in words."""
+        sets = ", ".join(f"{weight} x {half} {_names(inside, topology)}" for half, inside, weight in self.cuts)
+        return f"weighted cuts prove it: {sets}"
+
+
+@dataclass(frozen=True)
+class MetricCertificate:
+    """A length for every link (those not listed have 0): all-to-all.
+
+    A pair's data travels at least the pair's distance, so rate of a pair x (sum of distances) <= sum of capacity x length.
+    """
+
+    bound: Fraction
+    lengths: tuple[tuple[Vertex, Vertex, Fraction], ...]
+    links: tuple[str, ...]
+    rates: str = "planning"
+    model: str = "any routing that does not code"
+
+    def check(self, topology: Topology) -> None:
+        """Compute all distances, add up and compare."""
+        network = network_of(topology, self.links, self.rates)
+        lengths = {(u, v): length for u, v, length in self.lengths}
+        if any(length < 0 or arc not in network.capacity for arc, length in lengths.items()):
+            raise PackingError("certificate: a length is negative or belongs to no link")
+        far = sum((sum(distances(network, s, lengths).values(), Fraction(0)) for s in range(topology.nranks)), Fraction(0))
+        if far <= 0:
+            raise PackingError("certificate: no pair has to travel any length")
+        total = sum((network.capacity[arc] * length for arc, length in lengths.items()), Fraction(0))
+        _equal(self.bound, topology.nranks * total / far)
+
+    def describe(self, topology: Topology) -> str:
+        """The metric in words."""
+        sources = {u for u, _, _ in self.lengths}
+        if len({length for *_, length in self.lengths}) == 1 and len(sources) == 1:
+            return f"what leaves {_names(frozenset(sources), topology)} proves it"
+        return f"lengths on {len(self.lengths)} links prove it: all pairs' distances need more than the links carry beyond it"
+
+
+def distances(network: Network, source: int, lengths: Mapping[tuple[Vertex, Vertex], Fraction]) -> dict[Vertex, Fraction]:
+    """Distances from a rank to the other ranks (Dijkstra); links without a length have 0."""
+    out: dict[Vertex, list[tuple[Vertex, Fraction]]] = {}
+    for u, v in network.capacity:
+        out.setdefault(u, []).append((v, lengths.get((u, v), Fraction(0))))
+    known: dict[Vertex, Fraction] = {}
+    queue: list[tuple[Fraction, int, Vertex]] = [(Fraction(0), 0, source)]
+    pushed = 0
+    while queue:
+        far, _, u = heappop(queue)
+        if u in known:
+            continue
+        known[u] = far
+        for v, length in out.get(u, ()):
+            if v not in known:
+                pushed += 1
+                heappush(queue, (far + length, pushed, v))
+    if any(r not in known for r in range(network.nranks)):
+        raise PackingError(f"certificate: rank {source} does not reach every rank")
+    return {r: known[r] for r in range(network.nranks) if r != source}
 
 
 def _equal(claimed: Fraction, found: Fraction) -> None:

@@ -1,101 +1,274 @@
-"""Plans that meet the bound exactly, collective by collective."""
+"""Plans that meet the bound exactly: which theorem or program serves which collective, and the plan made of it.
+
+- Broadcast, reduce, all-gather, reduce-scatter: minimum cuts (``rootcut.h``), where every forwarder gives out what it
+  takes in; else the linear program of ``treelp``.
+- All-reduce: partitions (``strength.h``) on symmetric links; else the same linear program with both halves.
+- Gather, scatter: one maximum flow. All-to-all: direct routes where they are the best, else a linear program.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from time import monotonic
 
-from .. import _core
-from ..errors import PackingError
 from ..topology import Topology
-from .arborescences import Arborescence, merged, pack, reroot
-from .certificates import CutCertificate, PartitionCertificate
-from .collectives import HAS_DOWN, HAS_UP
+from .alltoall import Lengths, approximate_flows, direct_flows, optimal_flows, pair_bound
+from .arborescences import RoutedTree, merged, pack_shares, pack_undirected, run
+from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate
+from .collectives import FLOWS, HAS_DOWN, HAS_UP
+from .exactlp import BudgetExceeded
 from .links import Network, network_of
-from .plan import Certificate, Plan, Tree
+from .onehop import one_hop_trees
+from .plan import Certificate, Flow, Plan, Tree
+from .planes import Planes, merge_planes, rename, slices, split_tree, with_planes
+from .treelp import solve_tree_lp
 
 
-def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str) -> Plan:
+#: Of an all-to-all's budget: the rest goes to the rational solution, or to the approximation that replaces it.
+_SOLVER_SHARE = 0.5
+#: Flow variables (ranks x links) from which an all-to-all is approximated first.
+_LARGE = 10_000
+
+
+def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Plan:
     """The plan over links of these kinds; see :func:`blinkcoll.packing.make_plan`."""
-    if collective in ("gather", "scatter", "alltoall"):
-        raise PackingError(f"{collective}: not planned yet")
-    network = network_of(topology, links, rates)
-    solve = solve_allreduce if collective == "allreduce" else solve_directed
-    solved = solve(network, collective, root, links, rates)
+    problem = Problem.of(topology, collective, root, links, rates, budget_s)
+    solved = problem.solve()
+    every = topology.kinds()
     bound = bound_all = solved.certificate.bound
-    if links != topology.kinds():
-        every = topology.kinds()
-        bound_all = solve(network_of(topology, every, rates), collective, root, every, rates).certificate.bound
-    trees = pack(network, solved.arcs, solved.shares, solved.unit)
-    if collective == "allreduce":
-        trees = [reroot(tree) for tree in trees]
+    if links != every:
+        bound_all = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate.bound
+    trees: tuple[Tree, ...] = ()
+    flows: tuple[Flow, ...] = ()
+    if collective in FLOWS:
+        flows = tuple(problem.over_planes(solved.flows()))
+    else:
+        trees = problem.trees(solved)
     return Plan(
         topology=topology,
         collective=collective,
-        method="exact",
-        rate=bound,
+        method="exact" if solved.rate == bound else "approximate",
+        rate=solved.rate,
         bound=bound,
         bound_all=bound_all,
         certificate=solved.certificate,
         links=links,
         root=root,
-        trees=tuple(_tree(tree, collective, bound) for tree in merged(trees)),
+        trees=trees,
+        flows=flows,
         rates=rates,
     )
 
 
 @dataclass(frozen=True)
 class Solved:
-    """A bound with its proof, and where to pack: ``shares[r]`` arborescences rooted at r fit in ``arcs``.
+    """A rate, a bound with its proof, and how to get what reaches the rate.
 
-    Arcs and shares count in ``unit`` (GB/s).
+    ``halves`` gives trees that lead away from their roots, for "down" and for "up" (to be reversed); a collective with
+    both halves and only "both" uses one set of trees in both directions. ``flows`` gives paths.
     """
 
     certificate: Certificate
-    arcs: Sequence[tuple[int, int, int]]
-    shares: Sequence[int]
-    unit: Fraction
+    rate: Fraction
+    halves: dict[str, Callable[[], list[RoutedTree]]]
+    flows: Callable[[], list[Flow]] = list
 
 
-def solve_directed(network: Network, collective: str, root: int | None, links: tuple[str, ...], rates: str) -> Solved:
-    """Broadcast and all-gather, and on reversed links reduce and reduce-scatter."""
-    n = network.nranks
-    weights = [1] * n if root is None else [int(r == root) for r in range(n)]
-    reverse = collective in ("reduce", "reducescatter")
-    arcs = [(v, u, c) for u, v, c in network.arcs] if reverse else network.arcs
-    num, den, inside = _core.root_cut(len(network.vertices), n, arcs, weights)
-    certificate = CutCertificate(
-        bound=Fraction(num, den) * network.unit * sum(weights),
-        inside=frozenset(network.vertices[v] for v in inside),
-        collective=collective,
-        direction="out" if reverse else "in",
-        links=links,
-        root=root,
-        rates=rates,
-    )
-    return Solved(certificate, [(u, v, c * den) for u, v, c in arcs], [w * num for w in weights], network.unit / den)
+@dataclass(frozen=True)
+class Problem:
+    """A collective on the links it may use, planes merged."""
+
+    network: Network
+    planes: Planes
+    collective: str
+    root: int | None
+    links: tuple[str, ...]
+    rates: str
+    budget_s: float
+
+    @classmethod
+    def of(cls, topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Problem:
+        """The problem on the links of these kinds."""
+        network, planes = merge_planes(network_of(topology, links, rates))
+        return cls(network, planes, collective, root, links, rates, budget_s)
+
+    def solve(self) -> Solved:
+        """The bound and what reaches it."""
+        if self.collective == "alltoall":
+            return self._alltoall()
+        if self.collective in FLOWS:
+            return self._one_to_all()
+        if self.collective == "allreduce":
+            return self._undirected() if self.network.symmetric else self._tree_lp()
+        return self._directed() if self.network.balanced else self._tree_lp()
+
+    @property
+    def reverse(self) -> bool:
+        """Whether the collective runs towards its roots: it is planned on reversed links."""
+        return self.collective in ("reduce", "reducescatter", "gather")
+
+    def weights(self) -> list[int]:
+        """Shares of the roots: all of it at the root, or the same everywhere."""
+        return [int(self.root is None or r == self.root) for r in range(self.network.nranks)]
+
+    # -- bounds -------------------------------------------------------------------------------------------------
+
+    def _arcs(self) -> list[tuple[int, int, int]]:
+        return [(v, u, c) for u, v, c in self.network.arcs] if self.reverse else self.network.arcs
+
+    def _cut(self, bound: Fraction, inside: Iterable[int]) -> CutCertificate:
+        return CutCertificate(
+            bound=bound,
+            inside=with_planes((self.network.vertices[v] for v in inside), self.planes),
+            collective=self.collective,
+            direction="out" if self.reverse else "in",
+            links=self.links,
+            root=self.root,
+            rates=self.rates,
+        )
+
+    def _directed(self) -> Solved:
+        """Broadcast and all-gather, and on reversed links reduce and reduce-scatter."""
+        network, arcs, weights = self.network, self._arcs(), self.weights()
+        num, den, inside = run("root_cut", arcs, len(network.vertices), network.nranks, arcs, weights)
+        bound = Fraction(num, den) * network.unit * sum(weights)
+
+        def pack() -> list[RoutedTree]:
+            scaled = [(u, v, c * den) for u, v, c in arcs]
+            return pack_shares(network, scaled, [w * num for w in weights], network.unit / den)
+
+        return Solved(self._cut(bound, inside), bound, {"up" if self.reverse else "down": pack})
+
+    def _undirected(self) -> Solved:
+        """All-reduce on symmetric links."""
+        network = self.network
+        edges = [(u, v, c) for u, v, c in network.arcs if u < v]
+        num, den, parts = run("strength", edges, len(network.vertices), network.nranks, edges)
+        certificate = PartitionCertificate(
+            bound=Fraction(num, den) * network.unit,
+            parts=tuple(with_planes((network.vertices[v] for v in part), self.planes) for part in parts),
+            links=self.links,
+            rates=self.rates,
+        )
+        return Solved(certificate, certificate.bound, {"both": lambda: pack_undirected(network, network.unit)})
+
+    def _tree_lp(self) -> Solved:
+        """Unbalanced forwarders, or all-reduce on asymmetric links."""
+        network, free = self.network, self.collective == "allreduce"
+        names = ("down", "up") if free else (("up",) if self.reverse else ("down",))
+        found = solve_tree_lp(network, names, None if free else self.weights())
+        certificate = TreeDualCertificate(
+            bound=found.rate,
+            cuts=tuple((half, with_planes((network.vertices[v] for v in inside), self.planes), weight) for half, inside, weight in found.cuts),
+            potentials=tuple((half, name, p) for half, s, p in found.potentials for name in sorted(map(str, with_planes((network.vertices[s],), self.planes)))),
+            collective=self.collective,
+            links=self.links,
+            root=self.root,
+            rates=self.rates,
+        )
+        packers = {}
+        for name, half in found.halves.items():
+            packers[name] = lambda half=half: pack_shares(network, half.arcs, half.shares, half.unit)
+        return Solved(certificate, found.rate, packers)
+
+    def _one_to_all(self) -> Solved:
+        """Scatter, and on reversed links gather."""
+        network, arcs = self.network, self._arcs()
+        assert self.root is not None
+        num, den, inside, routes = run("demands", arcs, len(network.vertices), network.nranks, arcs, self.root)
+        bound = Fraction(num, den) * network.unit * network.nranks
+
+        def flows() -> list[Flow]:
+            named = [(tuple(network.vertices[v] for v in path), Fraction(size, den) * network.unit) for path, size in routes]
+            if self.reverse:
+                return [Flow(path[-1], path[0], rate, path[::-1]) for path, rate in named]
+            return [Flow(path[0], path[-1], rate, path) for path, rate in named]
+
+        return Solved(self._cut(bound, inside), bound, {}, flows)
+
+    def _alltoall(self) -> Solved:
+        network = self.network
+        found = direct_flows(network)
+        if found is not None:
+            return self._paths(*found)
+        started = monotonic()
+        approximate = None
+        if network.nranks * len(network.arcs) > _LARGE:
+            # Here the approximation takes a fraction of the linear program's time, and often meets its own bound.
+            approximate = self._approximate()
+            if approximate.rate == approximate.certificate.bound:
+                return approximate
+        try:
+            left = self.budget_s - (monotonic() - started)
+            return self._paths(*optimal_flows(network, max(0.0, left) * _SOLVER_SHARE))
+        except BudgetExceeded:
+            return approximate or self._approximate()
+
+    def _paths(self, rate: Fraction, flows: list[Flow], lengths: Lengths) -> Solved:
+        return Solved(self._metric(rate * self.network.nranks, lengths), rate * self.network.nranks, {}, lambda: flows)
+
+    def _approximate(self) -> Solved:
+        rate, flows, lengths = approximate_flows(self.network)
+        bound = pair_bound(self.network, lengths)
+        return Solved(self._metric(bound * self.network.nranks, lengths), rate * self.network.nranks, {}, lambda: flows)
+
+    def _metric(self, bound: Fraction, lengths: Lengths) -> MetricCertificate:
+        spread = {(u, v): length for (a, b), length in lengths.items() for u in with_planes((a,), self.planes) for v in with_planes((b,), self.planes)}
+        listed = tuple((u, v, spread[u, v]) for u, v in sorted(spread, key=str))
+        return MetricCertificate(bound=bound, lengths=listed, links=self.links, rates=self.rates)
+
+    # -- plans --------------------------------------------------------------------------------------------------
+
+    def trees(self, solved: Solved) -> tuple[Tree, ...]:
+        """The trees of the plan: stars where they do, packed ones elsewhere; one a plane."""
+        stars = one_hop_trees(self.network, self.collective, self.root, solved.rate)
+        if stars is not None:
+            halves = {"both": stars}
+        else:
+            halves = {name: pack() for name, pack in solved.halves.items()}
+        if self.planes:
+            halves = {name: [part for tree in trees for part in split_tree(tree, self.planes)] for name, trees in halves.items()}
+        halves = {name: merged(trees) for name, trees in halves.items()}
+        if set(halves) == {"down", "up"}:
+            return tuple(_paired(halves["down"], halves["up"], solved.rate))
+        (only,) = halves.values()
+        return tuple(_tree(tree, self.collective, solved.rate) for tree in only)
+
+    def over_planes(self, flows: list[Flow]) -> list[Flow]:
+        """Each flow as one a plane."""
+        if not self.planes:
+            return flows
+        found = []
+        for flow in flows:
+            for share, chosen in slices([str(v) for v in flow.path if not isinstance(v, int)], self.planes):
+                found.append(Flow(flow.src, flow.dst, flow.rate * share, rename(flow.path, chosen)))
+        return found
 
 
-def solve_allreduce(network: Network, collective: str, root: int | None, links: tuple[str, ...], rates: str) -> Solved:
-    """Undirected trees on symmetric links."""
-    if not network.symmetric:
-        raise PackingError("allreduce on asymmetric links: not planned yet")
-    start = 0
-    edges = [(u, v, c) for u, v, c in network.arcs if u < v]
-    num, den, parts, oriented = _core.strength(len(network.vertices), network.nranks, edges, start)
-    certificate = PartitionCertificate(
-        bound=Fraction(num, den) * network.unit,
-        parts=tuple(frozenset(network.vertices[v] for v in part) for part in parts),
-        links=links,
-        rates=rates,
-    )
-    shares = [2 * num if r == start else 0 for r in range(network.nranks)]
-    return Solved(certificate, oriented, shares, network.unit / (2 * den))
+def _upwards(tree: RoutedTree) -> tuple[tuple[int | str, ...], ...]:
+    return tuple(path[::-1] for path in reversed(tree.paths))
 
 
-def _tree(tree: Arborescence, collective: str, rate: Fraction) -> Tree:
-    """The tree with the halves that the collective has; ``arcs`` lead away from the root."""
-    down = tuple((a, b) for a, b in tree.arcs) if collective in HAS_DOWN else None
-    up = tuple((b, a) for a, b in reversed(tree.arcs)) if collective in HAS_UP else None
+def _tree(tree: RoutedTree, collective: str, rate: Fraction) -> Tree:
+    """The tree with the halves that the collective has; its paths lead away from the root."""
+    down = tree.paths if collective in HAS_DOWN else None
+    up = _upwards(tree) if collective in HAS_UP else None
     return Tree(root=tree.root, rate=tree.rate, weight=tree.rate / rate, up=up, down=down)
+
+
+def _paired(down: list[RoutedTree], up: list[RoutedTree], rate: Fraction) -> Iterable[Tree]:
+    """Down and up trees of the same root, side by side at equal rates; each root has as much of the one as the other."""
+    for root in sorted({tree.root for tree in down}):
+        ups = [[tree, tree.rate] for tree in up if tree.root == root]
+        for tree in (tree for tree in down if tree.root == root):
+            left = tree.rate
+            while left > 0:
+                other, available = ups[-1]
+                part = min(left, available)
+                yield Tree(root=root, rate=part, weight=part / rate, up=_upwards(other), down=tree.paths)
+                left -= part
+                ups[-1][1] -= part
+                if not ups[-1][1]:
+                    ups.pop()

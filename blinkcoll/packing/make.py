@@ -22,6 +22,7 @@ def make_plan(
     method: str = "auto",
     links: str | Iterable[str] = "fastest",
     rates: str = "planning",
+    budget_s: float = 2.0,
     **options: Any,
 ) -> Plan:
     """A plan whose rate is proven, with the proof.
@@ -40,6 +41,9 @@ def make_plan(
         ``"fastest"`` (classes from the fastest down until the ranks are connected), ``"all"``, or kinds.
     rates
         ``"planning"`` or ``"measured"``: which of a link's two rates to plan with.
+    budget_s
+        Seconds that the linear program of an all-to-all may take; out of time, an approximate plan is returned with
+        the bound that is proven, and ``plan.optimal`` is False.
 
     Raises
     ------
@@ -56,4 +60,4 @@ def make_plan(
         raise PackingError(f"method {method!r} does not know the option {', '.join(sorted(options))}")
     if topology.nranks < 2:
         raise PackingError(f"topology {topology.name}: a single rank has nothing to exchange, so there is nothing to plan")
-    return exact_plan(topology, name, rank, choose_links(topology, name, rank, links), rates)
+    return exact_plan(topology, name, rank, choose_links(topology, name, rank, links), rates, budget_s)

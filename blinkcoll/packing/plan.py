@@ -91,5 +91,10 @@ class Plan:
         """Whether the rate meets the bound exactly."""
         return self.rate == self.bound
 
+    @property
+    def gap(self) -> Fraction:
+        """By what part of the bound the rate falls short of it; 0 where the plan is optimal."""
+        return 1 - self.rate / self.bound
+
 
 __all__ = ["Certificate", "Flow", "PackingError", "Plan", "Tree"]

@@ -1,0 +1,1 @@
+"""Running programs: memory, launches, executors for host threads, host processes and GPUs."""

@@ -57,14 +57,14 @@ def number_uses(program: Program) -> Numbering:
             for s, step in enumerate(channel.steps):
                 where = f"rank {rank}, channel {c}, step {s}"
                 slots = {o.connection for o in (*step.srcs, *step.dsts) if o.connection is not None}
-                for connection in sorted({*step.wait, *step.signal, *slots}):
-                    _check_use(program, connection, rank, c, step, owner, share, where)
+                for used in sorted({*step.wait, *step.signal, *slots}):
+                    _check_use(program, used, rank, c, step, owner, share, where)
                 now = {k: signalled.get((k, rank), 0) for k in {*step.wait, *step.signal, *slots}}
                 steps[rank, c, s] = NumberedStep(
                     step, tuple((k, now[k]) for k in step.wait), tuple((k, now[k]) for k in step.signal), {k: now[k] for k in slots}
                 )
-                for connection in step.signal:
-                    signalled[connection, rank] = now[connection] + 1
+                for used in step.signal:
+                    signalled[used, rank] = now[used] + 1
     uses = []
     for i, connection in enumerate(program.connections):
         written, read = signalled.get((i, connection.src), 0), signalled.get((i, connection.dst), 0)
@@ -101,7 +101,12 @@ def encode(program: Program) -> bytes:
         Where the program is malformed (see :func:`number_uses`) or exceeds what the layout can hold.
     """
     numbering = number_uses(program)
-    ranks, channels, steps, operands, syncs, afters = [], [], [], [], [], []
+    ranks: list[tuple[int, ...]] = []
+    channels: list[tuple[int, ...]] = []
+    steps: list[tuple[int, ...]] = []
+    operands: list[tuple[int, ...]] = []
+    syncs: list[tuple[int, ...]] = []
+    afters: list[tuple[int, ...]] = []
     for rank, of_rank in enumerate(program.ranks):
         watched = {a.channel for channel in of_rank for step in channel.steps for a in step.after}
         ranks.append((len(channels), len(of_rank)))
@@ -158,7 +163,9 @@ def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
     if step.op not in OPS:
         raise ScheduleError(f"{where}: unknown operation {step.op!r}; known: {', '.join(OPS)}")
     least = {"nop": (0, 0), "copy": (1, 1), "reduce": (2, 1)}[step.op]
-    if len(step.srcs) < least[0] or len(step.dsts) < least[1] or (step.op == "copy" and len(step.srcs) != 1) or (step.op == "nop" and (step.srcs or step.dsts)):
+    most_srcs = {"nop": 0, "copy": 1, "reduce": _MOST_OPERANDS}[step.op]
+    most_dsts = 0 if step.op == "nop" else _MOST_OPERANDS
+    if not least[0] <= len(step.srcs) <= most_srcs or not least[1] <= len(step.dsts) <= most_dsts:
         raise ScheduleError(f"{where}: a {step.op} cannot have {len(step.srcs)} sources and {len(step.dsts)} destinations")
     if len(step.srcs) + len(step.dsts) > _MOST_OPERANDS:
         raise ScheduleError(f"{where}: {len(step.srcs) + len(step.dsts)} operands, at most {_MOST_OPERANDS} are supported")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from ..topology import Topology
 from .program import Connection, Operand, Program, Step
 
@@ -26,7 +28,7 @@ def program_text(program: Program) -> str:
 def _path(connection: Connection, topology: Topology) -> str:
     text = "→".join(str(v) for v in connection.path)
     kinds = {(topology.vertex(k.src), topology.vertex(k.dst)): k.kind for k in reversed(topology.links)}
-    crossed = dict.fromkeys(kinds.get(hop, "?") for hop in zip(connection.path, connection.path[1:], strict=False))
+    crossed = dict.fromkeys(kinds.get(hop, "?") for hop in pairwise(connection.path))
     return f"{text}  {'+'.join(crossed)}"
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def check_structure(program: Program) -> None:
     if program.nshards < 1 or not program.weights or min(program.weights) < 0 or sum(program.weights) < 1:
         raise ScheduleError(f"nshards {program.nshards} and weights {program.weights} do not cut a buffer")
     links = set(program.topology.capacities())
-    switches = {v.name for v in (*program.topology.switches, *program.topology.relays)}
+    switches = {s.name for s in program.topology.switches} | {d.name for d in program.topology.relays}
     for i, connection in enumerate(program.connections):
         _check_connection(i, connection, program.nranks, links, switches)
     owner: dict[tuple[int, int], tuple[int, str]] = {}
@@ -93,7 +94,7 @@ def _check_connection(i: int, connection: Connection, nranks: int, links: set[tu
     path = connection.path
     if len(path) < 2 or path[0] != connection.src or path[-1] != connection.dst or not all(v in switches for v in path[1:-1]):
         raise ScheduleError(f"{name}: its path {'→'.join(map(str, path))} does not lead through switches from one to the other")
-    for hop in zip(path, path[1:], strict=False):
+    for hop in pairwise(path):
         if hop not in links:
             raise ScheduleError(f"{name}: its path uses {hop[0]}→{hop[1]}, where there is no link")
 
@@ -206,7 +207,7 @@ def _unroll(program: Program, trips: Sequence[int]) -> list[list[_Event]]:
                 for s, step in enumerate(channel.steps):
                     if iteration < trips[step.share]:
                         events.append(_Event(rank, c, s, iteration, step, len(tracks), len(events) + 1))
-            for previous, event in zip(events, events[1:], strict=False):
+            for previous, event in pairwise(events):
                 event.before.append(previous)
             tracks.append(events)
     return tracks

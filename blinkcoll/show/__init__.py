@@ -1,0 +1,1 @@
+"""Tables and pictures of what the other rooms make; imported by the command line only."""

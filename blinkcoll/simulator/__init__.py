@@ -1,7 +1,10 @@
 """The event-driven simulator: programs timed without hardware, and the baselines they are compared with."""
 
-from .parameters import Parameters, parameters_for
-from .result import SimulationResult
+from .parameters import DEFAULT_LAUNCH, FLUID, LAUNCH_MODES, Launch, Parameters, Protocol, parameters_for
+from .result import SimulationResult, StepRecord
 from .run import run
 
-__all__ = ["Parameters", "SimulationResult", "parameters_for", "run"]
+__all__ = [
+    "DEFAULT_LAUNCH", "FLUID", "LAUNCH_MODES", "Launch", "Parameters", "Protocol", "SimulationResult", "StepRecord",
+    "parameters_for", "run",
+]  # fmt: skip

@@ -46,13 +46,47 @@ PROTOCOLS = {
 
 
 @dataclass(frozen=True)
+class Launch:
+    """What lies between the call and the channels' first step.
+
+    Parameters
+    ----------
+    base_us
+        Once: the kernel's start, and the completion that the caller waits for.
+    per_rank_us
+        For each further rank, where one thread launches the ranks' kernels one after the other.
+    """
+
+    base_us: float
+    per_rank_us: float = 0.0
+
+    def time_us(self, nranks: int) -> float:
+        """The time for ``nranks`` ranks."""
+        return self.base_us + self.per_rank_us * max(0, nranks - 1)
+
+
+#: Launch modes. Base: NCCL's baseLatencies for LL, 6.6 us (a process per GPU). One process: eight-byte calls on a P100
+#: DGX-1 take 12-20 us with two GPUs and 45-47 with eight (Tartan, microbenchmark/scale_up_cl/nccl-v2/latency.txt), about
+#: 5 us a GPU. A CUDA graph saves about half of the base (issue threads; the least certain of these numbers).
+LAUNCH_MODES = {
+    "process-per-gpu": Launch(6.6),
+    "one-process": Launch(6.6, per_rank_us=5.0),
+    "graph": Launch(3.3),
+}
+#: The mode where none is named: what PyTorch's launchers and MPI jobs do.
+DEFAULT_LAUNCH = "process-per-gpu"
+
+
+@dataclass(frozen=True)
 class Parameters:
     """The simulator's parameters for one kind of device.
 
     Parameters
     ----------
-    launch_us
-        From the call until channels run their first step, and from the last step to the call's completion.
+    device
+        Whose they are, for headers.
+    launch
+        How calls are launched.
     channel_gb_s
         Payload that one channel copies or reduces.
     memory_gb_s
@@ -61,7 +95,8 @@ class Parameters:
         By name.
     """
 
-    launch_us: float = 8.4  # baseLatencies, ring, simple
+    device: str = "unnamed"
+    launch: Launch = LAUNCH_MODES[DEFAULT_LAUNCH]
     channel_gb_s: float = 26.5
     memory_gb_s: float = 900.0
     protocols: tuple[tuple[str, Protocol], ...] = field(default=tuple(PROTOCOLS.items()))
@@ -82,29 +117,39 @@ class Parameters:
 
 #: Nothing but bandwidth: no latency besides the links', no synchronisation, no limit of channels or memory.
 FLUID = Parameters(
-    launch_us=0.0,
+    device="fluid limit",
+    launch=Launch(0.0),
     channel_gb_s=1e6,
     memory_gb_s=1e9,
     protocols=tuple((name, Protocol(efficiency=p.efficiency)) for name, p in PROTOCOLS.items()),
 )
 
-#: A channel's rate: perChMaxTreeBws of one node (Volta, which NCCL also takes for older devices, Ampere, Hopper,
+#: By compute capability. A channel's rate: perChMaxTreeBws of one node (Volta, which NCCL also takes for older devices, Ampere, Hopper,
 #: Blackwell). Memory: the data sheets' peak (P100 732, V100 900, A100 1555, H100 3350, B200 8000 GB/s).
 _BY_ARCH = {
-    "sm_60": Parameters(channel_gb_s=26.5, memory_gb_s=732.0),
-    "sm_70": Parameters(channel_gb_s=26.5, memory_gb_s=900.0),
-    "sm_80": Parameters(channel_gb_s=24.0, memory_gb_s=1555.0),
-    "sm_90": Parameters(channel_gb_s=38.7, memory_gb_s=3350.0),
-    "sm_100": Parameters(channel_gb_s=70.0, memory_gb_s=8000.0),
+    "sm_60": Parameters(device="P100", channel_gb_s=26.5, memory_gb_s=732.0),
+    "sm_70": Parameters(device="V100", channel_gb_s=26.5, memory_gb_s=900.0),
+    "sm_80": Parameters(device="A100", channel_gb_s=24.0, memory_gb_s=1555.0),
+    "sm_90": Parameters(device="H100", channel_gb_s=38.7, memory_gb_s=3350.0),
+    "sm_100": Parameters(device="B200", channel_gb_s=70.0, memory_gb_s=8000.0),
 }
+_UNKNOWN = "sm_80"
 
 
-def parameters_for(topology: Topology) -> Parameters:
-    """The parameters of a topology's devices; those of a V100 where their architecture is unknown."""
+def parameters_for(topology: Topology, launch: str = DEFAULT_LAUNCH) -> Parameters:
+    """The parameters of a topology's devices.
+
+    Where their architecture is not among those listed they are taken for A100s, and ``device`` says so.
+
+    Raises
+    ------
+    SimulationError
+        Where there is no such launch mode.
+    """
+    if launch not in LAUNCH_MODES:
+        raise SimulationError(f"launch={launch!r}; expected one of {', '.join(LAUNCH_MODES)}")
     arch = topology.devices[0].arch
-    return _BY_ARCH.get(arch, _BY_ARCH["sm_70"])
-
-
-def with_launch(params: Parameters, launch_us: float) -> Parameters:
-    """The same device, launched another way."""
-    return replace(params, launch_us=launch_us)
+    known = _BY_ARCH.get(arch)
+    if known is None:
+        known = replace(_BY_ARCH[_UNKNOWN], device=f"{_BY_ARCH[_UNKNOWN].device}, for want of parameters of {arch or 'an unnamed architecture'}")
+    return replace(known, launch=LAUNCH_MODES[launch])

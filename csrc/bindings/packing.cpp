@@ -5,32 +5,72 @@
 
 #include <tuple>
 
-#include "packing/arborescences.h"
-#include "packing/rootcut.h"
-#include "packing/strength.h"
+#include "packing/concurrent.h"
+#include "packing/demands.h"
+#include "packing/treepacking.h"
 
 namespace nb = nanobind;
+using Wide = __int128;
+
+// Integers of up to 127 bits: Python's own cross over.
+namespace nanobind::detail {
+template <>
+struct type_caster<Wide> {
+  NB_TYPE_CASTER(Wide, const_name("int"))
+
+  bool from_python(handle src, uint8_t, cleanup_list*) noexcept {
+    if (!PyLong_Check(src.ptr())) return false;
+    int overflow = 0;
+    long long small = PyLong_AsLongLongAndOverflow(src.ptr(), &overflow);
+    if (!overflow) {
+      value = small;
+      return true;
+    }
+    PyObject* bits = PyLong_FromLong(62);
+    PyObject* high = PyNumber_Rshift(src.ptr(), bits);
+    Py_DECREF(bits);
+    if (!high) return PyErr_Clear(), false;
+    long long top = PyLong_AsLongLongAndOverflow(high, &overflow);
+    Py_DECREF(high);
+    if (overflow) return false;
+    unsigned long long low = PyLong_AsUnsignedLongLongMask(src.ptr()) & ((1ull << 62) - 1);
+    value = Wide(top) * (Wide(1) << 62) + Wide(low);
+    return true;
+  }
+
+  static handle from_cpp(Wide v, rv_policy, cleanup_list*) noexcept {
+    if (v >= -(Wide(1) << 62) && v < (Wide(1) << 62)) return PyLong_FromLongLong((long long)v);
+    PyObject *high = PyLong_FromLongLong((long long)(v >> 62)), *bits = PyLong_FromLong(62);
+    PyObject* shifted = PyNumber_Lshift(high, bits);
+    PyObject* low = PyLong_FromUnsignedLongLong((unsigned long long)(v & ((Wide(1) << 62) - 1)));
+    PyObject* whole = PyNumber_Or(shifted, low);
+    Py_DECREF(high), Py_DECREF(bits), Py_DECREF(shifted), Py_DECREF(low);
+    return whole;
+  }
+};
+}  // namespace nanobind::detail
 
 namespace blinkcoll::packing {
 namespace {
 
-using Int = long long;
-using ArcTuple = std::tuple<int, int, Int>;
-using TreeTuple = std::tuple<int, Int, std::vector<std::pair<int, int>>>;
+using ArcTuple = std::tuple<int, int, Wide>;
+using TreeTuple = std::tuple<int, Wide, std::vector<std::pair<int, int>>>;
+using WayTuple = std::tuple<int, int, std::vector<std::pair<std::vector<int>, Wide>>>;
+using PackingTuple = std::tuple<std::vector<TreeTuple>, Wide, std::vector<WayTuple>, Wide, bool>;
 
+template <class Int>
 Digraph<Int> digraph(int n, int nranks, const std::vector<ArcTuple>& arcs) {
   Digraph<Int> g{n, nranks, {}};
   for (const auto& [from, to, cap] : arcs) {
     if (from < 0 || to < 0 || from >= n || to >= n || cap < 0) throw nb::value_error("packing: an arc is out of range");
-    g.arcs.push_back({from, to, cap});
+    g.arcs.push_back({from, to, Int(cap)});
   }
   return g;
 }
 
-std::vector<ArcTuple> tuples(const Digraph<Int>& g) {
-  std::vector<ArcTuple> arcs;
-  for (const auto& arc : g.arcs) arcs.push_back({arc.from, arc.to, arc.cap});
-  return arcs;
+template <class Int>
+std::vector<Int> narrowed(const std::vector<Wide>& values) {
+  return std::vector<Int>(values.begin(), values.end());
 }
 
 std::vector<int> members(const std::vector<char>& inside) {
@@ -40,23 +80,98 @@ std::vector<int> members(const std::vector<char>& inside) {
   return list;
 }
 
-std::tuple<Int, Int, std::vector<int>> root_cut_of(int n, int nranks, const std::vector<ArcTuple>& arcs, const std::vector<Int>& weights) {
-  auto cut = root_cut(digraph(n, nranks, arcs), weights);
-  return {cut.num, cut.den, members(cut.inside)};
+template <class Int>
+PackingTuple tuples(const Packing<Int>& packing) {
+  std::vector<TreeTuple> trees;
+  for (const auto& tree : packing.trees) trees.push_back({tree.root, Wide(tree.size), tree.arcs});
+  std::vector<WayTuple> ways;
+  for (const auto& [ends, pieces] : packing.ways) {
+    std::vector<std::pair<std::vector<int>, Wide>> list;
+    for (const auto& piece : pieces) list.push_back({piece.via, Wide(piece.cap)});
+    if (!list.empty()) ways.push_back({ends.first, ends.second, list});
+  }
+  return {trees, Wide(packing.tree_scale), ways, Wide(packing.way_scale), packing.undirected};
 }
 
-std::tuple<Int, Int, std::vector<std::vector<int>>, std::vector<ArcTuple>> strength_of(int n, int nranks, const std::vector<ArcTuple>& edges, int root) {
-  auto g = digraph(n, nranks, edges);
+template <class Int>
+std::tuple<Wide, Wide, std::vector<int>> root_cut_of(int n, int nranks, const std::vector<ArcTuple>& arcs, const std::vector<Wide>& weights) {
+  auto cut = root_cut(digraph<Int>(n, nranks, arcs), narrowed<Int>(weights));
+  return {Wide(cut.num), Wide(cut.den), members(cut.inside)};
+}
+
+template <class Int>
+std::tuple<Wide, Wide, std::vector<std::vector<int>>> strength_of(int n, int nranks, const std::vector<ArcTuple>& edges) {
+  auto g = digraph<Int>(n, nranks, edges);
   auto s = StrengthSolver<Int>(g).solve();
   std::vector<std::vector<int>> parts;
   for (const auto& part : s.parts) parts.push_back(members(part));
-  return {s.num, s.den, parts, s.num > 0 ? tuples(orient(g, s, root)) : std::vector<ArcTuple>()};
+  return {Wide(s.num), Wide(s.den), parts};
 }
 
-std::vector<TreeTuple> pack_arborescences(int n, const std::vector<ArcTuple>& arcs, const std::vector<Int>& shares) {
-  std::vector<TreeTuple> trees;
-  for (auto& tree : ArborescencePacker<Int>(digraph(n, n, arcs), shares).pack()) trees.push_back({tree.root, tree.size, tree.arcs});
-  return trees;
+template <class Int>
+PackingTuple pack_shares_of(int n, int nranks, const std::vector<ArcTuple>& arcs, const std::vector<Wide>& shares) {
+  return tuples(pack_shares(digraph<Int>(n, nranks, arcs), narrowed<Int>(shares)));
+}
+
+template <class Int>
+PackingTuple pack_undirected_of(int n, int nranks, const std::vector<ArcTuple>& edges, int root) {
+  auto g = digraph<Int>(n, nranks, edges);
+  return tuples(pack_undirected(g, StrengthSolver<Int>(g).solve(), root));
+}
+
+template <class Int>
+std::vector<std::vector<int>> violated_cuts_of(int n, int nranks, const std::vector<ArcTuple>& arcs, const std::vector<Wide>& shares) {
+  std::vector<std::vector<int>> sets;
+  for (const auto& inside : violated_cuts(digraph<Int>(n, nranks, arcs), narrowed<Int>(shares))) sets.push_back(members(inside));
+  return sets;
+}
+
+template <class Int>
+std::tuple<Wide, Wide, std::vector<int>, std::vector<std::pair<std::vector<int>, Wide>>> demands_of(int n, int nranks, const std::vector<ArcTuple>& arcs, int root) {
+  auto solved = demands(digraph<Int>(n, nranks, arcs), root);
+  std::vector<std::pair<std::vector<int>, Wide>> routes;
+  for (const auto& route : solved.routes) routes.push_back({route.path, Wide(route.size)});
+  return {Wide(solved.cut.num), Wide(solved.cut.den), members(solved.cut.inside), routes};
+}
+
+// [(path, rounds that used it)] for every ordered pair, and a length for every arc.
+std::pair<std::vector<std::pair<std::vector<int>, int>>, std::vector<double>> concurrent_flow(int n, int nranks, const std::vector<std::tuple<int, int, double>>& arcs, int rounds, double epsilon) {
+  Digraph<double> g{n, nranks, {}};
+  for (const auto& [from, to, cap] : arcs) g.arcs.push_back({from, to, cap});
+  auto flow = ConcurrentSolver(g, epsilon).solve(rounds);
+  std::vector<std::pair<std::vector<int>, int>> routes;
+  std::map<std::vector<int>, int> count;
+  for (int s = 0; s < nranks; s++) {
+    for (int t = 0; t < nranks; t++) {
+      if (s == t) continue;
+      count.clear();
+      for (int round = 0; round < rounds; round++) {
+        const auto& parent = flow.parents[size_t(round) * nranks + s];
+        std::vector<int> path{t};
+        while (path.back() != s) path.push_back(g.arcs[parent[path.back()]].from);
+        std::reverse(path.begin(), path.end());
+        count[path]++;
+      }
+      routes.insert(routes.end(), count.begin(), count.end());
+    }
+  }
+  return {routes, flow.lengths};
+}
+
+template <class Int>
+void bind(nb::module_& m) {
+  m.def("root_cut", &root_cut_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("weights"),
+        "(num, den, vertices): the largest t for which t * weights[r] arborescences rooted at r fit, and the cut");
+  m.def("strength", &strength_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("edges"),
+        "(num, den, parts): how many undirected trees fit, and the partition");
+  m.def("pack_shares", &pack_shares_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
+        "(trees, tree_scale, ways, way_scale, undirected): shares[r] arborescences rooted at r");
+  m.def("pack_undirected", &pack_undirected_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("edges"), nb::arg("root"),
+        "(trees, tree_scale, ways, way_scale, undirected): as many undirected trees as fit");
+  m.def("violated_cuts", &violated_cuts_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
+        "sets that too little enters for shares[r] arborescences rooted at r; none where they fit");
+  m.def("demands", &demands_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("root"),
+        "(num, den, vertices, routes): the largest t that root can send every rank at once, the cut, paths scaled by den");
 }
 
 }  // namespace
@@ -64,13 +179,14 @@ std::vector<TreeTuple> pack_arborescences(int n, const std::vector<ArcTuple>& ar
 
 namespace blinkcoll {
 
+// The same functions over 64-bit and over 128-bit integers; the caller picks the ones that cannot overflow.
 void bind_packing(nb::module_& m) {
-  m.def("root_cut", &packing::root_cut_of, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("weights"),
-        "(num, den, vertices): the largest t for which t * weights[r] arborescences rooted at r fit, and the cut");
-  m.def("strength", &packing::strength_of, nb::arg("n"), nb::arg("nranks"), nb::arg("edges"), nb::arg("root"),
-        "(num, den, parts, arcs): how many undirected trees fit, and an orientation scaled by 2 * den");
-  m.def("pack_arborescences", &packing::pack_arborescences, nb::arg("n"), nb::arg("arcs"), nb::arg("shares"),
-        "[(root, size, arcs)]: arborescences, shares[r] of them rooted at r");
+  auto narrow = m.def_submodule("packing64", "packing in 64-bit integers");
+  packing::bind<long long>(narrow);
+  m.def("concurrent_flow", &packing::concurrent_flow, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("rounds"), nb::arg("epsilon"),
+        "(routes, lengths): paths with the number of rounds that used them, all pairs, and the dual; approximate");
+  auto wide = m.def_submodule("packing128", "packing in 128-bit integers");
+  packing::bind<Wide>(wide);
 }
 
 }  // namespace blinkcoll

@@ -12,7 +12,17 @@ namespace blinkcoll::packing {
 template <class Int>
 class FlowNetwork {
  public:
-  explicit FlowNetwork(int n) : first_(n, -1), level_(n), cursor_(n) {}
+  explicit FlowNetwork(int n = 0) { reset(n); }
+
+  // Empties the network; memory is kept.
+  void reset(int n) {
+    first_.assign(n, -1);
+    level_.resize(n);
+    cursor_.resize(n);
+    next_.clear();
+    to_.clear();
+    residual_.clear();
+  }
 
   int add_vertex() {
     first_.push_back(-1);
@@ -30,10 +40,6 @@ class FlowNetwork {
   }
 
   Int residual(int arc) const { return residual_[arc]; }
-  void set_capacity(int arc, Int cap, Int back = 0) {
-    residual_[arc] = cap;
-    residual_[arc ^ 1] = back;
-  }
 
   // Sends up to `limit` more from s to t and returns how much it sent. Less than `limit`: the flow is maximal.
   Int send(int s, int t, Int limit) {

@@ -58,4 +58,27 @@ RootCut<Int> root_cut(const Digraph<Int>& g, const std::vector<Int>& weights) {
   return best;
 }
 
+// Sets A with in(A) < shares outside A, at most two a rank: none where the shares fit.
+template <class Int>
+std::vector<std::vector<char>> violated_cuts(const Digraph<Int>& g, const std::vector<Int>& shares) {
+  Int all = std::accumulate(shares.begin(), shares.end(), Int(0));
+  std::vector<std::vector<char>> found;
+  auto note = [&](std::vector<char> inside) {
+    inside.resize(g.n);
+    if (std::find(found.begin(), found.end(), inside) == found.end()) found.push_back(std::move(inside));
+  };
+  for (int v = 0; v < g.nranks; v++) {
+    FlowNetwork<Int> net(g.n + 1);
+    for (const auto& arc : g.arcs) net.add(arc.from, arc.to, arc.cap);
+    for (int r = 0; r < g.nranks; r++)
+      if (shares[r] > 0) net.add(g.n, r, shares[r]);
+    if (net.send(g.n, v, all) == all) continue;
+    note(net.reaching(v));
+    auto outside = net.reached_from(g.n);
+    for (auto& inside : outside) inside = !inside;
+    note(outside);
+  }
+  return found;
+}
+
 }  // namespace blinkcoll::packing

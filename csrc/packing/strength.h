@@ -43,6 +43,15 @@ class StrengthSolver {
     return best;
   }
 
+  // Whether num / den trees fit.
+  bool holds(Int num, Int den) {
+    Strength<Int> s;
+    s.num = num;
+    s.den = den;
+    greedy(s);
+    return std::accumulate(s.z.begin(), s.z.end(), Int(0)) == 2 * num;
+  }
+
  private:
   std::vector<std::vector<char>> singletons() {
     std::vector<std::vector<char>> parts;

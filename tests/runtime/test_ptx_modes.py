@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from allocations import name_of, spread
+from allocations import classes, name_of, spread
 from emulator import EmulatedDevices, load_ptxrun
 from runtime.inputs import assert_result, integers
 
@@ -94,3 +94,16 @@ def test_the_three_executors_give_the_same_bits_where_sums_are_inexact():
         on_host = executor.run(inputs)
     for a, b in zip(on_gpu, on_host, strict=True):
         assert np.array_equal(a.view(np.uint32), b.view(np.uint32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", classes(), ids=name_of)
+@pytest.mark.parametrize("arch", ("sm_60", *ARCHES))
+@pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
+def test_every_allocation_on_the_emulator(topology, collective, arch):
+    root = topology.nranks - 1 if collective == "broadcast" else None
+    program = bc.plan(topology, collective, root=root).schedule(nbytes=1 << 20)
+    for seed, mode in enumerate((*MODES, "weak", "weak")):
+        inputs = integers(topology.nranks, count := 700 + seed, seed)
+        outputs = run(program, inputs, arch=arch, mode=mode, seed=seed, in_place=seed % 2 == 1, chunk_bytes=128)
+        assert_result(collective, root, inputs, outputs, f"seed {seed}, {mode}, count {count}")

@@ -6,6 +6,8 @@ sent, and while one half waits for that the other uses the link, as NCCL's slice
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...errors import SimulationError
 from ...schedules.program import INPUT, OUTPUT, Channel, Connection, Operand, Program, Step, slot
 from ...schedules.rings import lower_rings
@@ -35,14 +37,22 @@ def rank_order_ring(topology: Topology, collective: str, root: int | None, nbyte
         raise SimulationError(f"{ALGORITHM} has no {collective}")
     if root is None or not 0 <= root < topology.nranks:
         raise SimulationError(f"a broadcast needs a root among ranks 0..{topology.nranks - 1}, got {root}")
-    return chain_broadcast(topology, order[root:] + order[:root], ALGORITHM)
+    return chain_broadcasts(topology, [order[root:] + order[:root]] * COPIES, ALGORITHM)
 
 
-def chain_broadcast(topology: Topology, order: list[int], algorithm: str, *, slots: int = 4) -> Program:
-    """A pipelined broadcast from the first rank of ``order`` through all others, over every share's own channel."""
+def chain_broadcasts(topology: Topology, orders: Sequence[Sequence[int]], algorithm: str, *, slots: int = 4) -> Program:
+    """Pipelined broadcasts of an equal share along each of ``orders``, from its first rank through all others.
+
+    Raises
+    ------
+    SimulationError
+        Where the orders do not start at one rank.
+    """
+    if len({order[0] for order in orders}) != 1:
+        raise SimulationError(f"the chains of a broadcast start at its root, these at {sorted({order[0] for order in orders})}")
     connections: list[Connection] = []
-    channels: list[list[Channel]] = [[] for _ in order]
-    for share in range(COPIES):
+    channels: list[list[Channel]] = [[] for _ in range(topology.nranks)]
+    for share, order in enumerate(orders):
         arrives: tuple[int, ...] = ()
         for position, rank in enumerate(order):
             leaves: tuple[int, ...] = ()
@@ -56,10 +66,10 @@ def chain_broadcast(topology: Topology, order: list[int], algorithm: str, *, slo
     return Program(
         algorithm=algorithm,
         collective="broadcast",
-        root=order[0],
+        root=orders[0][0],
         topology=topology,
         nshards=1,
-        weights=(1,) * COPIES,
+        weights=(1,) * len(orders),
         connections=tuple(connections),
         ranks=tuple(map(tuple, channels)),
     )

@@ -1,0 +1,225 @@
+"""Linear programs solved exactly: HiGHS finds a basis in floats, the basis is solved again in rationals and checked.
+
+Nothing that the floats say is trusted: primal and dual feasibility of the rational solution are both verified, which
+together prove that it is optimal (Applegate, Cook, Dash and Espinoza, Exact solutions to linear programming problems,
+2007, describe the scheme).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import highspy
+import numpy as np
+
+from ..errors import PackingError
+
+Row = Mapping[int, Fraction | int]
+
+
+@dataclass
+class LinearProgram:
+    """Maximise ``objective . x`` over x >= 0, with rows ``coefficients . x <= or == right``."""
+
+    objective: list[Fraction | int] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    right: list[Fraction | int] = field(default_factory=list)
+    equal: list[bool] = field(default_factory=list)
+
+    def add_variable(self, objective: Fraction | int = 0) -> int:
+        """A variable >= 0; returns its number."""
+        self.objective.append(objective)
+        return len(self.objective) - 1
+
+    def add_row(self, coefficients: Row, right: Fraction | int, equal: bool = False) -> int:
+        """A row; returns its number."""
+        self.rows.append(coefficients)
+        self.right.append(right)
+        self.equal.append(equal)
+        return len(self.rows) - 1
+
+
+@dataclass(frozen=True)
+class Solution:
+    """An optimum: values of the variables and of the rows' multipliers, exact where ``exact``."""
+
+    value: Fraction
+    x: tuple[Fraction, ...]
+    y: tuple[Fraction, ...]
+
+
+class BudgetExceeded(PackingError):
+    """The solver ran out of the time it was given."""
+
+
+def maximise(program: LinearProgram, budget_s: float = 60.0) -> Solution:
+    """The exact optimum.
+
+    Raises
+    ------
+    BudgetExceeded
+        After ``budget_s`` seconds in the solver.
+    PackingError
+        Where there is no finite optimum, or the basis found does not hold exactly.
+    """
+    last = "no basis"
+    for scaling, tolerance in ((True, 1e-9), (False, 1e-10)):
+        basis = _float_basis(program, budget_s, scaling, tolerance)
+        try:
+            solution = _solve_basis(program, *basis)
+        except ZeroDivisionError:
+            last = "the basis is singular"
+            continue
+        wrong = _violation(program, solution)
+        if wrong is None:
+            return solution
+        last = wrong
+    raise PackingError(f"exact LP: the solver's basis does not hold in rationals ({last})")
+
+
+def _float_basis(program: LinearProgram, budget_s: float, scaling: bool, tolerance: float) -> tuple[list[int], list[int]]:
+    """The basic variables and the rows at their bounds."""
+    highs = highspy.Highs()
+    highs.silent()
+    highs.setOptionValue("threads", 1)
+    highs.setOptionValue("time_limit", float(budget_s))
+    highs.setOptionValue("primal_feasibility_tolerance", tolerance)
+    highs.setOptionValue("dual_feasibility_tolerance", tolerance)
+    highs.setOptionValue("simplex_scale_strategy", 2 if scaling else 0)
+    highs.setOptionValue("solver", "simplex")
+    highs.passModel(_model(program))
+    highs.run()
+    status = highs.getModelStatus()
+    if status == highspy.HighsModelStatus.kTimeLimit:
+        raise BudgetExceeded(f"exact LP: no optimum within {budget_s:g} s")
+    if status != highspy.HighsModelStatus.kOptimal:
+        raise PackingError(f"exact LP: the solver says {highs.modelStatusToString(status)}")
+    basis = highs.getBasis()
+    basic = highspy.HighsBasisStatus.kBasic
+    return (
+        [j for j, s in enumerate(basis.col_status) if s == basic],
+        [i for i, s in enumerate(basis.row_status) if s != basic],
+    )
+
+
+def _model(program: LinearProgram) -> highspy.HighsLp:
+    lp = highspy.HighsLp()
+    rows, columns = len(program.rows), len(program.objective)
+    lp.num_col_, lp.num_row_ = columns, rows
+    # Coefficients are scaled to about 1, so that the tolerances mean the same at 1e-9 and at 1e9 GB/s.
+    largest = max((abs(Fraction(b)) for b in program.right), default=Fraction(1)) or Fraction(1)
+    right = np.array([float(Fraction(b) / largest) for b in program.right])
+    lp.col_cost_ = -np.array([float(c) for c in program.objective])
+    lp.col_lower_ = np.zeros(columns)
+    lp.col_upper_ = np.full(columns, highspy.kHighsInf)
+    lp.row_upper_ = right
+    lp.row_lower_ = np.where(np.array(program.equal, dtype=bool), right, -highspy.kHighsInf)
+    starts, index, value = [0], [], []
+    for row in program.rows:
+        index.extend(row.keys())
+        value.extend(float(v) for v in row.values())
+        starts.append(len(index))
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    lp.a_matrix_.start_ = np.array(starts, dtype=np.int32)
+    lp.a_matrix_.index_ = np.array(index, dtype=np.int32)
+    lp.a_matrix_.value_ = np.array(value, dtype=float)
+    return lp
+
+
+def _solve_basis(program: LinearProgram, basic: list[int], tight: list[int]) -> Solution:
+    """The rational solution of a basis: the other variables are 0, the tight rows hold with equality."""
+    column = {j: k for k, j in enumerate(basic)}
+    matrix = [{column[j]: Fraction(v) for j, v in program.rows[i].items() if j in column and v} for i in tight]
+    transposed: list[dict[int, Fraction]] = [{} for _ in basic]
+    for k, row in enumerate(matrix):
+        for j, v in row.items():
+            transposed[j][k] = v
+    values = solve_sparse(matrix, [Fraction(program.right[i]) for i in tight])
+    prices = solve_sparse(transposed, [Fraction(program.objective[j]) for j in basic])
+    x, y = [Fraction(0)] * len(program.objective), [Fraction(0)] * len(program.rows)
+    for j, v in zip(basic, values, strict=True):
+        x[j] = v
+    for i, v in zip(tight, prices, strict=True):
+        y[i] = v
+    return Solution(sum((Fraction(c) * x[j] for j, c in enumerate(program.objective) if c and x[j]), Fraction(0)), tuple(x), tuple(y))
+
+
+def solve_sparse(matrix: Sequence[Mapping[int, Fraction]], right: Sequence[Fraction]) -> list[Fraction]:
+    """Solve a square system by elimination, sparsest row and column first (Markowitz, 1957).
+
+    Raises
+    ------
+    ZeroDivisionError
+        Where the matrix is singular.
+    """
+    n = len(right)
+    if len(matrix) != n:
+        raise ZeroDivisionError("the matrix is not square")
+    rows = [dict(row) for row in matrix]
+    right = list(right)
+    holders: list[set[int]] = [set() for _ in range(n)]
+    for i, row in enumerate(rows):
+        for j in row:
+            holders[j].add(i)
+    active = set(range(n))
+    order: list[tuple[int, int]] = []
+    buckets: dict[int, set[int]] = {}
+    for i, row in enumerate(rows):
+        buckets.setdefault(len(row), set()).add(i)
+    while active:
+        i = _sparsest(buckets)
+        if not rows[i]:
+            raise ZeroDivisionError("the matrix is singular")
+        j = min(rows[i], key=lambda k: (len(holders[k]), k))
+        pivot = rows[i][j]
+        buckets[len(rows[i])].discard(i)
+        active.discard(i)
+        for k in rows[i]:
+            holders[k].discard(i)
+        for other in sorted(holders[j]):
+            buckets[len(rows[other])].discard(other)
+            factor = rows[other][j] / pivot
+            for k, v in rows[i].items():
+                new = rows[other].get(k, 0) - factor * v
+                if new and k != j:
+                    rows[other][k] = Fraction(new)
+                    holders[k].add(other)
+                elif k in rows[other]:
+                    del rows[other][k]
+                    if k != j:
+                        holders[k].discard(other)
+            right[other] -= factor * right[i]
+            buckets.setdefault(len(rows[other]), set()).add(other)
+        holders[j] = set()
+        order.append((i, j))
+    solution = [Fraction(0)] * n
+    for i, j in reversed(order):
+        rest = right[i] - sum((v * solution[k] for k, v in rows[i].items() if k != j), Fraction(0))
+        solution[j] = rest / rows[i][j]
+    return solution
+
+
+def _sparsest(buckets: dict[int, set[int]]) -> int:
+    """A row with the fewest entries left."""
+    return min(buckets[min(size for size, rows in buckets.items() if rows)])
+
+
+def _violation(program: LinearProgram, solution: Solution) -> str | None:
+    """What is wrong with the solution as a pair of feasible primal and dual points, or None: then it is optimal."""
+    if any(v < 0 for v in solution.x):
+        return f"a variable is {float(min(solution.x)):g}"
+    reduced = [Fraction(c) for c in program.objective]
+    for i, row in enumerate(program.rows):
+        activity = sum((Fraction(v) * solution.x[j] for j, v in row.items() if solution.x[j]), Fraction(0))
+        if activity > program.right[i] or (program.equal[i] and activity != program.right[i]):
+            return f"row {i} is {float(activity):g}, allowed {float(program.right[i]):g}"
+        price = solution.y[i]
+        if price < 0 and not program.equal[i]:
+            return f"a multiplier is {float(price):g}"
+        if price:
+            for j, v in row.items():
+                reduced[j] -= price * v
+    worst = max(reduced, default=Fraction(0))
+    return f"a reduced cost is {float(worst):g}" if worst > 0 else None

@@ -1,0 +1,32 @@
+"""Which links a step crosses, and how many bytes of wire a byte of payload takes on each."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from ..schedules.program import Program, Step
+from ..topology import route
+from .parameters import Parameters, parameters_for
+
+Hop = tuple["int | str", "int | str"]
+
+
+def links_crossed(program: Program, rank: int, step: Step, params: Parameters | None = None) -> dict[Hop, float]:
+    """Bytes on the wire per payload byte of ``step`` on each link, for the rank that runs it."""
+    params = params or parameters_for(program.topology)
+    load: dict[Hop, float] = {}
+
+    def cross(path: tuple[int | str, ...], efficiency: float) -> None:
+        for hop in pairwise(path):
+            load[hop] = load.get(hop, 0.0) + 1 / efficiency
+
+    for operand in (*step.srcs, *step.dsts):
+        if operand.connection is not None:
+            connection = program.connections[operand.connection]
+            if connection.dst != rank:
+                cross(connection.path, params.protocol(connection.protocol).efficiency)
+    for operands, pulls in ((step.srcs, True), (step.dsts, False)):
+        for operand in operands:
+            if operand.rank is not None and operand.rank != rank:
+                cross(route(program.topology, *((operand.rank, rank) if pulls else (rank, operand.rank))), 1.0)
+    return load
