@@ -3,10 +3,11 @@
 Every channel that NCCL runs carries an equal share. All-reduces go round rings or up and down chains, broadcasts and
 reduces along the rings cut open at the root (src/device/all_reduce.h, broadcast.h and reduce.h of NCCL 2.30.7).
 
-Where a hop crosses a GPU (NVB), NCCL puts the receiver's buffer into the crossed GPU's memory: the sender writes it over
-one NVLink and the receiver reads it over the other. The IR has no such buffer, so the crossed GPU copies from one
-connection to the next here, on a channel of its own: the same bytes on the same links, a thread block more and a step's
-synchronisation longer.
+Where a hop crosses a GPU (NVB), NCCL puts the receiver's buffer into the crossed GPU's memory (``p2pSendSetup`` and
+``p2pRecvSetup`` in src/transport/p2p.cc): the sender writes it over one NVLink and the receiver reads it over the other.
+So do these programs, in the crossed GPU's scratch. With the LL protocol data and flag are one store and the IR's separate
+signal would cost a hop too much; there the crossed GPU copies from one connection to the next, which takes it a channel
+that NCCL does not need.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def nccl_program(
         else:
             program = _chain_reduces(topology, [(*order[1:], order[0]) for order in opened], name)
     program = replace(program, connections=tuple(replace(c, protocol=choice.protocol) for c in program.connections))
-    return cross(program, _crossed(plan, program))
+    across = cross_by_copy if choice.protocol == "LL" else cross_through_memory
+    return across(program, _crossed(plan, program))
 
 
 @lru_cache(maxsize=64)
@@ -165,10 +167,24 @@ def _crossed(plan: NcclPlan, program: Program) -> dict[int, int]:
     return found
 
 
-def cross(program: Program, crossed: Mapping[int, int]) -> Program:
-    """``program`` with connection i, for each ``i: rank`` of ``crossed``, going through that rank.
+def cross_through_memory(program: Program, crossed: Mapping[int, int]) -> Program:
+    """``program`` with the data of connection i, for each ``i: rank`` of ``crossed``, in that rank's scratch.
 
-    The rank copies what arrives to a second connection, in the order in which the sender sends.
+    The connection stays as the pair's signal and credit. Every chunk of the buffer has its own place in the scratch; one
+    place may serve several hops of a ring, because the chunk itself passes them one after the other.
+    """
+    ranks = [list(channels) for channels in program.ranks]
+    for i, middle in crossed.items():
+        connection, there = program.connections[i], Operand("scratch", rank=middle)
+        ranks[connection.src] = [_moved(channel, slot(i), there) for channel in ranks[connection.src]]
+        ranks[connection.dst] = [_moved(channel, slot(i), there) for channel in ranks[connection.dst]]
+    return replace(program, ranks=tuple(map(tuple, ranks)))
+
+
+def cross_by_copy(program: Program, crossed: Mapping[int, int]) -> Program:
+    """``program`` with connection i, for each ``i: rank`` of ``crossed``, ending at that rank, which copies on.
+
+    It copies what arrives to a second connection, in the order in which the sender sends.
     """
     connections = list(program.connections)
     ranks = [list(channels) for channels in program.ranks]
@@ -184,21 +200,20 @@ def cross(program: Program, crossed: Mapping[int, int]) -> Program:
     return replace(program, connections=tuple(connections), ranks=tuple(map(tuple, ranks)))
 
 
-def _renamed(channel: Channel, before: int, after: int) -> Channel:
-    """The channel with connection ``before`` called ``after``."""
-
-    def name(connection: int | None) -> int | None:
-        return after if connection == before else connection
+def _moved(channel: Channel, before: Operand, after: Operand) -> Channel:
+    """The channel with operand ``after`` in the place of ``before``."""
 
     def operands(many: tuple[Operand, ...]) -> tuple[Operand, ...]:
-        return tuple(replace(o, connection=name(o.connection)) for o in many)
+        return tuple(after if o == before else o for o in many)
+
+    return Channel(tuple(replace(s, srcs=operands(s.srcs), dsts=operands(s.dsts)) for s in channel.steps))
+
+
+def _renamed(channel: Channel, before: int, after: int) -> Channel:
+    """The channel with connection ``before`` called ``after``."""
+    moved = _moved(channel, slot(before), slot(after))
 
     def names(many: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(after if c == before else c for c in many)
 
-    return Channel(
-        tuple(
-            replace(s, srcs=operands(s.srcs), dsts=operands(s.dsts), wait=names(s.wait), signal=names(s.signal))
-            for s in channel.steps
-        )
-    )
+    return Channel(tuple(replace(s, wait=names(s.wait), signal=names(s.signal)) for s in moved.steps))
