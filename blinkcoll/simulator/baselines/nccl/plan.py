@@ -28,6 +28,8 @@ class NcclPlan:
         The graphs found; ``tree`` is None in 2.4, ``nvls`` where there is no NVSwitch that multicasts.
     nchannels_run
         The channels NCCL runs: each of the search's twice (``ncclTopoPostset``), half the data each.
+    system, paths, tuner
+        What the graphs were found on, and what picks among them.
     """
 
     topology: Topology
@@ -36,9 +38,9 @@ class NcclPlan:
     tree: Graph | None
     nvls: Graph | None
     nchannels_run: int
-    system: System = field(repr=False)
-    paths: Paths = field(repr=False)
-    tuner: Tuner = field(repr=False)
+    system: System = field(repr=False, compare=False)
+    paths: Paths = field(repr=False, compare=False)
+    tuner: Tuner = field(repr=False, compare=False)
 
     @property
     def nchannels(self) -> int:
