@@ -14,11 +14,13 @@ from fractions import Fraction
 from functools import partial
 from time import monotonic
 
+from ..errors import PackingError
 from ..topology import Path, Topology
 from .alltoall import Lengths, approximate_flows, direct_flows, optimal_flows, pair_bound
 from .arborescences import RoutedTree, best_of, pack_shares, pack_undirected, run, taste
 from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate
 from .collectives import FLOWS, HAS_DOWN, HAS_UP
+from .equaltrees import equal_trees
 from .exactlp import BudgetExceeded
 from .links import Network, network_of
 from .onehop import one_hop_trees
@@ -34,7 +36,7 @@ _MOST_ATTEMPTS, _ATTEMPT_WORK = 6, 2_500
 _LARGE = 30_000
 
 
-def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Plan:
+def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float, most_equal: int | None = None) -> Plan:
     """The plan over links of these kinds; see :func:`blinkcoll.packing.make_plan`."""
     problem = Problem.of(topology, collective, root, links, rates, budget_s)
     solved = problem.solve()
@@ -44,6 +46,8 @@ def exact_plan(topology: Topology, collective: str, root: int | None, links: tup
         bound_all = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate.bound
     trees: tuple[Tree, ...] = ()
     flows: tuple[Flow, ...] = ()
+    if most_equal is not None:
+        solved = problem.equalised(solved, most_equal)
     if collective in FLOWS:
         flows = tuple(problem.over_planes(solved.flows()))
     else:
@@ -51,7 +55,7 @@ def exact_plan(topology: Topology, collective: str, root: int | None, links: tup
     return Plan(
         topology=topology,
         collective=collective,
-        method="exact" if solved.rate == bound else "approximate",
+        method="exact" if solved.rate == bound else "equal" if most_equal is not None else "approximate",
         rate=solved.rate,
         bound=bound,
         bound_all=bound_all,
@@ -156,6 +160,13 @@ class Problem:
             rates=self.rates,
         )
         return Solved(certificate, certificate.bound, {"both": lambda attempt: pack_undirected(network, network.unit, attempt % network.nranks, taste(attempt))})
+
+    def equalised(self, solved: Solved, most: int) -> Solved:
+        """The same bound, and at most ``most`` all-reduce trees of one rate."""
+        if self.collective != "allreduce":
+            raise PackingError(f"trees of one rate are packed for allreduce only, not for {self.collective}")
+        trees = equal_trees(self.network, solved.certificate.bound / self.network.unit, most)
+        return Solved(solved.certificate, sum((t.rate for t in trees), Fraction(0)), {"both": lambda attempt: trees})
 
     def _tree_lp(self) -> Solved:
         """Unbalanced forwarders, or all-reduce on asymmetric links."""

@@ -24,6 +24,7 @@ def make_plan(
     links: str | Iterable[str] = "fastest",
     rates: str = "planning",
     budget_s: float = 2.0,
+    equal_trees: int | None = None,
     **options: Any,
 ) -> Plan:
     """A plan whose rate is proven, with the proof.
@@ -46,6 +47,10 @@ def make_plan(
         Seconds that the linear program of an all-to-all may take; out of time, an approximate plan is returned with
         the bound that is proven, and ``plan.optimal`` is False.
 
+    equal_trees
+        For all-reduce on symmetric links without switches: at most so many trees, all of one rate, as fast as such can
+        be. Fair links carry equal channels as planned; trees of unequal rates need more channels for that.
+
     Raises
     ------
     PackingError
@@ -63,4 +68,4 @@ def make_plan(
         raise PackingError(f"topology {topology.name}: a single rank has nothing to exchange, so there is nothing to plan")
     chosen = choose_links(topology, name, rank, links)
     with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
-        return exact_plan(topology, name, rank, chosen, rates, budget_s)
+        return exact_plan(topology, name, rank, chosen, rates, budget_s, equal_trees)
