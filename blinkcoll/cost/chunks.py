@@ -1,10 +1,11 @@
 """How large the chunks of a program should be, from its shape alone.
 
-A chunk that is D hops deep in a pipeline of k chunks of c bytes arrives after ``(k + D - 1)`` chunk times; with s
-microseconds of synchronisation a chunk and rate B that is ``S/c (c/B + s) + D c/B``, least where ``c = sqrt(S s B / D)``
-(Blink, section 4.2.1, finds the same trade-off by trial: too small pays per chunk, too large delays the tree's leaves).
-Programs whose channels take several dependent steps an iteration, as rings do, gain nothing from cutting: every
-iteration goes around anew, so their chunks are as large as slots allow.
+A chunk that is D hops deep in a pipeline of k chunks of c bytes arrives after ``(k + D - 1)`` periods; where a period is
+``c/B + s`` microseconds that is least for ``c = sqrt(S s B / D)`` (Blink, section 4.2.1, finds the same trade-off by
+trial: too small pays per chunk, too large delays the tree's leaves). For small chunks what a period costs besides its
+bytes is the way of a credit there and back, divided by the slots that are filled meanwhile. Programs whose channels take
+several dependent steps an iteration, as rings do, gain nothing from cutting: every iteration goes around anew, so their
+chunks are as large as slots allow.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
+from typing import TypedDict
 
 from ..schedules.program import Program
+from .parameters import Parameters, parameters_for
 
 #: No chunk is larger: four slots of it are the 4 MiB a channel and peer that NCCL takes by default (NCCL_BUFFSIZE).
 MOST_CHUNK_BYTES = 1 << 20
 #: No chunk is smaller, unless the share itself is.
 LEAST_CHUNK_BYTES = 1 << 12
-#: Synchronisation that a channel pays a chunk, µs: see ``simulator/parameters.py``.
-SYNC_US = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,30 @@ class PipelineShape:
         What the narrowest link leaves to that share where all shares run at once.
     lockstep
         Whether an iteration goes through several dependent steps of a channel.
+    busy_us
+        A channel's own synchronisation a chunk.
+    round_trip_us
+        From a chunk's store to its slot's being free again, besides the bytes, divided by the slots.
+    slots
+        Slots of a connection.
     """
 
     largest_share: float
     depth: int
     rate_gb_s: float
     lockstep: bool
+    busy_us: float
+    round_trip_us: float
+    slots: int
 
 
-def pipeline_shape(program: Program) -> PipelineShape:
+class _Synchronisation(TypedDict):
+    busy_us: float
+    round_trip_us: float
+    slots: int
+
+
+def pipeline_shape(program: Program, params: Parameters | None = None) -> PipelineShape:
     """The shape of a program's heaviest share."""
     heaviest = max(range(len(program.weights)), key=lambda i: program.weights[i])
     return PipelineShape(
@@ -53,6 +69,7 @@ def pipeline_shape(program: Program) -> PipelineShape:
         depth=_depth(program, heaviest),
         rate_gb_s=_rate(program, heaviest),
         lockstep=any(len(channel.steps) > 1 for channels in program.ranks for channel in channels),
+        **_synchronisation(program, params or parameters_for(program.topology)),
     )
 
 
@@ -74,10 +91,34 @@ def chunk_bytes_for(shape: PipelineShape, nbytes: int) -> int:
     share_bytes = max(16.0, nbytes * shape.largest_share)
     best = share_bytes
     if not shape.lockstep:
-        best = sqrt(share_bytes * SYNC_US * shape.rate_gb_s * 1e3 / max(1, shape.depth))
-        best = min(max(best, LEAST_CHUNK_BYTES), share_bytes)
+        best = min(max(_pipelined(shape, share_bytes), LEAST_CHUNK_BYTES), share_bytes)
     niterations = -(-share_bytes // min(best, MOST_CHUNK_BYTES))  # equal chunks, rather than a ragged last one
     return min(MOST_CHUNK_BYTES, int(-(-share_bytes // niterations) + 31) // 16 * 16)
+
+
+def _pipelined(shape: PipelineShape, share_bytes: float) -> float:
+    """Where filling and periods balance; chunks too small for the slots to cover a round trip cost more each."""
+    rate = shape.rate_gb_s * 1e3
+    per_us = share_bytes * rate / max(1, shape.depth)
+    long_enough = sqrt(per_us * shape.busy_us)
+    covered = rate * (shape.round_trip_us - shape.busy_us) / (1 - 2 / shape.slots) if shape.slots > 2 else float("inf")
+    return long_enough if long_enough >= covered else min(covered, sqrt(per_us * shape.round_trip_us))
+
+
+def _synchronisation(program: Program, params: Parameters) -> _Synchronisation:
+    """Of the dearest connection."""
+    wire: dict[tuple[int | str, int | str], float] = {}
+    for link in program.topology.links:
+        hop = (program.topology.vertex(link.src), program.topology.vertex(link.dst))
+        wire[hop] = max(wire.get(hop, 0.0), float(link.latency_us))
+    dearest = _Synchronisation(busy_us=0.0, round_trip_us=0.0, slots=1)
+    for connection in program.connections:
+        protocol = params.protocol(connection.protocol)
+        alpha_us = protocol.flag_us + sum(wire.get(hop, 0.0) for hop in pairwise(connection.path))
+        round_trip_us = 2 * (protocol.busy_us + alpha_us) / connection.slots
+        if round_trip_us >= dearest["round_trip_us"]:
+            dearest = _Synchronisation(busy_us=protocol.busy_us, round_trip_us=round_trip_us, slots=connection.slots)
+    return dearest
 
 
 def _depth(program: Program, share: int) -> int:

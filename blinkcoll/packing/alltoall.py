@@ -18,6 +18,7 @@ from .exactlp import LinearProgram, Solution, maximise
 from .links import Arc, Network
 from .onehop import one_hop_path
 from .plan import Flow
+from .series import Series, contract_series, lengths_with_series, with_series
 
 Lengths = Mapping[Arc, Fraction]
 
@@ -49,6 +50,16 @@ def direct_flows(network: Network) -> tuple[Fraction, list[Flow], Lengths] | Non
 
 def optimal_flows(network: Network, budget_s: float) -> tuple[Fraction, list[Flow], Lengths]:
     """Rate of a pair, flows and lengths from the linear program; raises ``BudgetExceeded`` out of time."""
+    short, ways = contract_series(network)
+    rate, flows, lengths = _optimal_flows(short, budget_s)
+    return rate, [_extended(f, ways) for f in flows], lengths_with_series(lengths, ways, network)
+
+
+def _extended(flow: Flow, ways: Series) -> Flow:
+    return Flow(flow.src, flow.dst, flow.rate, with_series(flow.path, ways)) if ways else flow
+
+
+def _optimal_flows(network: Network, budget_s: float) -> tuple[Fraction, list[Flow], Lengths]:
     program = LinearProgram()
     n = network.nranks
     arcs = network.arcs
@@ -114,6 +125,12 @@ def _shortest(out: Mapping[int, Mapping[int, Fraction]], source: int, sink: int)
 
 def approximate_flows(network: Network) -> tuple[Fraction, list[Flow], Lengths]:
     """Rate of a pair, flows and lengths by multiplicative weights: a valid plan and a valid bound, with a gap between."""
+    short, ways = contract_series(network)
+    rate, flows, lengths = _approximate_flows(short)
+    return rate, [_extended(f, ways) for f in flows], lengths_with_series(lengths, ways, network)
+
+
+def _approximate_flows(network: Network) -> tuple[Fraction, list[Flow], Lengths]:
     arcs = [(u, v, float(c)) for u, v, c in network.arcs]
     rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, _ROUND_WORK // (network.nranks * len(arcs))))
     routes, weights = _core.concurrent_flow(len(network.vertices), network.nranks, arcs, rounds, _EPSILON)
@@ -135,4 +152,4 @@ def approximate_flows(network: Network) -> tuple[Fraction, list[Flow], Lengths]:
 def pair_bound(network: Network, lengths: Lengths) -> Fraction:
     """The most a pair can get, by these lengths, in GB/s."""
     total = sum((network.capacity[arc] * length for arc, length in lengths.items()), Fraction(0))
-    return total / sum(sum(distances(network, s, lengths).values(), Fraction(0)) for s in range(network.nranks))
+    return total / sum(sum(distances(network.capacity, network.nranks, s, lengths).values(), Fraction(0)) for s in range(network.nranks))

@@ -7,7 +7,7 @@ all-reduce on symmetric links packs trees in an orientation of them and uses eac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import ModuleType
@@ -19,6 +19,8 @@ from ..topology import Path
 from .links import Network
 
 IntArcs = Sequence[tuple[int, int, int]]
+#: A seed, and whether to prefer shallow trees over few.
+Taste = tuple[int, bool]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class RoutedTree:
     paths: tuple[Path, ...]
 
 
-def core_for(arcs: IntArcs, n: int, factor: int = 1) -> ModuleType:
+def core_for(arcs: IntArcs, n: int) -> ModuleType:
     """The compiled packers in the narrowest integers that hold what they compute for these capacities.
 
     Raises
@@ -38,11 +40,10 @@ def core_for(arcs: IntArcs, n: int, factor: int = 1) -> ModuleType:
     PackingError
         Where 127 bits are too few.
     """
-    largest = (sum(c for *_, c in arcs) + 1) * factor * 16 * n * n
-    if largest < 1 << 62:
-        return _core.packing64
+    largest = (sum(c for *_, c in arcs) + 1) * 16 * n * n
     if largest < 1 << 126:
-        return _core.packing128
+        core: ModuleType = _core.packing64 if largest < 1 << 62 else _core.packing128
+        return core
     raise PackingError(f"packing: the capacities differ by too much to be handled exactly (they need {largest.bit_length()} bits of 126)")
 
 
@@ -57,15 +58,17 @@ def run(name: str, arcs: IntArcs, n: int, *args: Any) -> Any:
     raise PackingError("packing: splitting the switches needs numbers beyond 127 bits; the capacities are too irregular")
 
 
-def pack_shares(network: Network, arcs: IntArcs, shares: Sequence[int], unit: Fraction) -> list[RoutedTree]:
-    """Arborescences, ``shares[r] * unit`` GB/s of them rooted at r, within ``arcs`` (capacities in ``unit``)."""
-    return _routed(network, run("pack_shares", arcs, len(network.vertices), network.nranks, list(arcs), list(shares)), unit)
+def pack_shares(network: Network, arcs: IntArcs, shares: Sequence[int], unit: Fraction, taste: Taste = (0, False)) -> list[RoutedTree]:
+    """Arborescences, ``shares[r] * unit`` GB/s of them rooted at r, within ``arcs`` (capacities in ``unit``).
+
+    Another ``taste`` gives another packing."""
+    return _routed(network, run("pack_shares", arcs, len(network.vertices), network.nranks, list(arcs), list(shares), *taste), unit)
 
 
-def pack_undirected(network: Network, unit: Fraction) -> list[RoutedTree]:
+def pack_undirected(network: Network, unit: Fraction, root: int = 0, taste: Taste = (0, False)) -> list[RoutedTree]:
     """As many undirected trees as fit in symmetric links, rooted at their centres."""
     edges = [(u, v, c) for u, v, c in network.arcs if u < v]
-    packing = run("pack_undirected", edges, len(network.vertices), network.nranks, edges, 0)
+    packing = run("pack_undirected", edges, len(network.vertices), network.nranks, edges, root, *taste)
     return [reroot(tree) for tree in _routed(network, packing, unit)]
 
 
@@ -96,6 +99,17 @@ def _way(pool: dict[tuple[int, int], list[list[Any]]], u: int, v: int, undirecte
     ways = pool[(v, u) if flip else (u, v)]
     enough = [way for way in ways if way[1] >= wanted]
     return (min(enough, key=lambda way: way[1]) if enough else max(ways, key=lambda way: way[1])), flip
+
+
+def taste(attempt: int) -> Taste:
+    """The taste of the attempt of that number: few trees and shallow ones in turn."""
+    return attempt // 2, attempt % 2 == 1
+
+
+def best_of(pack: Callable[[int], list[RoutedTree]], attempts: int) -> list[RoutedTree]:
+    """The packing with the fewest trees and least depth (their sum) of so many."""
+    packings = [pack(attempt) for attempt in range(attempts)]
+    return min(packings, key=lambda trees: (len(trees) + max(depth(t.root, t.paths) for t in trees), len(trees))) if attempts > 1 else packings[0]
 
 
 def depth(root: int, paths: Iterable[Path]) -> int:

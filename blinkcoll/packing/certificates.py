@@ -1,4 +1,4 @@
-"""Proofs that no plan can be faster, each checked in a few lines from the topology alone.
+"""Proofs that no plan can be faster, each checked in a few lines from the topology alone, without any planning code.
 
 All speak of the class of algorithms ``MODEL``: data moves along trees (or paths) whose vertices are ranks, switches
 pass on what they get and neither copy nor add. Without switches, on symmetric links, that holds for any algorithm that
@@ -7,16 +7,27 @@ neither splits nor codes elements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from heapq import heappop, heappush
 
 from ..errors import PackingError
 from ..topology import Topology
-from .links import Network, Vertex, network_of
+
+Vertex = int | str
 
 MODEL = "trees over forwarding switches"
+
+
+def link_capacities(topology: Topology, links: Collection[str], rates: str) -> dict[tuple[Vertex, Vertex], Fraction]:
+    """GB/s of each directed pair over the links of these kinds: read here again, so that proofs need no planning code."""
+    total: dict[tuple[Vertex, Vertex], Fraction] = {}
+    for link in topology.links:
+        if link.kind in links:
+            pair = (topology.vertex(link.src), topology.vertex(link.dst))
+            total[pair] = total.get(pair, Fraction(0)) + link.rate(rates)
+    return total
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class CutCertificate:
         if self.direction != wanted or self.collective in ("allreduce", "alltoall"):
             raise PackingError(f"certificate: a cut's {self.direction}-capacity does not bound {self.collective}")
         far, near = (0, 1) if self.direction == "in" else (1, 0)
-        capacity = network_of(topology, self.links, self.rates).capacity
+        capacity = link_capacities(topology, self.links, self.rates)
         crossing = sum((c for arc, c in capacity.items() if arc[far] not in self.inside and arc[near] in self.inside), Fraction(0))
         _equal(self.bound, crossing * self.scale(topology.nranks))
 
@@ -97,7 +108,7 @@ class PartitionCertificate:
         if any(rank not in part_of for rank in range(topology.nranks)) or len(self.parts) < 2:
             raise PackingError("certificate: the parts do not cover the ranks, or there is only one")
         total = Fraction(0)
-        for (u, v), c in network_of(topology, self.links, self.rates).capacity.items():
+        for (u, v), c in link_capacities(topology, self.links, self.rates).items():
             a, b = part_of.get(u), part_of.get(v)
             if a != b:
                 total += c if a is not None and b is not None else c / 2
@@ -131,18 +142,18 @@ class TreeDualCertificate:
     def check(self, topology: Topology) -> None:
         """Price every arc, add up and compare."""
         halves = {"broadcast": ("down",), "allgather": ("down",), "reduce": ("up",), "reducescatter": ("up",), "allreduce": ("down", "up")}
-        network = network_of(topology, self.links, self.rates)
-        potential = {(half, s): p for half, s, p in self.potentials}
+        capacity = link_capacities(topology, self.links, self.rates)
+        potential: dict[tuple[str, Vertex], Fraction] = {(half, s): p for half, s, p in self.potentials}
         paid = dict.fromkeys(range(topology.nranks), Fraction(0))
         for half, inside, weight in self.cuts:
             if half not in halves.get(self.collective, ()) or weight < 0 or not any(isinstance(v, int) for v in inside):
                 raise PackingError(f"certificate: a {half} cut of weight {weight} says nothing about {self.collective}")
             for rank in paid:
                 paid[rank] += 0 if rank in inside else weight
-        if any(s not in network.forwarders for _, s in potential):
+        if any(isinstance(s, int) for _, s in potential):
             raise PackingError("certificate: a potential at a vertex that does not merely forward")
         total = Fraction(0)
-        for (u, v), c in network.capacity.items():
+        for (u, v), c in capacity.items():
             prices = [Fraction(0)]
             for half in halves[self.collective]:
                 a, b = (u, v) if half == "down" else (v, u)
@@ -180,14 +191,14 @@ class MetricCertificate:
 
     def check(self, topology: Topology) -> None:
         """Compute all distances, add up and compare."""
-        network = network_of(topology, self.links, self.rates)
+        capacity = link_capacities(topology, self.links, self.rates)
         lengths = {(u, v): length for u, v, length in self.lengths}
-        if any(length < 0 or arc not in network.capacity for arc, length in lengths.items()):
+        if any(length < 0 or arc not in capacity for arc, length in lengths.items()):
             raise PackingError("certificate: a length is negative or belongs to no link")
-        far = sum((sum(distances(network, s, lengths).values(), Fraction(0)) for s in range(topology.nranks)), Fraction(0))
+        far = sum((sum(distances(capacity, topology.nranks, s, lengths).values(), Fraction(0)) for s in range(topology.nranks)), Fraction(0))
         if far <= 0:
             raise PackingError("certificate: no pair has to travel any length")
-        total = sum((network.capacity[arc] * length for arc, length in lengths.items()), Fraction(0))
+        total = sum((capacity[arc] * length for arc, length in lengths.items()), Fraction(0))
         _equal(self.bound, topology.nranks * total / far)
 
     def describe(self, topology: Topology) -> str:
@@ -198,10 +209,12 @@ class MetricCertificate:
         return f"lengths on {len(self.lengths)} links prove it: all pairs' distances need more than the links carry beyond it"
 
 
-def distances(network: Network, source: int, lengths: Mapping[tuple[Vertex, Vertex], Fraction]) -> dict[Vertex, Fraction]:
+def distances(
+    arcs: Iterable[tuple[Vertex, Vertex]], nranks: int, source: int, lengths: Mapping[tuple[Vertex, Vertex], Fraction]
+) -> dict[Vertex, Fraction]:
     """Distances from a rank to the other ranks (Dijkstra); links without a length have 0."""
     out: dict[Vertex, list[tuple[Vertex, Fraction]]] = {}
-    for u, v in network.capacity:
+    for u, v in arcs:
         out.setdefault(u, []).append((v, lengths.get((u, v), Fraction(0))))
     known: dict[Vertex, Fraction] = {}
     queue: list[tuple[Fraction, int, Vertex]] = [(Fraction(0), 0, source)]
@@ -215,9 +228,9 @@ def distances(network: Network, source: int, lengths: Mapping[tuple[Vertex, Vert
             if v not in known:
                 pushed += 1
                 heappush(queue, (far + length, pushed, v))
-    if any(r not in known for r in range(network.nranks)):
+    if any(r not in known for r in range(nranks)):
         raise PackingError(f"certificate: rank {source} does not reach every rank")
-    return {r: known[r] for r in range(network.nranks) if r != source}
+    return {r: known[r] for r in range(nranks) if r != source}
 
 
 def _equal(claimed: Fraction, found: Fraction) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PackingError
 from ..topology import Path, Topology
+from .certificates import link_capacities
 
 if TYPE_CHECKING:
     from .plan import Plan, Tree
@@ -29,22 +30,13 @@ def check_plan(plan: Plan) -> None:
         _check_flows(plan, load)
     else:
         _check_trees(plan, load)
-    capacity = _capacity(plan.topology, plan.links, plan.rates)
+    capacity = link_capacities(plan.topology, plan.links, plan.rates)
     for (u, v), used in load.items():
         if used > capacity.get((u, v), 0):
             raise PackingError(f"plan: link {u}->{v} carries {used} GB/s, its capacity is {capacity.get((u, v), Fraction(0))}")
     if plan.rate > plan.bound or plan.certificate.bound != plan.bound or plan.bound > plan.bound_all:
         raise PackingError(f"plan: rate {plan.rate}, bound {plan.bound}, bound_all {plan.bound_all}, certificate {plan.certificate.bound} disagree")
     plan.certificate.check(plan.topology)
-
-
-def _capacity(topology: Topology, links: Iterable[str], rates: str) -> dict[tuple[int | str, int | str], Fraction]:
-    total: dict[tuple[int | str, int | str], Fraction] = {}
-    for link in topology.links:
-        if link.kind in links:
-            key = (topology.vertex(link.src), topology.vertex(link.dst))
-            total[key] = total.get(key, Fraction(0)) + link.rate(rates)
-    return total
 
 
 def _check_trees(plan: Plan, load: dict[tuple[int | str, int | str], Fraction]) -> None:

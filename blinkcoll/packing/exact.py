@@ -8,31 +8,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from time import monotonic
 
-from ..topology import Topology
+from ..errors import PackingError
+from ..topology import Path, Topology
 from .alltoall import Lengths, approximate_flows, direct_flows, optimal_flows, pair_bound
-from .arborescences import RoutedTree, merged, pack_shares, pack_undirected, run
+from .arborescences import RoutedTree, best_of, pack_shares, pack_undirected, run, taste
 from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate
 from .collectives import FLOWS, HAS_DOWN, HAS_UP
+from .equaltrees import equal_trees
 from .exactlp import BudgetExceeded
 from .links import Network, network_of
 from .onehop import one_hop_trees
 from .plan import Certificate, Flow, Plan, Tree
-from .planes import Planes, merge_planes, rename, slices, split_tree, with_planes
+from .planes import Planes, merge_planes, split_tree, spread_exchange, spread_flows, with_planes
 from .treelp import solve_tree_lp
-
 
 #: Of an all-to-all's budget: the rest goes to the rational solution, or to the approximation that replaces it.
 _SOLVER_SHARE = 0.5
+#: Packings tried for few and shallow trees: as many as take a few milliseconds (ranks x links of work each).
+_MOST_ATTEMPTS, _ATTEMPT_WORK = 6, 2_500
 #: Flow variables (ranks x links) from which an all-to-all is approximated first.
-_LARGE = 10_000
+_LARGE = 30_000
 
 
-def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Plan:
+def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float, most_equal: int | None = None) -> Plan:
     """The plan over links of these kinds; see :func:`blinkcoll.packing.make_plan`."""
     problem = Problem.of(topology, collective, root, links, rates, budget_s)
     solved = problem.solve()
@@ -42,6 +46,8 @@ def exact_plan(topology: Topology, collective: str, root: int | None, links: tup
         bound_all = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate.bound
     trees: tuple[Tree, ...] = ()
     flows: tuple[Flow, ...] = ()
+    if most_equal is not None:
+        solved = problem.equalised(solved, most_equal)
     if collective in FLOWS:
         flows = tuple(problem.over_planes(solved.flows()))
     else:
@@ -49,7 +55,7 @@ def exact_plan(topology: Topology, collective: str, root: int | None, links: tup
     return Plan(
         topology=topology,
         collective=collective,
-        method="exact" if solved.rate == bound else "approximate",
+        method="exact" if solved.rate == bound else "equal" if most_equal is not None else "approximate",
         rate=solved.rate,
         bound=bound,
         bound_all=bound_all,
@@ -67,12 +73,13 @@ class Solved:
     """A rate, a bound with its proof, and how to get what reaches the rate.
 
     ``halves`` gives trees that lead away from their roots, for "down" and for "up" (to be reversed); a collective with
-    both halves and only "both" uses one set of trees in both directions. ``flows`` gives paths.
+    both halves and only "both" uses one set of trees in both directions. Each takes the number of the attempt and
+    gives other trees for every number. ``flows`` gives paths.
     """
 
     certificate: Certificate
     rate: Fraction
-    halves: dict[str, Callable[[], list[RoutedTree]]]
+    halves: Mapping[str, Callable[[int], list[RoutedTree]]]
     flows: Callable[[], list[Flow]] = list
 
 
@@ -135,9 +142,9 @@ class Problem:
         num, den, inside = run("root_cut", arcs, len(network.vertices), network.nranks, arcs, weights)
         bound = Fraction(num, den) * network.unit * sum(weights)
 
-        def pack() -> list[RoutedTree]:
+        def pack(attempt: int) -> list[RoutedTree]:
             scaled = [(u, v, c * den) for u, v, c in arcs]
-            return pack_shares(network, scaled, [w * num for w in weights], network.unit / den)
+            return pack_shares(network, scaled, [w * num for w in weights], network.unit / den, taste(attempt))
 
         return Solved(self._cut(bound, inside), bound, {"up" if self.reverse else "down": pack})
 
@@ -152,7 +159,14 @@ class Problem:
             links=self.links,
             rates=self.rates,
         )
-        return Solved(certificate, certificate.bound, {"both": lambda: pack_undirected(network, network.unit)})
+        return Solved(certificate, certificate.bound, {"both": lambda attempt: pack_undirected(network, network.unit, attempt % network.nranks, taste(attempt))})
+
+    def equalised(self, solved: Solved, most: int) -> Solved:
+        """The same bound, and at most ``most`` all-reduce trees of one rate."""
+        if self.collective != "allreduce":
+            raise PackingError(f"trees of one rate are packed for allreduce only, not for {self.collective}")
+        trees = equal_trees(self.network, solved.certificate.bound / self.network.unit, most)
+        return Solved(solved.certificate, sum((t.rate for t in trees), Fraction(0)), {"both": lambda attempt: trees})
 
     def _tree_lp(self) -> Solved:
         """Unbalanced forwarders, or all-reduce on asymmetric links."""
@@ -168,10 +182,12 @@ class Problem:
             root=self.root,
             rates=self.rates,
         )
-        packers = {}
-        for name, half in found.halves.items():
-            packers[name] = lambda half=half: pack_shares(network, half.arcs, half.shares, half.unit)
-        return Solved(certificate, found.rate, packers)
+
+        def pack(name: str, attempt: int) -> list[RoutedTree]:
+            half = found.halves[name]
+            return pack_shares(network, half.arcs, half.shares, half.unit, taste(attempt))
+
+        return Solved(certificate, found.rate, {name: partial(pack, name) for name in names})
 
     def _one_to_all(self) -> Solved:
         """Scatter, and on reversed links gather."""
@@ -224,31 +240,24 @@ class Problem:
     def trees(self, solved: Solved) -> tuple[Tree, ...]:
         """The trees of the plan: stars where they do, packed ones elsewhere; one a plane."""
         stars = one_hop_trees(self.network, self.collective, self.root, solved.rate)
-        if stars is not None:
-            halves = {"both": stars}
-        else:
-            halves = {name: pack() for name, pack in solved.halves.items()}
+        attempts = max(1, min(_MOST_ATTEMPTS, _ATTEMPT_WORK // (self.network.nranks * len(self.network.arcs))))
+        halves = {"both": stars} if stars is not None else {name: best_of(pack, attempts) for name, pack in solved.halves.items()}
         if self.planes:
             halves = {name: [part for tree in trees for part in split_tree(tree, self.planes)] for name, trees in halves.items()}
-        halves = {name: merged(trees) for name, trees in halves.items()}
         if set(halves) == {"down", "up"}:
             return tuple(_paired(halves["down"], halves["up"], solved.rate))
         (only,) = halves.values()
         return tuple(_tree(tree, self.collective, solved.rate) for tree in only)
 
     def over_planes(self, flows: list[Flow]) -> list[Flow]:
-        """Each flow as one a plane."""
+        """The flows through the planes there are."""
         if not self.planes:
             return flows
-        found = []
-        for flow in flows:
-            for share, chosen in slices([str(v) for v in flow.path if not isinstance(v, int)], self.planes):
-                found.append(Flow(flow.src, flow.dst, flow.rate * share, rename(flow.path, chosen)))
-        return found
+        return spread_exchange(flows, self.planes, self.network.nranks) or spread_flows(flows, self.planes)
 
 
-def _upwards(tree: RoutedTree) -> tuple[tuple[int | str, ...], ...]:
-    return tuple(path[::-1] for path in reversed(tree.paths))
+def _upwards(tree: RoutedTree) -> tuple[Path, ...]:
+    return tuple([path[::-1] for path in reversed(tree.paths)])
 
 
 def _tree(tree: RoutedTree, collective: str, rate: Fraction) -> Tree:
@@ -261,14 +270,13 @@ def _tree(tree: RoutedTree, collective: str, rate: Fraction) -> Tree:
 def _paired(down: list[RoutedTree], up: list[RoutedTree], rate: Fraction) -> Iterable[Tree]:
     """Down and up trees of the same root, side by side at equal rates; each root has as much of the one as the other."""
     for root in sorted({tree.root for tree in down}):
-        ups = [[tree, tree.rate] for tree in up if tree.root == root]
+        ups = [(tree, tree.rate) for tree in up if tree.root == root]
         for tree in (tree for tree in down if tree.root == root):
             left = tree.rate
             while left > 0:
-                other, available = ups[-1]
+                other, available = ups.pop()
                 part = min(left, available)
                 yield Tree(root=root, rate=part, weight=part / rate, up=_upwards(other), down=tree.paths)
                 left -= part
-                ups[-1][1] -= part
-                if not ups[-1][1]:
-                    ups.pop()
+                if available > part:
+                    ups.append((other, available - part))

@@ -16,7 +16,11 @@ import numpy as np
 
 from ..errors import PackingError
 
-Row = Mapping[int, Fraction | int]
+Number = Fraction | int
+Row = Mapping[int, Number]
+
+#: Variables from which HiGHS' interior point method with crossover finds a basis faster than the simplex method does.
+_LARGE = 5_000
 
 
 @dataclass
@@ -65,8 +69,9 @@ def maximise(program: LinearProgram, budget_s: float = 60.0) -> Solution:
         Where there is no finite optimum, or the basis found does not hold exactly.
     """
     last = "no basis"
-    for scaling, tolerance in ((True, 1e-9), (False, 1e-10)):
-        basis = _float_basis(program, budget_s, scaling, tolerance)
+    first = "ipm" if len(program.objective) > _LARGE else "simplex"
+    for solver, tolerance in ((first, 1e-9), ("simplex", 1e-10)):
+        basis = _float_basis(program, budget_s, solver, tolerance)
         try:
             solution = _solve_basis(program, *basis)
         except ZeroDivisionError:
@@ -79,16 +84,15 @@ def maximise(program: LinearProgram, budget_s: float = 60.0) -> Solution:
     raise PackingError(f"exact LP: the solver's basis does not hold in rationals ({last})")
 
 
-def _float_basis(program: LinearProgram, budget_s: float, scaling: bool, tolerance: float) -> tuple[list[int], list[int]]:
+def _float_basis(program: LinearProgram, budget_s: float, solver: str, tolerance: float) -> tuple[list[int], list[int]]:
     """The basic variables and the rows at their bounds."""
-    highs = highspy.Highs()
+    highs = highspy.Highs()  # type: ignore[no-untyped-call]
     highs.silent()
     highs.setOptionValue("threads", 1)
     highs.setOptionValue("time_limit", float(budget_s))
     highs.setOptionValue("primal_feasibility_tolerance", tolerance)
     highs.setOptionValue("dual_feasibility_tolerance", tolerance)
-    highs.setOptionValue("simplex_scale_strategy", 2 if scaling else 0)
-    highs.setOptionValue("solver", "simplex")
+    highs.setOptionValue("solver", solver)
     highs.passModel(_model(program))
     highs.run()
     status = highs.getModelStatus()
@@ -116,7 +120,9 @@ def _model(program: LinearProgram) -> highspy.HighsLp:
     lp.col_upper_ = np.full(columns, highspy.kHighsInf)
     lp.row_upper_ = right
     lp.row_lower_ = np.where(np.array(program.equal, dtype=bool), right, -highspy.kHighsInf)
-    starts, index, value = [0], [], []
+    starts: list[int] = [0]
+    index: list[int] = []
+    value: list[float] = []
     for row in program.rows:
         index.extend(row.keys())
         value.extend(float(v) for v in row.values())
@@ -124,81 +130,117 @@ def _model(program: LinearProgram) -> highspy.HighsLp:
     lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
     lp.a_matrix_.start_ = np.array(starts, dtype=np.int32)
     lp.a_matrix_.index_ = np.array(index, dtype=np.int32)
-    lp.a_matrix_.value_ = np.array(value, dtype=float)
+    lp.a_matrix_.value_ = np.array(value, dtype=np.float64)
     return lp
 
 
 def _solve_basis(program: LinearProgram, basic: list[int], tight: list[int]) -> Solution:
     """The rational solution of a basis: the other variables are 0, the tight rows hold with equality."""
     column = {j: k for k, j in enumerate(basic)}
-    matrix = [{column[j]: Fraction(v) for j, v in program.rows[i].items() if j in column and v} for i in tight]
-    transposed: list[dict[int, Fraction]] = [{} for _ in basic]
-    for k, row in enumerate(matrix):
-        for j, v in row.items():
-            transposed[j][k] = v
-    values = solve_sparse(matrix, [Fraction(program.right[i]) for i in tight])
-    prices = solve_sparse(transposed, [Fraction(program.objective[j]) for j in basic])
+    matrix = SparseMatrix([{column[j]: v for j, v in program.rows[i].items() if j in column and v} for i in tight], len(basic))
+    values = matrix.solve([program.right[i] for i in tight])
+    prices = matrix.solve_transposed([program.objective[j] for j in basic])
     x, y = [Fraction(0)] * len(program.objective), [Fraction(0)] * len(program.rows)
     for j, v in zip(basic, values, strict=True):
-        x[j] = v
+        x[j] = Fraction(v)
     for i, v in zip(tight, prices, strict=True):
-        y[i] = v
+        y[i] = Fraction(v)
     return Solution(sum((Fraction(c) * x[j] for j, c in enumerate(program.objective) if c and x[j]), Fraction(0)), tuple(x), tuple(y))
 
 
-def solve_sparse(matrix: Sequence[Mapping[int, Fraction]], right: Sequence[Fraction]) -> list[Fraction]:
-    """Solve a square system by elimination, sparsest row and column first (Markowitz, 1957).
+class SparseMatrix:
+    """A square matrix factored by elimination, sparsest row and column first (Markowitz, 1957), without rounding.
+
+    Most entries here are 1 or -1 and stay integers: they are kept as ints, which is much faster than fractions.
 
     Raises
     ------
     ZeroDivisionError
-        Where the matrix is singular.
+        Where the matrix is not square or singular.
     """
-    n = len(right)
-    if len(matrix) != n:
-        raise ZeroDivisionError("the matrix is not square")
-    rows = [dict(row) for row in matrix]
-    right = list(right)
-    holders: list[set[int]] = [set() for _ in range(n)]
-    for i, row in enumerate(rows):
-        for j in row:
-            holders[j].add(i)
-    active = set(range(n))
-    order: list[tuple[int, int]] = []
-    buckets: dict[int, set[int]] = {}
-    for i, row in enumerate(rows):
-        buckets.setdefault(len(row), set()).add(i)
-    while active:
-        i = _sparsest(buckets)
-        if not rows[i]:
+
+    def __init__(self, rows: Sequence[Row], columns: int):
+        if len(rows) != columns:
+            raise ZeroDivisionError("the matrix is not square")
+        self.rows: list[dict[int, Number]] = [dict(row) for row in rows]
+        self.holders: list[set[int]] = [set() for _ in rows]
+        for i, row in enumerate(self.rows):
+            for j in row:
+                self.holders[j].add(i)
+        self.buckets: dict[int, set[int]] = {}
+        for i, row in enumerate(self.rows):
+            self.buckets.setdefault(len(row), set()).add(i)
+        self.pivots: list[tuple[int, int]] = []
+        self.steps: list[tuple[int, int, Number]] = []  # row, pivot row, factor subtracted
+        for _ in rows:
+            self._eliminate(_sparsest(self.buckets))
+
+    def _eliminate(self, i: int) -> None:
+        """Take row i as the next pivot row."""
+        row = self.rows[i]
+        if not row:
             raise ZeroDivisionError("the matrix is singular")
-        j = min(rows[i], key=lambda k: (len(holders[k]), k))
-        pivot = rows[i][j]
-        buckets[len(rows[i])].discard(i)
-        active.discard(i)
-        for k in rows[i]:
-            holders[k].discard(i)
-        for other in sorted(holders[j]):
-            buckets[len(rows[other])].discard(other)
-            factor = rows[other][j] / pivot
-            for k, v in rows[i].items():
-                new = rows[other].get(k, 0) - factor * v
-                if new and k != j:
-                    rows[other][k] = Fraction(new)
-                    holders[k].add(other)
-                elif k in rows[other]:
-                    del rows[other][k]
+        j = min(row, key=lambda k: (len(self.holders[k]), k))
+        self.buckets[len(row)].discard(i)
+        for k in row:
+            self.holders[k].discard(i)
+        for other in sorted(self.holders[j]):
+            self._subtract(other, i, j)
+        self.holders[j] = set()
+        self.pivots.append((i, j))
+
+    def _subtract(self, other: int, i: int, j: int) -> None:
+        """Clear column j of another row."""
+        target, factor = self.rows[other], _ratio(self.rows[other][j], self.rows[i][j])
+        self.buckets[len(target)].discard(other)
+        for k, v in self.rows[i].items():
+            new = target.get(k, 0) - factor * v
+            if new and k != j:
+                target[k] = new
+                self.holders[k].add(other)
+            elif k in target:
+                del target[k]
+                if k != j:
+                    self.holders[k].discard(other)
+        self.steps.append((other, i, factor))
+        self.buckets.setdefault(len(target), set()).add(other)
+
+    def solve(self, right: Sequence[Number]) -> list[Number]:
+        """x with matrix x = right."""
+        values = list(right)
+        for other, i, factor in self.steps:
+            if values[i]:
+                values[other] -= factor * values[i]
+        solution: list[Number] = [0] * len(values)
+        for i, j in reversed(self.pivots):
+            rest = values[i]
+            for k, v in self.rows[i].items():
+                if k != j and solution[k]:
+                    rest -= v * solution[k]
+            solution[j] = _ratio(rest, self.rows[i][j])
+        return solution
+
+    def solve_transposed(self, right: Sequence[Number]) -> list[Number]:
+        """y with y matrix = right."""
+        values = list(right)
+        solution: list[Number] = [0] * len(values)
+        for i, j in self.pivots:
+            if values[j]:
+                solution[i] = _ratio(values[j], self.rows[i][j])
+                for k, v in self.rows[i].items():
                     if k != j:
-                        holders[k].discard(other)
-            right[other] -= factor * right[i]
-            buckets.setdefault(len(rows[other]), set()).add(other)
-        holders[j] = set()
-        order.append((i, j))
-    solution = [Fraction(0)] * n
-    for i, j in reversed(order):
-        rest = right[i] - sum((v * solution[k] for k, v in rows[i].items() if k != j), Fraction(0))
-        solution[j] = rest / rows[i][j]
-    return solution
+                        values[k] -= v * solution[i]
+        for other, i, factor in reversed(self.steps):
+            if solution[other]:
+                solution[i] -= factor * solution[other]
+        return solution
+
+
+def _ratio(a: Number, b: Number) -> Number:
+    """a / b, as an int where it is one."""
+    if isinstance(a, int) and isinstance(b, int) and a % b == 0:
+        return a // b
+    return Fraction(a) / b
 
 
 def _sparsest(buckets: dict[int, set[int]]) -> int:

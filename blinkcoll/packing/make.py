@@ -11,6 +11,7 @@ from .collectives import canonical, check_root
 from .exact import exact_plan
 from .links import choose_links
 from .plan import Plan
+from .progress import progress
 
 METHODS = ("auto", "exact")
 
@@ -23,6 +24,7 @@ def make_plan(
     links: str | Iterable[str] = "fastest",
     rates: str = "planning",
     budget_s: float = 2.0,
+    equal_trees: int | None = None,
     **options: Any,
 ) -> Plan:
     """A plan whose rate is proven, with the proof.
@@ -45,6 +47,10 @@ def make_plan(
         Seconds that the linear program of an all-to-all may take; out of time, an approximate plan is returned with
         the bound that is proven, and ``plan.optimal`` is False.
 
+    equal_trees
+        For all-reduce on symmetric links without switches: at most so many trees, all of one rate, as fast as such can
+        be. Fair links carry equal channels as planned; trees of unequal rates need more channels for that.
+
     Raises
     ------
     PackingError
@@ -60,4 +66,6 @@ def make_plan(
         raise PackingError(f"method {method!r} does not know the option {', '.join(sorted(options))}")
     if topology.nranks < 2:
         raise PackingError(f"topology {topology.name}: a single rank has nothing to exchange, so there is nothing to plan")
-    return exact_plan(topology, name, rank, choose_links(topology, name, rank, links), rates, budget_s)
+    chosen = choose_links(topology, name, rank, links)
+    with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
+        return exact_plan(topology, name, rank, chosen, rates, budget_s, equal_trees)

@@ -8,13 +8,12 @@ the merged ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
-from ..topology import Path
 from .arborescences import RoutedTree
 from .links import Arc, Network, Vertex
+from .plan import Flow
 
 #: Merged forwarder to (name, share) of its planes; shares add up to 1.
 Planes = Mapping[str, tuple[tuple[str, Fraction], ...]]
@@ -62,27 +61,55 @@ def _names(group: tuple[tuple[str, Fraction], ...]) -> tuple[str, ...]:
 def split_tree(tree: RoutedTree, planes: Planes) -> list[RoutedTree]:
     """The tree cut into trees that each use one plane of every group."""
     found = []
-    for share, chosen in slices({str(v) for path in tree.paths for v in path[1:-1]}, planes):
-        paths = tuple(rename(path, chosen) for path in tree.paths) if chosen else tree.paths
-        found.append(replace(tree, rate=tree.rate * share, paths=paths))
+    for share, chosen in slices({v for path in tree.paths for v in path[1:-1]}, planes):
+        paths = tuple([tuple([chosen.get(v, v) for v in path]) for path in tree.paths]) if chosen else tree.paths
+        found.append(RoutedTree(tree.root, tree.rate * share, paths))
     return found
 
 
-def slices(used: Iterable[str], planes: Planes) -> list[tuple[Fraction, dict[str, str]]]:
+def spread_flows(flows: list[Flow], planes: Planes) -> list[Flow]:
+    """Each flow as one a plane."""
+    found = []
+    for flow in flows:
+        for share, chosen in slices(flow.path[1:-1], planes):
+            found.append(Flow(flow.src, flow.dst, flow.rate * share, tuple([chosen.get(v, v) for v in flow.path])))
+    return found
+
+
+def spread_exchange(flows: list[Flow], planes: Planes, nranks: int) -> list[Flow] | None:
+    """An all-to-all in which every pair has one flow through the one merged switch: few flows need more than one plane.
+
+    The pairs (a, a + d mod n) of one distance d use every port once. The distances are laid one after the other along
+    the planes' shares (McNaughton's wrap-around rule, 1959), so each plane gets its share of every port and only the
+    pairs on a boundary are cut. None where the flows are of another form.
+    """
+    hubs = {flow.path[1:-1] for flow in flows}
+    if len(hubs) != 1 or len(flows) != nranks * (nranks - 1) or len({flow.rate for flow in flows}) != 1:
+        return None
+    (hub,) = hubs
+    if len(hub) != 1 or hub[0] not in planes:
+        return None
+    ends = list(accumulate(share for _, share in planes[str(hub[0])]))
+    pieces: dict[int, list[tuple[str, Fraction]]] = {}
+    for d in range(1, nranks):
+        low, high = Fraction(d - 1, nranks - 1), Fraction(d, nranks - 1)
+        start = Fraction(0)
+        pieces[d] = []
+        for (name, _), end in zip(planes[str(hub[0])], ends, strict=True):
+            part = min(high, end) - max(low, start)
+            if part > 0:
+                pieces[d].append((name, part * (nranks - 1) * flows[0].rate))
+            start = end
+    return [Flow(f.src, f.dst, rate, (f.src, name, f.dst)) for f in flows for name, rate in pieces[(f.dst - f.src) % nranks]]
+
+
+def slices(used: Iterable[Vertex], planes: Planes) -> list[tuple[Fraction, dict[Vertex, str]]]:
     """Shares that add up to 1, and for each the plane that every merged forwarder in ``used`` stands for."""
-    groups = {s: planes[s] for s in sorted(used) if s in planes}
-    edges = {Fraction(0), Fraction(1)}
-    ends: dict[str, list[Fraction]] = {}
-    for s, group in groups.items():
-        ends[s] = [sum((share for _, share in group[: i + 1]), Fraction(0)) for i in range(len(group))]
-        edges.update(ends[s])
-    cuts = sorted(edges)
+    groups = {s: planes[s] for s in sorted(map(str, used)) if s in planes}
+    ends = {s: list(accumulate(share for _, share in group)) for s, group in groups.items()}
+    cuts = sorted({Fraction(0), Fraction(1)}.union(*ends.values()))
     found = []
     for low, high in pairwise(cuts):
-        found.append((high - low, {s: next(name for (name, _), end in zip(group, ends[s], strict=True) if high <= end) for s, group in groups.items()}))
+        chosen: dict[Vertex, str] = {s: next(name for (name, _), end in zip(group, ends[s], strict=True) if high <= end) for s, group in groups.items()}
+        found.append((high - low, chosen))
     return found
-
-
-def rename(path: Path, chosen: Mapping[str, str]) -> Path:
-    """The path with merged forwarders replaced by the chosen planes."""
-    return tuple(chosen.get(v, v) if isinstance(v, str) else v for v in path)

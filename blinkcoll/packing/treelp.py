@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
+from time import monotonic
 
 from ..errors import PackingError
 from .arborescences import IntArcs, run
@@ -22,6 +23,8 @@ from .links import Network
 
 #: Rounds of cut generation; each adds at least one new cut, a handful do in practice.
 _MOST_ROUNDS = 200
+#: Seconds in all; there is no approximation to fall back on, so running out of them is an error.
+BUDGET_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class TreeBound:
     potentials: tuple[tuple[str, int, Fraction], ...]
 
 
-def solve_tree_lp(network: Network, halves: Sequence[str], weights: Sequence[int] | None, budget_s: float = 60.0) -> TreeBound:
+def solve_tree_lp(network: Network, halves: Sequence[str], weights: Sequence[int] | None, budget_s: float = BUDGET_S) -> TreeBound:
     """The best rate of trees whose ``halves`` ("down", "up") share the links.
 
     Parameters
@@ -98,8 +101,9 @@ class _TreeProgram:
         return True
 
     def solve(self, budget_s: float) -> TreeBound:
+        deadline = monotonic() + budget_s
         for _ in range(_MOST_ROUNDS):
-            solution = maximise(self.program, budget_s)
+            solution = maximise(self.program, max(0.0, deadline - monotonic()))
             capacities = {half: self.capacities(half, solution) for half in self.halves}
             # A list, not a generator: every half gets its cuts in every round.
             added = [self.add_cut(half, inside) for half in self.halves for inside in self.violated(capacities[half])]

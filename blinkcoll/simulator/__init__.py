@@ -1,6 +1,6 @@
 """The event-driven simulator: programs timed without hardware, and the baselines they are compared with."""
 
-from .parameters import DEFAULT_LAUNCH, FLUID, LAUNCH_MODES, Launch, Parameters, Protocol, parameters_for
+from ..cost.parameters import DEFAULT_LAUNCH, FLUID, LAUNCH_MODES, Launch, Parameters, Protocol, parameters_for
 from .result import SimulationResult, StepRecord
 from .run import run
 

@@ -6,11 +6,11 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+from ..cost.parameters import Parameters, parameters_for
 from ..errors import SimulationError
 from ..schedules.encoding import encode
 from ..schedules.program import Program
 from ..topology import Path, Topology, route
-from .parameters import Parameters, parameters_for
 from .result import SimulationResult, StepRecord
 
 #: Rates beyond this (bytes/µs) are not told apart from infinite ones.

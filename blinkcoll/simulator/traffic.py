@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from ..cost.parameters import Parameters, parameters_for
 from ..schedules.program import Program, Step
 from ..topology import route
-from .parameters import Parameters, parameters_for
 
 Hop = tuple["int | str", "int | str"]
 

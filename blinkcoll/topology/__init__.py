@@ -1,16 +1,39 @@
 """The machine: devices, switches and links, from layouts, dumps and probes."""
 
 from .clusters import cluster
-from .distance import distance, lanes_per_device, pcie_distance, pcie_tree
+from .distance import PcieTree, distance, lanes_per_device, pcie_distance, pcie_tree
 from .isomorphism import isomorphic
 from .layouts import layout_names, load_layout
 from .load import load_topology
-from .model import LINK_KINDS, Device, GpuIndex, Link, PciBusId, Rank, Switch, Topology, Uuid, exact
+from .model import BETWEEN_SERVERS, LINK_KINDS, Device, GpuIndex, Link, PciBusId, Rank, Switch, Topology, Uuid, exact
+from .probe import probe
 from .routing import Path, route
 from .subsets import unique_subsets
 
 __all__ = [
-    "LINK_KINDS", "Device", "GpuIndex", "Link", "Path", "PciBusId", "Rank", "Switch", "Topology", "Uuid",
-    "cluster", "distance", "exact", "isomorphic", "lanes_per_device", "layout_names", "load_layout", "load_topology",
-    "pcie_distance", "pcie_tree", "route", "unique_subsets",
+    "BETWEEN_SERVERS",
+    "LINK_KINDS",
+    "Device",
+    "GpuIndex",
+    "Link",
+    "Path",
+    "PciBusId",
+    "PcieTree",
+    "Rank",
+    "Switch",
+    "Topology",
+    "Uuid",
+    "cluster",
+    "distance",
+    "exact",
+    "isomorphic",
+    "lanes_per_device",
+    "layout_names",
+    "load_layout",
+    "load_topology",
+    "pcie_distance",
+    "pcie_tree",
+    "probe",
+    "route",
+    "unique_subsets",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from ..errors import TopologyError
 #: The largest real dump known is under 1 MB (hwloc, thousands of cores); beyond this nothing is read.
 MOST_BYTES = 16 << 20
 #: Characters of an offending line that a message repeats.
-MOST_QUOTED = 120
+MOST_QUOTED = 80
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 

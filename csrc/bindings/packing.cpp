@@ -7,6 +7,7 @@
 
 #include "packing/concurrent.h"
 #include "packing/demands.h"
+#include "packing/matroidunion.h"
 #include "packing/treepacking.h"
 
 namespace nb = nanobind;
@@ -109,14 +110,14 @@ std::tuple<Wide, Wide, std::vector<std::vector<int>>> strength_of(int n, int nra
 }
 
 template <class Int>
-PackingTuple pack_shares_of(int n, int nranks, const std::vector<ArcTuple>& arcs, const std::vector<Wide>& shares) {
-  return tuples(pack_shares(digraph<Int>(n, nranks, arcs), narrowed<Int>(shares)));
+PackingTuple pack_shares_of(int n, int nranks, const std::vector<ArcTuple>& arcs, const std::vector<Wide>& shares, unsigned seed, bool shallow) {
+  return tuples(pack_shares(digraph<Int>(n, nranks, arcs), narrowed<Int>(shares), {seed, shallow}));
 }
 
 template <class Int>
-PackingTuple pack_undirected_of(int n, int nranks, const std::vector<ArcTuple>& edges, int root) {
+PackingTuple pack_undirected_of(int n, int nranks, const std::vector<ArcTuple>& edges, int root, unsigned seed, bool shallow) {
   auto g = digraph<Int>(n, nranks, edges);
-  return tuples(pack_undirected(g, StrengthSolver<Int>(g).solve(), root));
+  return tuples(pack_undirected(g, StrengthSolver<Int>(g).solve(), root, {seed, shallow}));
 }
 
 template <class Int>
@@ -160,17 +161,18 @@ std::pair<std::vector<std::pair<std::vector<int>, int>>, std::vector<double>> co
 
 template <class Int>
 void bind(nb::module_& m) {
-  m.def("root_cut", &root_cut_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("weights"),
+  using Free = nb::call_guard<nb::gil_scoped_release>;
+  m.def("root_cut", &root_cut_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("weights"),
         "(num, den, vertices): the largest t for which t * weights[r] arborescences rooted at r fit, and the cut");
-  m.def("strength", &strength_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("edges"),
+  m.def("strength", &strength_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("edges"),
         "(num, den, parts): how many undirected trees fit, and the partition");
-  m.def("pack_shares", &pack_shares_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
+  m.def("pack_shares", &pack_shares_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"), nb::arg("seed"), nb::arg("shallow"),
         "(trees, tree_scale, ways, way_scale, undirected): shares[r] arborescences rooted at r");
-  m.def("pack_undirected", &pack_undirected_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("edges"), nb::arg("root"),
+  m.def("pack_undirected", &pack_undirected_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("edges"), nb::arg("root"), nb::arg("seed"), nb::arg("shallow"),
         "(trees, tree_scale, ways, way_scale, undirected): as many undirected trees as fit");
-  m.def("violated_cuts", &violated_cuts_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
+  m.def("violated_cuts", &violated_cuts_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("shares"),
         "sets that too little enters for shares[r] arborescences rooted at r; none where they fit");
-  m.def("demands", &demands_of<Int>, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("root"),
+  m.def("demands", &demands_of<Int>, Free(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("root"),
         "(num, den, vertices, routes): the largest t that root can send every rank at once, the cut, paths scaled by den");
 }
 
@@ -183,8 +185,15 @@ namespace blinkcoll {
 void bind_packing(nb::module_& m) {
   auto narrow = m.def_submodule("packing64", "packing in 64-bit integers");
   packing::bind<long long>(narrow);
-  m.def("concurrent_flow", &packing::concurrent_flow, nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("rounds"), nb::arg("epsilon"),
+  m.def("concurrent_flow", &packing::concurrent_flow, nb::call_guard<nb::gil_scoped_release>(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("rounds"), nb::arg("epsilon"),
         "(routes, lengths): paths with the number of rounds that used them, all pairs, and the dual; approximate");
+  m.def("pack_forests", [](int n, int nforests, std::vector<std::pair<int, int>> edges) {
+    for (const auto& [u, v] : edges) {
+      if (u < 0 || v < 0 || u >= n || v >= n || u == v) throw nb::value_error("pack_forests: an edge is out of range");
+    }
+    return packing::ForestPacker(n, nforests, std::move(edges)).pack();
+  }, nb::call_guard<nb::gil_scoped_release>(), nb::arg("n"), nb::arg("nforests"), nb::arg("edges"),
+        "Edge-disjoint spanning trees of a multigraph, nforests where there are so many.");
   auto wide = m.def_submodule("packing128", "packing in 128-bit integers");
   packing::bind<Wide>(wide);
 }

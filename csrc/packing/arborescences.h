@@ -9,7 +9,7 @@
 // the class is split. Vertices near the root grow first, which keeps trees shallow.
 #pragma once
 
-#include <cstdint>
+#include <random>
 #include <stdexcept>
 
 #include "flow.h"
@@ -24,20 +24,30 @@ struct PackedTree {
   std::vector<std::pair<int, int>> arcs;  // in the order of growth
 };
 
+// Any taste gives as many trees' worth of rate; callers can try several and keep the packing they like.
+struct Taste {
+  unsigned seed = 0;     // decides between arcs of equal capacity; 0 keeps the order they are given in
+  bool shallow = false;  // take what the vertices nearest to the root offer, even if that splits a class
+};
+
 template <class Int>
 class ArborescencePacker {
  public:
-  ArborescencePacker(const Digraph<Int>& g, const std::vector<Int>& shares) : n_(g.n), out_(g.n), unstarted_(shares) {
+  ArborescencePacker(const Digraph<Int>& g, const std::vector<Int>& shares, Taste taste) : n_(g.n), shallow_(taste.shallow), out_(g.n), unstarted_(shares) {
     for (const auto& arc : g.arcs)
       if (arc.cap > 0 && arc.from != arc.to) out_[arc.from].push_back({arc.from, arc.to, arc.cap});
-    for (auto& arcs : out_) std::stable_sort(arcs.begin(), arcs.end(), [](const auto& a, const auto& b) { return a.cap > b.cap; });
+    std::minstd_rand random(taste.seed);
+    for (auto& arcs : out_) {
+      for (size_t i = arcs.size(); taste.seed != 0 && i > 1; i--) std::swap(arcs[i - 1], arcs[random() % i]);
+      std::stable_sort(arcs.begin(), arcs.end(), [](const auto& a, const auto& b) { return a.cap > b.cap; });
+    }
   }
 
   std::vector<PackedTree<Int>> pack() {
     std::vector<PackedTree<Int>> done;
     for (int root = 0; root < n_; root++) {
       if (unstarted_[root] <= 0) continue;
-      open_.push_back(Open{{root, unstarted_[root], {}}, {root}, std::vector<char>(n_, 0)});
+      open_.push_back(Open{{root, unstarted_[root], {}}, {root}, std::vector<char>(n_, 0), std::vector<int>(n_, 0)});
       open_.back().inside[root] = 1;
       unstarted_[root] = 0;
       while (!open_.empty()) {
@@ -55,6 +65,7 @@ class ArborescencePacker {
     PackedTree<Int> tree;
     std::vector<int> order;  // vertices, nearest to the root first
     std::vector<char> inside;
+    std::vector<int> depth;
   };
   struct TightSet {
     std::vector<char> inside;
@@ -70,6 +81,7 @@ class ArborescencePacker {
     Arc<Int>* chosen = nullptr;
     Int best = 0;
     for (size_t i = 0; i < tree.order.size() && best < most; i++) {
+      if (shallow_ && best > 0 && tree.depth[tree.order[i]] > tree.depth[chosen->from]) break;
       for (auto& arc : out_[tree.order[i]]) {
         Int cap = std::min(arc.cap, tree.tree.size);
         if (tree.inside[arc.to] || cap <= best || blocked(tree, arc)) continue;
@@ -87,7 +99,9 @@ class ArborescencePacker {
     chosen->cap -= best;
     tree.tree.arcs.push_back({chosen->from, chosen->to});
     tree.inside[chosen->to] = 1;
-    tree.order.push_back(chosen->to);
+    tree.depth[chosen->to] = tree.depth[chosen->from] + 1;
+    auto farther = std::upper_bound(tree.order.begin(), tree.order.end(), chosen->to, [&](int a, int b) { return tree.depth[a] < tree.depth[b]; });
+    tree.order.insert(farther, chosen->to);
   }
 
   bool blocked(const Open& tree, const Arc<Int>& arc) const {
@@ -130,6 +144,7 @@ class ArborescencePacker {
   }
 
   int n_;
+  bool shallow_;
   std::vector<std::vector<Arc<Int>>> out_;
   std::vector<Int> unstarted_;
   std::vector<Open> open_;

@@ -26,13 +26,13 @@ Digraph<Int> without_switches(Digraph<Int> g) {
 
 // shares[r] arborescences rooted at r; the caller knows that they fit and that switches are balanced.
 template <class Int>
-Packing<Int> pack_shares(const Digraph<Int>& g, const std::vector<Int>& shares) {
+Packing<Int> pack_shares(const Digraph<Int>& g, const std::vector<Int>& shares, Taste taste) {
   SwitchRemover<Int> remover(g, shares);
   remover.remove_all();
   std::vector<Int> scaled(shares);
   for (auto& share : scaled) share *= remover.factor();
   Packing<Int> packing;
-  packing.trees = ArborescencePacker<Int>(without_switches(remover.rest()), scaled).pack();
+  packing.trees = ArborescencePacker<Int>(without_switches(remover.rest()), scaled, taste).pack();
   packing.tree_scale = packing.way_scale = remover.factor();
   packing.ways = remover.pool();
   return packing;
@@ -47,12 +47,12 @@ Digraph<Int> both_ways(const Digraph<Int>& edges) {
 
 // Undirected trees, s of them (see strength.h), as arborescences rooted at `root` to be used in both directions.
 template <class Int>
-Packing<Int> pack_undirected(const Digraph<Int>& edges, const Strength<Int>& s, int root) {
+Packing<Int> pack_undirected(const Digraph<Int>& edges, const Strength<Int>& s, int root, Taste taste) {
   SwitchRemover<Int> remover(both_ways(edges), std::vector<Int>(edges.nranks, 0));
   if (!remover.remove_all_undirected(s.num, s.den)) {
     std::vector<Int> shares(edges.nranks, 0);
     shares[root] = 2 * s.num;
-    auto packing = pack_shares(orient(edges, s, root), shares);
+    auto packing = pack_shares(orient(edges, s, root), shares, taste);
     packing.tree_scale *= 2 * s.den;
     packing.way_scale *= 2 * s.den;
     return packing;
@@ -63,7 +63,7 @@ Packing<Int> pack_undirected(const Digraph<Int>& edges, const Strength<Int>& s, 
   std::vector<Int> shares(edges.nranks, 0);
   shares[root] = 2 * strength.num;
   Packing<Int> packing;
-  packing.trees = ArborescencePacker<Int>(orient(split, strength, root), shares).pack();
+  packing.trees = ArborescencePacker<Int>(orient(split, strength, root), shares, taste).pack();
   packing.tree_scale = remover.factor() * 2 * strength.den;
   packing.way_scale = remover.factor();
   packing.ways = remover.pool();

@@ -7,6 +7,7 @@ asks again for faster ones. Every bound on the work is a number of steps, so the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -71,7 +72,6 @@ class Searcher:
         self.min_type, self.max_type = paths.extreme_types()
         self.max_gb_s, self.total_gb_s = _limits(system, paths)
         self._inner = _inner_search(system, paths)
-        self.nsearches = 0
 
     def graph(self, pattern: int, min_channels: int, max_channels: int) -> Graph:
         """The graph that ``ncclTopoCompute`` finds for a pattern and these numbers of channels."""
@@ -82,7 +82,6 @@ class Searcher:
 
     def run(self, trial: _core.NcclGraph, best: _core.NcclGraph, steps: int) -> int:
         """One inner search; returns the steps left, 0 if it gave up, -1 if nothing better can exist."""
-        self.nsearches += 1
         return int(self._inner.run(trial, best, steps))
 
     def _result(self, best: _core.NcclGraph) -> Graph:
@@ -148,7 +147,7 @@ def _inner_search(system: System, paths: Paths) -> _core.NcclSearch:
     return _core.NcclSearch(len(system.gpus), bool(nvs), [edge.gb_s for edge in number], table, rules)
 
 
-class _Outer:
+class _Outer(ABC):
     """What both versions' outer searches share: the best graph so far, the one being tried, and the speeds."""
 
     speeds: tuple[float, ...]
@@ -161,9 +160,9 @@ class _Outer:
         self.budget = self.limits.total
         self.speed = 0
 
+    @abstractmethod
     def compute(self) -> _core.NcclGraph:
         """The best graph."""
-        raise NotImplementedError
 
     def attempt(self) -> int:
         """One inner search with as many steps as its demands deserve; what it spends is taken off the total."""

@@ -9,6 +9,7 @@ from ....topology import Topology
 from .compute import Graph, Searcher
 from .log import info_log
 from .paths import Paths
+from .rates import busbw
 from .rings_2_4 import Rings, rings_2_4
 from .system import System, build_system
 from .tuner import Choice, Tuner
@@ -27,6 +28,8 @@ class NcclPlan:
         The graphs found; ``tree`` is None in 2.4, ``nvls`` where there is no NVSwitch that multicasts.
     nchannels_run
         The channels NCCL runs: each of the search's twice (``ncclTopoPostset``), half the data each.
+    system, paths, tuner
+        What the graphs were found on, and what picks among them.
     """
 
     topology: Topology
@@ -35,9 +38,9 @@ class NcclPlan:
     tree: Graph | None
     nvls: Graph | None
     nchannels_run: int
-    system: System = field(repr=False)
-    paths: Paths = field(repr=False)
-    tuner: Tuner = field(repr=False)
+    system: System = field(repr=False, compare=False)
+    paths: Paths = field(repr=False, compare=False)
+    tuner: Tuner = field(repr=False, compare=False)
 
     @property
     def nchannels(self) -> int:
@@ -71,14 +74,13 @@ class NcclPlan:
 
     @property
     def ring_busbw(self) -> Fraction:
-        """All channels' speed as rings, GB/s of bus bandwidth (nccl-tests' convention)."""
-        return self.common_channels * self.ring.gb_s
+        """What the rings carry as an all-reduce, GB/s of bus bandwidth (nccl-tests' convention); see ``rates.py``."""
+        return busbw(self.system, self.paths, self.ring, self.common_channels)
 
     @property
     def tree_busbw(self) -> Fraction | None:
-        """All channels' speed as an all-reduce over trees, GB/s of bus bandwidth; None in 2.4."""
-        n = self.topology.nranks
-        return None if self.tree is None else self.common_channels * self.tree.gb_s * Fraction(2 * (n - 1), n)
+        """The same of the trees; None in 2.4."""
+        return None if self.tree is None else busbw(self.system, self.paths, self.tree, self.common_channels)
 
     @property
     def assumptions(self) -> tuple[str, ...]:

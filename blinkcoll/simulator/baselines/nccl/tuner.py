@@ -81,29 +81,33 @@ class Tuner:
 
     # -- the choice -------------------------------------------------------------------------------------------
 
-    def choose(self, nbytes: int, collective: str = "allreduce") -> Choice:
+    def choose(self, nbytes: int, collective: str = "allreduce", *, only: str | None = None) -> Choice:
         """What NCCL runs for ``nbytes``: the rank's buffer, or the total of all shards for all-gather and reduce-scatter.
+
+        ``only`` leaves it one algorithm, as ``NCCL_ALGO`` does.
 
         Raises
         ------
         SimulationError
-            For a collective that NCCL composes of sends and receives.
+            For a collective that NCCL composes of sends and receives, or where ``only`` has no program for it.
         """
         collective = canonical(collective)
         if collective not in COLLECTIVES:
             raise SimulationError(f"NCCL {self.version.name} runs {collective} as sends and receives; it has a tuner for {', '.join(COLLECTIVES)}")
-        if self.n == 1:
+        allowed = [name for name in self.graphs if only in (None, name)]
+        if self.n == 1 and allowed:
             return Choice("ring", "simple", 1, 0.0)
-        if self.version.name == "2.4":
+        if self.version.name == "2.4" and allowed:
             return self._choose_2_4(nbytes, collective)
-        best: tuple[float, str, int] | None = None
-        for algorithm in self.graphs:
-            for protocol in range(3):
-                time_us = self.time_us(nbytes, collective, algorithm, protocol)
-                if time_us is not None and (best is None or time_us < best[0]):
-                    best = (time_us, algorithm, protocol)
-        assert best is not None, "the ring with the simple protocol always has a rate"
-        time_us, algorithm, protocol = best
+        times = [
+            (time_us, algorithm, protocol)
+            for algorithm in allowed
+            for protocol in range(3)
+            if (time_us := self.time_us(nbytes, collective, algorithm, protocol)) is not None
+        ]
+        if not times:
+            raise SimulationError(f"NCCL {self.version.name} has no {only} for {collective} here; it has {', '.join(self.graphs)}")
+        time_us, algorithm, protocol = min(times, key=lambda entry: entry[0])
         return Choice(algorithm, PROTOCOLS[protocol], self._channels(nbytes, algorithm, protocol), time_us)
 
     def time_us(self, nbytes: int, collective: str, algorithm: str, protocol: int) -> float | None:

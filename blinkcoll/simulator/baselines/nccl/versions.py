@@ -53,6 +53,8 @@ class Version:
         Whether a path may cross another GPU over NVLink.
     device_nodes
         Whether every GPU (one rank) hangs off a device that owns its links (2.30), or owns them itself.
+    whole_nvlink_gb_s
+        Whether a lane's speed is cut to whole GB/s.
     """
 
     name: str

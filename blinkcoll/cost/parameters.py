@@ -1,4 +1,4 @@
-"""What the simulator knows of a device besides its links: every number with its source.
+"""What costs and the simulator know of a device besides its links: every number with its source.
 
 Latencies and rates of a channel are NCCL's own tuning constants (NCCL 2.30.7, src/graph/tuning.cc), because both sides
 of every comparison are simulated with the same table. A link's ``latency_us`` is the wire alone; what a protocol adds

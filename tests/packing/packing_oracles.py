@@ -6,7 +6,7 @@ from enumerated trees where that is possible.
 
 from __future__ import annotations
 
-from itertools import chain, combinations, product
+from itertools import chain, combinations, pairwise, product
 
 import highspy
 import numpy as np
@@ -189,7 +189,7 @@ def enumerated_rate(topology, collective, root=None):
                 x = model.variable(1.0 if shared is None and half == ("up" if collective == "reduce" else "down") else 0.0)
                 whole[x] = 1.0
                 for path in tree:
-                    for arc in zip(path, path[1:], strict=False):
+                    for arc in pairwise(path):
                         add(load[arc], x, 1.0)
             halves.append(whole)
         if shared is not None:

@@ -1,0 +1,162 @@
+"""``blinkcoll simulate``: one program over sizes, with what limits it; a trace of a run for Perfetto."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import ELEMENT_BYTES, Gpus, Root, Topo, gpu_list, read_size, read_topology, sizes_between
+
+if TYPE_CHECKING:
+    from ..schedules import Program
+    from ..simulator import Parameters, SimulationResult
+    from ..topology import Topology
+
+SCHEMA = 1
+_TREES = "trees"
+_ROOTED = ("broadcast", "reduce")
+
+
+def simulate(
+    topo: Topo,
+    gpus: Gpus = None,
+    collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast or reduce.", metavar="NAME")] = "allreduce",
+    root: Root = None,
+    algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the exact plan) or a baseline's name.", metavar="NAME")] = _TREES,
+    minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
+    maximum: Annotated[str, typer.Option("-e", "--maxbytes", help="Largest size.", metavar="SIZE")] = "1G",
+    factor: Annotated[int, typer.Option("-f", "--stepfactor", help="Each size is the last times this.", min=2)] = 2,
+    datatype: Annotated[str, typer.Option("-d", "--datatype", help=", ".join(ELEMENT_BYTES), metavar="TYPE")] = "float",
+    chunk: Annotated[str | None, typer.Option("--chunk", help="Chunk size; chosen by size where left out.", metavar="SIZE")] = None,
+    rates: Annotated[str, typer.Option("--rates", help="planning or measured: which rate of the links.", metavar="WHICH")] = "planning",
+    launch: Annotated[str, typer.Option("--launch", help="process-per-gpu, one-process or graph.", metavar="MODE")] = "process-per-gpu",
+    trace: Annotated[str | None, typer.Option("--trace", help="Write the last size's run for Perfetto.", metavar="FILE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Simulate a program: time and bandwidth by size, its busiest link and its critical path."""
+    from ..cost.parameters import LAUNCH_MODES, parameters_for
+
+    if datatype not in ELEMENT_BYTES:
+        raise typer.BadParameter(f"{datatype!r}: one of {', '.join(ELEMENT_BYTES)}", param_hint="--datatype")
+    if rates not in ("planning", "measured"):
+        raise typer.BadParameter(f"{rates!r}: planning or measured", param_hint="--rates")
+    if launch not in LAUNCH_MODES:
+        raise typer.BadParameter(f"{launch!r}: one of {', '.join(LAUNCH_MODES)}", param_hint="--launch")
+    sizes = sizes_between(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
+    topology = read_topology(topo, gpus)
+    name = collective.replace("_", "")
+    if root is None and name in _ROOTED:
+        root = 0
+    params = parameters_for(topology, launch)
+    runs = _Runs(topology, name, root, algorithm, rates, params, ELEMENT_BYTES[datatype], None if chunk is None else read_size(chunk, "--chunk"))
+    results = [runs.run(nbytes) for nbytes in sizes]
+    if trace is not None:
+        runs.write_trace(sizes[-1], trace)
+        sys.stderr.write(f"blinkcoll: wrote the trace of {sizes[-1]} bytes to {trace}; open it at ui.perfetto.dev\n")
+    if as_json:
+        typer.echo(json.dumps(_as_json(runs, results, launch), indent=1))
+    else:
+        typer.echo(_as_text(runs, results, datatype, launch))
+
+
+class _Runs:
+    """One program a size, as its algorithm makes them, and their simulation."""
+
+    def __init__(
+        self, topology: Topology, collective: str, root: int | None, algorithm: str, rates: str, params: Parameters,
+        elem_size: int, chunk_bytes: int | None,
+    ) -> None:  # fmt: skip
+        self.topology, self.collective, self.root, self.algorithm = topology, collective, root, algorithm
+        self.rates, self.params, self.elem_size, self.chunk_bytes = rates, params, elem_size, chunk_bytes
+        self._trees: Program | None = None
+
+    def program(self, nbytes: int) -> Program:
+        if self.algorithm != _TREES:
+            from ..simulator.baselines import baseline_program
+
+            return baseline_program(self.algorithm, self.topology, self.collective, self.root, nbytes)
+        from .. import api
+        from ..cost import default_chunk_bytes
+
+        if self._trees is None:
+            plan = api.plan(self.topology, self.collective, root=self.root, rates=self.rates)
+            self._trees = plan.schedule(nbytes=nbytes)
+        return self._trees.with_chunk_bytes(default_chunk_bytes(self._trees, nbytes))
+
+    def run(self, nbytes: int, trace: bool = False) -> SimulationResult:
+        from ..simulator import run
+
+        return run(
+            self.program(nbytes), nbytes, elem_size=self.elem_size, chunk_bytes=self.chunk_bytes, rates=self.rates, params=self.params, trace=trace
+        )
+
+    def write_trace(self, nbytes: int, path: str) -> None:
+        from ..export.perfetto import write_trace
+
+        write_trace(self.program(nbytes), self.run(nbytes, trace=True), path)
+
+
+def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch: str) -> str:
+    from .. import __version__
+    from ..simulator.critical_path import critical_path
+
+    program = runs.program(results[-1].nbytes)
+    lines = [
+        f"# blinkcoll {__version__} {runs.collective} by {program.algorithm}: SIMULATED (event-driven), not measured",
+        f"# topology {runs.topology.name}, GPUs {gpu_list(runs.topology)} as ranks 0..{runs.topology.nranks - 1}, fingerprint {runs.topology.fingerprint}",
+        f"# program {program.hash}: {len(program.weights)} shares, at most {program.nchannels} channels a rank",
+        f"# rates {runs.rates}, launch {launch}, device parameters of {runs.params.device}",
+        "#",
+        f"# {'size':>10} {'count':>12} {'type':>8} {'root':>5} {'time':>10} {'algbw':>7} {'busbw':>7} {'chunk':>8} {'steps':>8}  busiest link",
+        f"# {'(B)':>10} {'(elements)':>12} {'':>8} {'':>5} {'(us)':>10} {'(GB/s)':>7} {'(GB/s)':>7} {'(B)':>8} {'':>8}",
+    ]
+    for r in results:
+        root = -1 if runs.root is None else runs.root
+        lines.append(
+            f"{r.nbytes:>12} {r.nbytes // runs.elem_size:>12} {datatype:>8} {root:>5} {r.time_us:>10.2f} {r.algbw:>7.2f} {r.busbw:>7.2f} "
+            f"{r.chunk_bytes:>8} {r.nsteps:>8}  {_busiest(runs.topology, r)}"
+        )
+    path = critical_path(runs.run(results[-1].nbytes, trace=True))
+    lines.append(
+        f"# Critical path of {results[-1].nbytes} B: {len(path.steps)} steps, {path.moving_us:.1f} us moving data, "
+        f"{path.waiting_us:.1f} us latency and synchronisation, {path.launch_us:.1f} us launch (simulated)"
+    )
+    return "\n".join(lines)
+
+
+def _busiest(topology: Topology, result: SimulationResult) -> str:
+    if not result.link_utilisation:
+        return "none"
+    hop, part = max(result.link_utilisation.items(), key=lambda item: (item[1], str(item[0])))
+    return f"{topology.vertex_name(hop[0])}→{topology.vertex_name(hop[1])} {100 * part:.0f} %"
+
+
+def _as_json(runs: _Runs, results: list[SimulationResult], launch: str) -> dict[str, Any]:
+    from .. import __version__
+
+    program = runs.program(results[-1].nbytes)
+    topology = runs.topology
+    return {
+        "schema": SCHEMA,
+        "version": __version__,
+        "simulated": True,
+        "topology": {"name": topology.name, "gpus": [d.index for d in topology.devices], "fingerprint": topology.fingerprint},
+        "collective": runs.collective,
+        "root": runs.root,
+        "algorithm": program.algorithm,
+        "rates": runs.rates,
+        "launch": launch,
+        "device": runs.params.device,
+        "rows": [
+            {
+                "nbytes": r.nbytes, "time_us": r.time_us, "algbw": r.algbw, "busbw": r.busbw, "chunk_bytes": r.chunk_bytes, "nsteps": r.nsteps,
+                "link_utilisation": {
+                    f"{topology.vertex_name(a)}→{topology.vertex_name(b)}": part for (a, b), part in sorted(r.link_utilisation.items(), key=str)
+                },
+            }
+            for r in results
+        ],
+    }  # fmt: skip

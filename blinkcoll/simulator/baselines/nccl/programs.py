@@ -1,0 +1,219 @@
+"""NCCL's rings and chains as programs: what its plan would have every rank execute.
+
+Every channel that NCCL runs carries an equal share. All-reduces go round rings or up and down chains, broadcasts and
+reduces along the rings cut open at the root (src/device/all_reduce.h, broadcast.h and reduce.h of NCCL 2.30.7).
+
+Where a hop crosses a GPU (NVB), NCCL puts the receiver's buffer into the crossed GPU's memory (``p2pSendSetup`` and
+``p2pRecvSetup`` in src/transport/p2p.cc): the sender writes it over one NVLink and the receiver reads it over the other.
+So do these programs, in the crossed GPU's scratch. With the LL protocol data and flag are one store and the IR's separate
+signal would cost a hop too much; there the crossed GPU copies from one connection to the next, which takes it a channel
+that NCCL does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from ....errors import SimulationError
+from ....packing.collectives import canonical, check_root
+from ....schedules.program import INPUT, OUTPUT, Channel, Connection, Operand, Program, Step, slot
+from ....schedules.rings import lower_rings
+from ....topology import Topology, route
+from ..ring import chain_broadcasts
+from .plan import NcclPlan, search
+
+#: What there are programs for.
+COLLECTIVES = ("allreduce", "broadcast", "reduce")
+_SLOTS = 4
+
+Chains = Sequence[Sequence[int]]
+
+
+def nccl_program(
+    topology: Topology, collective: str, root: int | None, nbytes: int, *, version: str = "2.30", algorithm: str | None = None
+) -> Program:
+    """What NCCL runs for a collective of ``nbytes``.
+
+    Parameters
+    ----------
+    root
+        The root's rank, for broadcast and reduce.
+    version
+        As for :func:`search`.
+    algorithm
+        ``"ring"`` or ``"tree"`` to leave the tuner no other, as ``NCCL_ALGO`` does.
+
+    Raises
+    ------
+    SimulationError
+        For a collective without a program, an algorithm that the version does not have for it, or NVLS, which the IR
+        cannot say.
+    TopologyError
+        Where NCCL cannot be searched for, or nothing leads from a rank to the next.
+    """
+    collective = canonical(collective)
+    if collective not in COLLECTIVES:
+        raise SimulationError(f"NCCL's {collective} has no program; there are {', '.join(COLLECTIVES)}")
+    root = check_root(collective, root, topology.nranks)
+    plan = _plan(topology, version)
+    choice = plan.tuner.choose(nbytes, collective, only=algorithm)
+    if choice.algorithm == "nvls":
+        raise SimulationError(
+            f"NCCL {plan.version.release} runs {collective} of {nbytes} bytes on {topology.name} over NVLS, which the IR cannot "
+            "say; algorithm='ring' or 'tree' compares with what it would run without"
+        )
+    name = f"nccl-{plan.version.name}-{choice.algorithm}"
+    channels = plan.trees if choice.algorithm == "tree" else plan.rings
+    orders = [channels[c % plan.common_channels] for c in range(choice.nchannels)]
+    if choice.algorithm == "tree":
+        program = _chain_allreduces(topology, orders, name)
+    elif collective == "allreduce":
+        program = lower_rings(topology, orders, algorithm=name, slots=_SLOTS)
+    else:
+        assert root is not None
+        opened = [(*order[order.index(root) :], *order[: order.index(root)]) for order in orders]
+        if collective == "broadcast":
+            program = chain_broadcasts(topology, opened, name, slots=_SLOTS)
+        else:
+            program = _chain_reduces(topology, [(*order[1:], order[0]) for order in opened], name)
+    program = replace(program, connections=tuple(replace(c, protocol=choice.protocol) for c in program.connections))
+    across = cross_by_copy if choice.protocol == "LL" else cross_through_memory
+    return across(program, _crossed(plan, program))
+
+
+@lru_cache(maxsize=64)
+def _plan(topology: Topology, version: str) -> NcclPlan:
+    return search(topology, version)
+
+
+# -- chains -------------------------------------------------------------------------------------------------------------
+
+
+def _connect(topology: Topology, src: int, dst: int, connections: list[Connection]) -> int:
+    connections.append(Connection(src, dst, route(topology, src, dst), _SLOTS))
+    return len(connections) - 1
+
+
+def _chain_reduces(topology: Topology, orders: Chains, algorithm: str) -> Program:
+    """Pipelined reduces of an equal share along each order, to its last rank."""
+    connections: list[Connection] = []
+    channels: list[list[Channel]] = [[] for _ in range(topology.nranks)]
+    for share, order in enumerate(orders):
+        arrives: tuple[int, ...] = ()
+        for position, rank in enumerate(order):
+            leaves = (_connect(topology, rank, order[position + 1], connections),) if position + 1 < len(order) else ()
+            channels[rank].append(_pass_on(share, (INPUT, *map(slot, arrives)), tuple(map(slot, leaves)) or (OUTPUT,), (*arrives, *leaves)))
+            arrives = leaves
+    return _program(topology, "reduce", orders[0][-1], len(orders), connections, channels, algorithm)
+
+
+def _chain_allreduces(topology: Topology, orders: Chains, algorithm: str) -> Program:
+    """Up each chain to its first rank and down again, an equal share each (NCCL's trees on one server)."""
+    connections: list[Connection] = []
+    channels: list[list[Channel]] = [[] for _ in range(topology.nranks)]
+    for share, order in enumerate(orders):
+        above: tuple[int, int] | None = None  # connections to and from the rank above
+        for position, rank in enumerate(order):
+            below = None
+            if position + 1 < len(order):
+                there = order[position + 1]
+                below = (_connect(topology, there, rank, connections), _connect(topology, rank, there, connections))
+            up = (INPUT, slot(below[0])) if below else (INPUT,)
+            down = (OUTPUT, slot(below[1])) if below else (OUTPUT,)
+            if above is None:
+                channels[rank].append(_pass_on(share, up, down, below or ()))
+            else:
+                channels[rank].append(_pass_on(share, up, (slot(above[0]),), (*(below[:1] if below else ()), above[0])))
+                channels[rank].append(_pass_on(share, (slot(above[1]),), down, (above[1], *(below[1:] if below else ()))))
+            above = below
+    return _program(topology, "allreduce", None, len(orders), connections, channels, algorithm)
+
+
+def _pass_on(share: int, srcs: tuple[Operand, ...], dsts: tuple[Operand, ...], syncs: tuple[int, ...]) -> Channel:
+    return Channel((Step("copy" if len(srcs) == 1 else "reduce", share, srcs, dsts, wait=syncs, signal=syncs),))
+
+
+def _program(
+    topology: Topology, collective: str, root: int | None, nshares: int, connections: list[Connection],
+    channels: list[list[Channel]], algorithm: str,
+) -> Program:  # fmt: skip
+    return Program(
+        algorithm=algorithm,
+        collective=collective,
+        root=root,
+        topology=topology,
+        nshards=1,
+        weights=(1,) * nshares,
+        connections=tuple(connections),
+        ranks=tuple(map(tuple, channels)),
+    )
+
+
+# -- crossing GPUs ------------------------------------------------------------------------------------------------------
+
+
+def _crossed(plan: NcclPlan, program: Program) -> dict[int, int]:
+    """The rank that each connection crosses, for those that cross one."""
+    by_rank = {gpu.rank: gpu for gpu in plan.system.gpus}
+    ranks = {gpu.name: gpu.rank for gpu in plan.system.gpus}
+    found = {}
+    for i, connection in enumerate(program.connections):
+        here, there = by_rank[connection.src], by_rank[connection.dst]
+        if plan.paths.type_name(here, there) == "NVB":
+            # GPU - its device - the device crossed - the other's device - GPU.
+            found[i] = ranks[plan.paths[here, there].edges[1].to.name]
+    return found
+
+
+def cross_through_memory(program: Program, crossed: Mapping[int, int]) -> Program:
+    """``program`` with the data of connection i, for each ``i: rank`` of ``crossed``, in that rank's scratch.
+
+    The connection stays as the pair's signal and credit. Every chunk of the buffer has its own place in the scratch; one
+    place may serve several hops of a ring, because the chunk itself passes them one after the other.
+    """
+    ranks = [list(channels) for channels in program.ranks]
+    for i, middle in crossed.items():
+        connection, there = program.connections[i], Operand("scratch", rank=middle)
+        ranks[connection.src] = [_moved(channel, slot(i), there) for channel in ranks[connection.src]]
+        ranks[connection.dst] = [_moved(channel, slot(i), there) for channel in ranks[connection.dst]]
+    return replace(program, ranks=tuple(map(tuple, ranks)))
+
+
+def cross_by_copy(program: Program, crossed: Mapping[int, int]) -> Program:
+    """``program`` with connection i, for each ``i: rank`` of ``crossed``, ending at that rank, which copies on.
+
+    It copies what arrives to a second connection, in the order in which the sender sends.
+    """
+    connections = list(program.connections)
+    ranks = [list(channels) for channels in program.ranks]
+    for i, middle in crossed.items():
+        whole, second = connections[i], len(connections)
+        connections[i] = replace(whole, dst=middle, path=(whole.src, middle))
+        connections.append(replace(whole, src=middle, path=(middle, whole.dst)))
+        ranks[whole.dst] = [_renamed(channel, i, second) for channel in ranks[whole.dst]]
+        sent = [step for channel in ranks[whole.src] for step in channel.steps if i in step.signal]
+        both = (i, second)
+        copies = (Step("copy", s.share, (slot(i),), (slot(second),), wait=both, signal=both, shard=s.shard) for s in sent)
+        ranks[middle].append(Channel(tuple(copies)))
+    return replace(program, connections=tuple(connections), ranks=tuple(map(tuple, ranks)))
+
+
+def _moved(channel: Channel, before: Operand, after: Operand) -> Channel:
+    """The channel with operand ``after`` in the place of ``before``."""
+
+    def operands(many: tuple[Operand, ...]) -> tuple[Operand, ...]:
+        return tuple(after if o == before else o for o in many)
+
+    return Channel(tuple(replace(s, srcs=operands(s.srcs), dsts=operands(s.dsts)) for s in channel.steps))
+
+
+def _renamed(channel: Channel, before: int, after: int) -> Channel:
+    """The channel with connection ``before`` called ``after``."""
+    moved = _moved(channel, slot(before), slot(after))
+
+    def names(many: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(after if c == before else c for c in many)
+
+    return Channel(tuple(replace(s, wait=names(s.wait), signal=names(s.signal)) for s in moved.steps))

@@ -1,0 +1,90 @@
+"""Square tables of GPUs as management tools print them: a line of labels, then a row of cells a label.
+
+Cells are told apart by white space, whatever mix of tabs and blanks, so columns may be shifted, and a row may end early
+or in rubbish: what could be read is kept with the line it came from.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from .source import Source
+
+#: A machine has at most so many GPUs and NICs in one table.
+MOST_COLUMNS = 1024
+
+_GPU = re.compile(r"GPU\[?([0-9]{1,4})\]?:?|([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]):?", re.IGNORECASE)
+_LABEL = re.compile(r"[A-Za-z][\w.:/+-]*")
+
+
+@dataclass
+class Matrix:
+    """One table. ``cells[a, b]`` is what row a says of column b; ``rest[a]`` is what follows the cells."""
+
+    columns: list[str]
+    line: int
+    cells: dict[tuple[str, str], str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)  # label -> line
+    rest: dict[str, str] = field(default_factory=dict)
+    rubbish: list[tuple[str, str, int]] = field(default_factory=list)  # row, word, line
+
+    @property
+    def gpus(self) -> list[str]:
+        """The labels that are GPUs."""
+        return [label for label in self.columns if _GPU.fullmatch(label)]
+
+
+def read_matrices(source: Source, cell: re.Pattern[str], first: int = 0, last: int | None = None) -> list[Matrix]:
+    """The tables between two lines whose cells match ``cell``."""
+    found: list[Matrix] = []
+    open_table: Matrix | None = None
+    for number, line in enumerate(source.lines[first:last], first + 1):
+        words = _words(line)
+        if not words:
+            continue
+        columns = _header(words, cell)
+        if columns:
+            open_table = Matrix(columns, number)
+            found.append(open_table)
+        elif open_table is not None and words[0].rstrip(":") in open_table.columns and len(words) > 1:
+            _row(open_table, line, words, number, cell)
+    return [table for table in found if table.rows]
+
+
+def _words(line: str) -> list[str]:
+    """The words of a line, without the marks that quoting in a thread puts before them."""
+    return re.sub(r"^[\s>|]+", "", line).replace("|", " ").split() if len(line) < 65536 else []
+
+
+def _header(words: list[str], cell: re.Pattern[str]) -> list[str]:
+    """The labels of a header line, or none where the line is something else."""
+    if words[0].upper() in ("GPU", "BDF") and len(words) > 1 and _GPU.fullmatch(words[1]):
+        words = words[1:]
+    if not _GPU.fullmatch(words[0]) or (len(words) > 1 and cell.fullmatch(words[1])):
+        return []
+    columns: list[str] = []
+    for word in words[:MOST_COLUMNS]:
+        if word.upper() in ("CPU", "NUMA", "GPU") or not (_GPU.fullmatch(word) or _LABEL.fullmatch(word)):
+            break
+        columns.append(word.rstrip(":"))
+    others = [word for word in words[len(columns) :] if word.upper() not in ("CPU", "NUMA", "GPU", "AFFINITY", "ID")]
+    if others or len(set(columns)) < len(columns):
+        return []
+    return columns
+
+
+def _row(table: Matrix, line: str, words: list[str], number: int, cell: re.Pattern[str]) -> None:
+    label = words[0].rstrip(":")
+    if label in table.rows:  # the table again, further down: the first one counts
+        return
+    table.rows[label] = number
+    read = 0
+    for column, word in zip(table.columns, words[1:], strict=False):
+        if not cell.fullmatch(word):
+            if not re.fullmatch(r"[0-9,/NA-]+", word):
+                table.rubbish.append((label, word, number))
+            break
+        table.cells[label, column] = word
+        read += 1
+    table.rest[label] = " ".join(words[1 + read :])

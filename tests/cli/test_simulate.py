@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from blinkcoll.cli import app
+from blinkcoll.cost import default_chunk_bytes, parameters_for
+from blinkcoll.simulator import run
+from blinkcoll.simulator.baselines import baseline_program
+from blinkcoll.topology import load_topology
+
+THREE = ["simulate", "--topo", "dgx1-v100", "--gpus", "0,1,4"]
+
+
+def invoke(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_row_a_size_and_a_header_that_says_simulated():
+    lines = invoke(*THREE, "-b", "1M", "-e", "64M", "-f", "8").splitlines()
+    rows = [line.split() for line in lines if not line.startswith("#")]
+    assert [int(row[0]) for row in rows] == [1 << 20, 1 << 23, 1 << 26]
+    assert "SIMULATED" in lines[0] and "dgx1-v100" in lines[1]
+    assert any("rates planning, launch process-per-gpu, device parameters of V100" in line for line in lines)
+    assert lines[-1].startswith("# Critical path of 67108864 B")
+
+
+def test_json_holds_what_the_simulator_says():
+    body = json.loads(invoke(*THREE, "--algorithm", "baidu-ring", "--launch", "one-process", "--rates", "measured", "-b", "1M", "-e", "1M", "--json"))
+    topology = load_topology("dgx1-v100").subset([0, 1, 4])
+    program = baseline_program("baidu-ring", topology, "allreduce", None, 1 << 20)
+    expected = run(program, 1 << 20, chunk_bytes=default_chunk_bytes(program, 1 << 20), rates="measured", params=parameters_for(topology, "one-process"))
+    (row,) = body["rows"]
+    assert body["simulated"] is True and body["algorithm"] == "baidu-ring" and body["launch"] == "one-process"
+    assert row["time_us"] == expected.time_us and row["nsteps"] == expected.nsteps
+    assert row["link_utilisation"]["gpu1→plx0"] == expected.link_utilisation[1, "plx0"]
+
+
+def test_launch_modes_order_small_calls():
+    times = {}
+    for mode in ("process-per-gpu", "one-process", "graph"):
+        (row,) = json.loads(invoke(*THREE, "--launch", mode, "-b", "8", "-e", "8", "--json"))["rows"]
+        times[mode] = row["time_us"]
+    assert times["graph"] < times["process-per-gpu"] < times["one-process"]
+
+
+def test_chunk_sizes_can_be_given():
+    (row,) = json.loads(invoke(*THREE, "--chunk", "64K", "-b", "1M", "-e", "1M", "--json"))["rows"]
+    assert (row["chunk_bytes"], row["nsteps"]) == (1 << 16, 16 * 5)
+
+
+def test_a_trace_is_written_for_the_last_size(tmp_path):
+    target = tmp_path / "trace.json"
+    result = CliRunner().invoke(app, [*THREE, "-b", "1M", "-e", "4M", "--trace", str(target)])
+    assert result.exit_code == 0 and str(target) in result.stderr and "4194304" in result.stderr
+    assert "4194304 bytes" in json.loads(target.read_text())["otherData"]["simulated"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--launch", "magic"], ["--rates", "best"], ["-d", "float3"], ["-b", "2M", "-e", "1M"], ["--chunk", "big"]],
+    ids=lambda a: a[0],
+)
+def test_bad_usage_exits_2(arguments):
+    assert CliRunner().invoke(app, [*THREE, *arguments]).exit_code == 2

@@ -1,0 +1,106 @@
+"""NCCL's plans as programs: verified, simulated, and as fast as their channels' links allow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from allocations import name_of, spread
+
+import blinkcoll as bc
+from blinkcoll.cost.chunks import default_chunk_bytes
+from blinkcoll.errors import PackingError, SimulationError
+from blinkcoll.simulator.baselines.nccl import nccl_program, search
+from blinkcoll.topology import Topology, load_topology
+
+LARGE = 256 << 20
+
+
+def made(topology: Topology, collective: str, root: int | None, nbytes: int, **options):
+    program = nccl_program(topology, collective, root, nbytes, **options)
+    return replace(program, chunk_bytes=default_chunk_bytes(program, nbytes))
+
+
+def dgx1(*gpus: int) -> Topology:
+    return load_topology("dgx1-v100").subset(gpus)
+
+
+@pytest.mark.parametrize("nbytes", [1 << 12, 1 << 20, LARGE])
+@pytest.mark.parametrize("version", ["2.30", "2.7", "2.4"])
+@pytest.mark.parametrize("topology", [t for t in spread(9) if t.nranks < 7], ids=name_of)
+def test_allreduces_are_proved_correct_at_every_size(topology, version, nbytes):
+    program = made(topology, "allreduce", None, nbytes, version=version)
+    bc.verify(program)
+    choice = search(topology, version).choose(nbytes)
+    assert len(program.weights) == choice.nchannels
+    assert program.algorithm == f"nccl-{version}-{choice.algorithm}"
+    assert {c.protocol for c in program.connections} == {choice.protocol}
+
+
+@pytest.mark.parametrize("collective", ["broadcast", "reduce"])
+@pytest.mark.parametrize("nbytes", [1 << 12, 64 << 20])
+def test_rooted_collectives_are_proved_correct_from_every_root(collective, nbytes):
+    for root in range(4):
+        program = made(dgx1(0, 3, 4, 7), collective, root, nbytes)
+        bc.verify(program)
+        assert program.root == root
+
+
+@pytest.mark.parametrize(
+    ("gpus", "version", "algorithm", "least"),
+    [
+        ((0, 1, 2, 3), "2.30", "ring", 0.9),
+        ((0, 1, 4), "2.30", "ring", 0.75),  # a ring over NVB: every third hop is two
+        ((0, 3, 4, 7), "2.30", "ring", 0.75),
+        ((0, 1, 4), "2.30", "tree", 0.9),
+        ((0, 1, 4), "2.7", "ring", 0.85),
+        ((0, 1, 4), "2.4", "ring", 0.85),
+    ],
+)
+def test_large_allreduces_reach_most_of_what_the_channels_links_carry_and_no_more(gpus, version, algorithm, least):
+    topology = dgx1(*gpus)
+    plan = search(topology, version)
+    # NCCL 2.7 counts 21 GB/s a lane, the simulator 20 for everyone.
+    carries = float(plan.ring_busbw if algorithm == "ring" else plan.tree_busbw)
+    result = bc.simulate(made(topology, "allreduce", None, LARGE, version=version, algorithm=algorithm), nbytes=LARGE)
+    assert least * carries < result.busbw <= carries * (1 + 1e-9)
+
+
+def test_the_crossed_gpu_holds_the_buffer_and_with_ll_copies():
+    topology = dgx1(0, 1, 4)
+    large, small = nccl_program(topology, "allreduce", None, LARGE), nccl_program(topology, "allreduce", None, 1 << 12)
+    assert {c.protocol for c in small.connections} == {"LL"}
+    elsewhere = {o.rank for channels in large.ranks for ch in channels for s in ch.steps for o in (*s.srcs, *s.dsts) if o.rank is not None}
+    assert elsewhere == {0}, "GPU0 lies between GPU1 and GPU4"
+    rings = search(topology).choose(1 << 12).nchannels
+    assert [len(channels) for channels in small.ranks] == [2 * rings, rings, rings]
+    assert all(len(c.path) == 2 for c in small.connections)
+
+
+def test_crossing_uses_the_two_nvlinks_and_not_pcie():
+    topology = dgx1(0, 1, 4)
+    result = bc.simulate(made(topology, "allreduce", None, LARGE), nbytes=LARGE)
+    moved = {link for link, share in result.link_utilisation.items() if share > 0}
+    assert {(1, 0), (0, 2)} <= moved
+    assert not [link for link in moved if any(isinstance(end, str) for end in link)]
+
+
+def test_what_the_ir_cannot_say_is_refused():
+    hopper = load_topology("hgx-h100")
+    with pytest.raises(SimulationError, match="NVLS"):
+        nccl_program(hopper, "allreduce", None, LARGE)
+    assert nccl_program(hopper, "allreduce", None, LARGE, algorithm="ring").algorithm == "nccl-2.30-ring"
+    with pytest.raises(SimulationError, match="no program"):
+        nccl_program(hopper, "alltoall", None, LARGE)
+    with pytest.raises(SimulationError, match="no tree for broadcast"):
+        nccl_program(hopper, "broadcast", 0, LARGE, algorithm="tree")
+    with pytest.raises(SimulationError, match="no tree"):
+        nccl_program(dgx1(0, 1, 2), "allreduce", None, LARGE, version="2.4", algorithm="tree")
+    with pytest.raises(PackingError, match="root"):
+        nccl_program(hopper, "broadcast", None, LARGE)
+
+
+def test_one_gpu_copies_its_input():
+    program = made(dgx1(5), "allreduce", None, 1 << 20)
+    bc.verify(program)
+    assert program.connections == ()
