@@ -43,7 +43,7 @@ class Executor:
         self, program: Program, *, max_count: int, dtype: Any = np.float32, op: str = "sum",
         chunk_bytes: int | None = None, timeout_s: float = 60.0,
     ) -> None:  # fmt: skip
-        verify(program)
+        verify(program, repeated=True)
         self.program = program
         self.program_hash = program.hash
         self.code = encode(program)

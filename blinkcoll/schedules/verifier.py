@@ -15,8 +15,14 @@ from .program import Connection, Program
 PARTITION_CORNERS = ((0, 4, 64), (1, 4, 64), (5, 8, 16), (1021, 4, 256), (4099, 2, 1000), ((1 << 30) + 1, 4, 1 << 28))
 
 
-def verify(program: Program) -> None:
+def verify(program: Program, *, repeated: bool = False) -> None:
     """Prove a program for all element counts and chunk sizes, under every interleaving of its ranks.
+
+    Parameters
+    ----------
+    repeated
+        Prove also that calls may follow one another with nothing between them, as executors run them: what a call does
+        in a peer's scratch is over before the next call uses it.
 
     Raises
     ------
@@ -32,7 +38,7 @@ def verify(program: Program) -> None:
 
     _check_paths(program)
     try:
-        complaint = verify_program(program)
+        complaint = verify_program(program, repeated)
         for count, elem_size, chunk_bytes in PARTITION_CORNERS:
             if program.equal_shards:
                 count -= count % program.nshards

@@ -87,16 +87,16 @@ void check_partition(u32 nshards, const std::vector<u32>& weights, bool equal_sh
 }  // namespace
 
 void bind_verifier(nb::module_& m) {
-  m.def("verify_program", [](nb::object made) -> std::string {
+  m.def("verify_program", [](nb::object made, bool repeated) -> std::string {
     const verifier::Program program = program_from(made);
     nb::gil_scoped_release unlocked;
     try {
-      verifier::verify(program);
+      verifier::verify(program, repeated);
     } catch (const verifier::Refused& refused) {
       return refused.what();
     }
     return "";
-  }, nb::arg("program"), "What is wrong with a program, as text; empty where nothing is.");
+  }, nb::arg("program"), nb::arg("repeated"), "What is wrong with a program, as text; empty where nothing is.");
   m.def("verify_partition", [](u32 nshards, const std::vector<u32>& weights, bool equal_shards, u64 count, u32 elem_size, u64 chunk_bytes) -> std::string {
     try {
       check_partition(nshards, weights, equal_shards, count, elem_size, chunk_bytes);

@@ -27,10 +27,15 @@ struct Content {
   std::vector<int> readers;
 };
 
+struct Access {
+  int event;
+  bool writes;
+};
+
 class Execution {
  public:
-  Execution(const Program& program, const Contract& contract, int share, const Dependence& dependence, bool in_place)
-      : program_(program), contract_(contract), dependence_(dependence), share_(share), in_place_(in_place) {
+  Execution(const Program& program, const Contract& contract, int share, const Dependence& dependence, bool in_place, bool repeated)
+      : program_(program), contract_(contract), dependence_(dependence), share_(share), in_place_(in_place), repeated_(repeated) {
     for (const auto& channels : program.ranks)
       for (const Channel& channel : channels)
         for (const Step& step : channel)
@@ -40,6 +45,7 @@ class Execution {
   void run() {
     for (int event : dependence_.order) step(event);
     check_promise();
+    if (repeated_) check_next_call();
   }
 
  private:
@@ -53,7 +59,7 @@ class Execution {
     for (const Operand& o : step.srcs) {
       int value = read(event, locate(e, o));
       values.push_back(o.prescaled ? expressions_.prescaled(value) : value);
-      if (o.rank != kOwn && o.rank != e.rank) check_lifetime(event, o.rank);
+      touch(event, o, false);
     }
     int value = step.op == Op::kCopy ? values[0] : expressions_.sum(values);
     if (step.postscaled) value = expressions_.postscaled(value);
@@ -63,8 +69,14 @@ class Execution {
       if (std::find(written.begin(), written.end(), place) != written.end()) refuse(event, "writes one place twice");
       written.push_back(place);
       write(event, place, value);
-      if (o.rank != kOwn && o.rank != e.rank) check_lifetime(event, o.rank);
+      touch(event, o, true);
     }
+  }
+
+  void touch(int event, const Operand& o, bool writes) {
+    const Event& e = dependence_.events[size_t(event)];
+    if (o.buffer == Buffer::kScratch) scratch_[locate(e, o)].push_back({event, writes});
+    else if (o.buffer != Buffer::kSlot && o.rank != kOwn && o.rank != e.rank) check_lifetime(event, o.rank);
   }
 
   Place locate(const Event& e, const Operand& o) const {
@@ -113,14 +125,37 @@ class Execution {
   // A rank's buffers are its own before its channels begin and after they end.
   void check_lifetime(int event, int owner) const {
     const Event& e = dependence_.events[size_t(event)];
-    bool begun = false, ends_later = false;
-    for (int t = 0; t < dependence_.ntracks; t++) {
-      if (dependence_.rank_of_track[size_t(t)] != owner) continue;
-      begun = begun || dependence_.clock(event, t) > 0;
-      ends_later = ends_later || dependence_.clock(dependence_.last[size_t(t)], e.track) >= e.order;
+    if (!begun_before(owner, e)) refuse(event, "uses a buffer of rank " + std::to_string(owner) + ", and nothing says that this rank has begun");
+    if (!ends_after(owner, e)) refuse(event, "uses a buffer of rank " + std::to_string(owner) + ", which does not wait until that is over");
+  }
+
+  bool begun_before(int rank, const Event& e) const {
+    const int event = int(&e - dependence_.events.data());
+    for (int t = 0; t < dependence_.ntracks; t++)
+      if (dependence_.rank_of_track[size_t(t)] == rank && dependence_.clock(event, t) > 0) return true;
+    return false;
+  }
+
+  bool ends_after(int rank, const Event& e) const {
+    for (int t = 0; t < dependence_.ntracks; t++)
+      if (dependence_.rank_of_track[size_t(t)] == rank && dependence_.clock(dependence_.last[size_t(t)], e.track) >= e.order) return true;
+    return false;
+  }
+
+  // Scratch outlives a call. What one call does there must be over before another rank does something else there in the
+  // next call: some rank ends its call after the first and has begun its next one before the second.
+  void check_next_call() const {
+    for (const auto& [place, accesses] : scratch_) {
+      for (const Access& first : accesses) {
+        for (const Access& second : accesses) {
+          const Event &a = dependence_.events[size_t(first.event)], &b = dependence_.events[size_t(second.event)];
+          if (a.rank == b.rank || !(first.writes || second.writes)) continue;
+          bool apart = false;
+          for (int rank = 0; rank < program_.nranks() && !apart; rank++) apart = ends_after(rank, a) && begun_before(rank, b);
+          if (!apart) refuse(second.event, "touches " + words(place) + ", and nothing says that (" + name(a) + ") of the call before is done with it");
+        }
+      }
     }
-    if (!begun) refuse(event, "uses a buffer of rank " + std::to_string(owner) + ", and nothing says that this rank has begun");
-    if (!ends_later) refuse(event, "uses a buffer of rank " + std::to_string(owner) + ", which does not wait until that is over");
   }
 
   // -- what remains -------------------------------------------------------------------------------------------------
@@ -176,15 +211,16 @@ class Execution {
   const Contract& contract_;
   const Dependence& dependence_;
   int share_;
-  bool in_place_, scaled_ = false;
+  bool in_place_, repeated_, scaled_ = false;
   Expressions expressions_;
   std::map<Place, Content> memory_;
+  std::map<Place, std::vector<Access>> scratch_;
 };
 
 }  // namespace
 
-void execute_share(const Program& program, const Contract& contract, int share, const Dependence& dependence, bool in_place) {
-  Execution(program, contract, share, dependence, in_place).run();
+void execute_share(const Program& program, const Contract& contract, int share, const Dependence& dependence, bool in_place, bool repeated) {
+  Execution(program, contract, share, dependence, in_place, repeated).run();
 }
 
 }  // namespace blinkcoll::verifier

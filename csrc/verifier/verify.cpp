@@ -4,13 +4,13 @@
 
 namespace blinkcoll::verifier {
 
-void verify(const Program& program) {
+void verify(const Program& program, bool repeated) {
   const Contract contract(program);
   check_structure(program, contract);
   for (int share = 0; share < int(program.weights.size()); share++) {
     const Dependence dependence = dependence_of_share(program, share);
-    execute_share(program, contract, share, dependence, false);
-    if (program.in_place) execute_share(program, contract, share, dependence, true);
+    execute_share(program, contract, share, dependence, false, repeated);
+    if (program.in_place) execute_share(program, contract, share, dependence, true, repeated);
   }
 }
 

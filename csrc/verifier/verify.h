@@ -19,8 +19,9 @@ struct Refused : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Throws Refused. Runs out of place, and in place too where the program claims that.
-void verify(const Program& program);
+// Throws Refused. Out of place, and in place too where the program claims that; `repeated`: also that calls may follow one
+// another with nothing between them.
+void verify(const Program& program, bool repeated);
 
 // Throws Refused where half-open ranges of elements do not cover 0..count exactly once.
 void check_cover(std::vector<std::pair<unsigned long long, unsigned long long>> ranges, unsigned long long count);
@@ -53,7 +54,7 @@ struct Dependence {
 };
 
 Dependence dependence_of_share(const Program& program, int share);
-void execute_share(const Program& program, const Contract& contract, int share, const Dependence& dependence, bool in_place);
+void execute_share(const Program& program, const Contract& contract, int share, const Dependence& dependence, bool in_place, bool repeated);
 
 std::string name(const Event& event);
 std::string name(int rank, int channel, int step);

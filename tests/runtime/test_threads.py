@@ -114,7 +114,7 @@ def test_a_timeout_says_who_waited_for_whom(monkeypatch):
     broken = Program("by hand", "allreduce", good.topology, 1, (1,), good.connections, (good.ranks[0], silent))
     with pytest.raises(bc.ScheduleError):
         bc.verify(broken)
-    monkeypatch.setattr("blinkcoll.runtime.executor.verify", lambda program: None)
+    monkeypatch.setattr("blinkcoll.runtime.executor.verify", lambda program, repeated: None)
     monkeypatch.setattr("blinkcoll.runtime.executor.encode", _encode_unbalanced)
     executor = ThreadExecutor(broken, max_count=8, timeout_s=0.3)
     inputs = integers(2, 8, 0)

@@ -267,3 +267,20 @@ def _fastest(program: Program) -> float:
         bc.verify(program)
         times.append(time.perf_counter() - begin)
     return min(times)
+
+
+def test_a_peers_scratch_may_not_be_overwritten_by_the_next_call():
+    """Rank 0 sends through rank 1's scratch. One call is right; in the next, rank 0 need not wait for rank 1's read."""
+    topology = bc.load_topology("dgx1-v100").subset([0, 1])
+    there = Operand("scratch", rank=1)
+    root = Channel((Step("copy", 0, (INPUT,), (OUTPUT, there), wait=(0,), signal=(0,)),))
+    other = Channel((Step("copy", 0, (Operand("scratch"),), (OUTPUT,), wait=(0,), signal=(0,)),))
+    program = Program("by hand", "broadcast", topology, 1, (1,), (Connection(0, 1, (0, 1), 4),), ((root,), (other,)), root=0)
+    bc.verify(program)
+    with pytest.raises(bc.ScheduleError, match="nothing says that .* of the call before is done with it"):
+        bc.verify(program, repeated=True)
+    answered = replace(program, connections=(*program.connections, Connection(1, 0, (1, 0), 1)), ranks=(
+        (Channel((*root.steps, Step("nop", 0, wait=(1,), signal=(1,)))),),
+        (Channel((*other.steps, Step("nop", 0, wait=(1,), signal=(1,)))),),
+    ))  # fmt: skip
+    bc.verify(answered, repeated=True)
