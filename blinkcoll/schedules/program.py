@@ -146,7 +146,9 @@ class Program:
 
     def with_chunk_bytes(self, chunk_bytes: int) -> Program:
         """The same program (and hash) with another default chunk size."""
-        return replace(self, chunk_bytes=chunk_bytes)
+        other = replace(self, chunk_bytes=chunk_bytes)
+        other.__dict__["hash"] = self.hash  # no part of it has changed: computed once for all sizes
+        return other
 
     @cached_property
     def hash(self) -> str:

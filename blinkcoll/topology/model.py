@@ -212,13 +212,19 @@ class Topology:
         present = {link.kind for link in self.links}
         return tuple(kind for kind in LINK_KINDS if kind in present)
 
+    @cached_property
+    def _capacities(self) -> dict[str, dict[tuple[int | str, int | str], Fraction]]:
+        return {}
+
     def capacities(self, rates: str = "planning") -> dict[tuple[int | str, int | str], Fraction]:
         """Total capacity in GB/s per directed pair of vertices (ranks as ints, switches by name)."""
-        total: dict[tuple[int | str, int | str], Fraction] = {}
-        for link in self.links:
-            key = (self.vertex(link.src), self.vertex(link.dst))
-            total[key] = total.get(key, Fraction(0)) + link.rate(rates)
-        return total
+        if rates not in self._capacities:
+            total: dict[tuple[int | str, int | str], Fraction] = {}
+            for link in self.links:
+                key = (self.vertex(link.src), self.vertex(link.dst))
+                total[key] = total.get(key, Fraction(0)) + link.rate(rates)
+            self._capacities[rates] = total
+        return dict(self._capacities[rates])
 
     # -- cutting ------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from ...cost.chunks import default_chunk_bytes
@@ -62,4 +62,4 @@ def baseline_program(name: str, topology: Topology, collective: str, root: int |
     if collective not in baseline.collectives:
         raise SimulationError(f"baseline {name} has no {collective}; it has {', '.join(baseline.collectives)}")
     program = baseline.make(topology, collective, root, nbytes)
-    return replace(program, chunk_bytes=default_chunk_bytes(program, nbytes))
+    return program.with_chunk_bytes(default_chunk_bytes(program, nbytes))

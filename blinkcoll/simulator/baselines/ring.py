@@ -7,6 +7,7 @@ sent, and while one half waits for that the other uses the link, as NCCL's slice
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ...errors import SimulationError
 from ...schedules.program import INPUT, OUTPUT, Channel, Connection, Operand, Program, Step, slot
@@ -30,6 +31,11 @@ def rank_order_ring(topology: Topology, collective: str, root: int | None, nbyte
         Where nothing leads from a rank to the next.
     """
     del nbytes  # the same at every size
+    return _rank_order(topology, collective, root)
+
+
+@lru_cache(maxsize=64)
+def _rank_order(topology: Topology, collective: str, root: int | None) -> Program:
     order = list(range(topology.nranks))
     if collective == "allreduce":
         return lower_rings(topology, [order] * COPIES, algorithm=ALGORITHM)
