@@ -40,3 +40,9 @@ def test_rings_are_as_many_as_the_measured_rates_of_a_p100_dgx1_say(gpus, nrings
 
 def test_every_row_names_its_source():
     assert all(t.source and t.time_us > 0 for t in TIMINGS)
+
+
+def test_the_document_shows_what_the_script_prints(capsys):
+    validation.main()
+    page = Path(__file__).resolve().parents[2] / "docs" / "simulator.md"
+    assert capsys.readouterr().out.strip() in page.read_text(encoding="utf-8")
