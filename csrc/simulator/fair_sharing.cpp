@@ -1,6 +1,7 @@
 #include "fair_sharing.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace blinkcoll::simulator {

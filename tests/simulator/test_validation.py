@@ -39,4 +39,5 @@ def test_every_row_names_its_source():
 def test_the_document_shows_what_the_script_prints(capsys):
     validation.main()
     page = Path(__file__).resolve().parents[2] / "docs" / "simulator.md"
-    assert capsys.readouterr().out.strip() in page.read_text(encoding="utf-8")
+    printed = capsys.readouterr().out.strip()
+    assert printed in page.read_text(encoding="utf-8"), "put the output of tests/simulator/validation.py into docs/simulator.md"
