@@ -23,7 +23,6 @@ app.command()(plan)
 app.command()(simulate)
 app.command()(probe)
 app.add_typer(topo.app, name="topo")
-app.command()(simulate)
 
 
 @app.callback(invoke_without_command=True)
