@@ -17,6 +17,8 @@ from .rates import XGMI_LATENCY_US, cpu_model, most_nvlinks, xgmi_rate
 from .safe_xml import Element, parse_xml
 from .source import Source
 
+#: GPUs and NVSwitches of one machine.
+MOST_GPUS = 1024
 #: MB/s one way of one NVLink (20000 P100, 25000 V100 to H100, 50000 B200) and of one xGMI link.
 _NVLINK_MB_S = {"sm_60": 20000, "sm_100": 50000, "sm_103": 50000}
 _XGMI_MB_S = 50000
@@ -205,10 +207,12 @@ class _Reader:
     def _bandwidths(self, element: Element) -> None:
         """A matrix of MB/s between GPUs and NVSwitches."""
         kind = element.get("type", "OSDev")
-        labels = [word for e in element.all("indexes") for word in e.text.split()]
+        labels = [word for e in element.all("indexes") for word in e.text[:1_000_000].split()]
         labels = [word if ":" in word else f"{kind}:{word}" for word in labels]
+        if len(labels) > MOST_GPUS:
+            raise self.source.error(f"a matrix of {len(labels)} objects: no machine has so many GPUs and NVSwitches", element.line)
         words = [word for e in element.all("u64values") for word in e.text.split()]
-        if len(labels) > 4096 or len(words) != len(labels) ** 2 or not all(re.fullmatch(r"[0-9]{1,15}", w) for w in words):
+        if len(words) != len(labels) ** 2 or not all(re.fullmatch(r"[0-9]{1,15}", w) for w in words):
             self.source.note(f"the {element.get('name')} matrix has {len(words)} values for {len(labels)} objects; not used", element.line)
             return
         values = [int(word) for word in words]

@@ -187,6 +187,8 @@ class Topology:
                 raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} joins a vertex to itself")
             if link.kind not in LINK_KINDS:
                 raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} has kind {link.kind!r}; known: {', '.join(LINK_KINDS)}")
+            if link.lanes < 1:
+                raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} has {link.lanes} lanes, expected at least 1")
             if link.capacity <= 0:
                 raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} has capacity {link.capacity}, expected GB/s > 0")
 

@@ -31,6 +31,8 @@ from .source import Source
 
 _NVSWITCH, _CPU = "0x068000", "0x068001"
 _GPU_CLASSES = ("0x03", "0x12")
+#: A rack has fewer.
+MOST_GPUS = 1024
 #: GPUs by PCI device id (pci-ids.ucw.cz), for files that list them without saying what they are.
 _DEVICES = (
     (0x15F0, 0x15FF, "sm_60"), (0x1DB0, 0x1DBF, "sm_70"), (0x20B0, 0x20FF, "sm_80"), (0x2200, 0x25FF, "sm_86"),
@@ -86,7 +88,7 @@ class _Reader:
         self.source, self.arch = source, arch
         self.draft = Draft(re.split(r"[/\\]", source.name)[-1].removesuffix(".xml") or "machine")
         self.gpus: list[_Gpu] = []
-        self.hosts: list[str] = []
+        self.hosts: dict[str, int] = {}
         self.skeleton = False
 
     def read(self, root: Element) -> Topology:
@@ -119,9 +121,7 @@ class _Reader:
 
     def _cpu(self, element: Element) -> tuple[str, int]:
         host = element.get("host_hash")
-        if host not in self.hosts:
-            self.hosts.append(host)
-        server = self.hosts.index(host)
+        server = self.hosts.setdefault(host, len(self.hosts))
         numa = self._number(element, "numaid", 0)
         name = f"cpu{numa}" if server == 0 else f"s{server}.cpu{numa}"
         vendor = element.get("vendor")
@@ -163,9 +163,12 @@ class _Reader:
         dev = self._number(gpu, "dev", -1) if gpus else -1
         if gpus and dev < 0:
             raise self.source.error("a GPU without the number that the driver gives it (dev)", gpu.line)
+        at_cpu = any(e.tag == "c2c" or (e.tag == "nvlink" and e.get("tclass").startswith(_CPU)) for e in gpu.children)
         node.kind = "gpu"
+        if len(self.gpus) >= MOST_GPUS:
+            raise self.source.error(f"lists more than {MOST_GPUS} GPUs", gpu.line)
         self.gpus.append(_Gpu(gpu, bus_id, dev, self._number(gpu, "rank", -1) if gpus else -1, arch, cpu, server, node))
-        return node
+        return None if at_cpu else node  # data goes over NVLink to that CPU, PCIe only configures such a GPU
 
     def _arch(self, gpu: Element, pci: Element) -> str:
         gcn = gpu.get("gcn").split(":")[0]

@@ -65,6 +65,7 @@ class _Reader:
         self.draft = Draft(re.split(r"[/\\]", source.name)[-1].removesuffix(".txt") or "machine")
         self.gpus = matrix.gpus
         self.models = _models(source)
+        self.legend = {m[1]: m[2] for line in source.lines if (m := re.fullmatch(r"[\s>|]{0,20}(NIC[0-9]{1,4}):\s+(\S{1,60})\s*", line[:200]))}
         self.cells: dict[frozenset[str], str] = {}
 
     def read(self, p2p: Matrix | None) -> Topology:
@@ -88,13 +89,14 @@ class _Reader:
         """One cell a pair, from both halves of the matrix."""
         for row, word, line in self.matrix.rubbish:
             self.source.note(f"the row of {row} cannot be read from {word[:20]!r} on; the other half of the matrix is used", line)
-        missing = []
+        missing: list[tuple[str, str]] = []
+        missing_nics: list[tuple[str, str]] = []
         for a, b in combinations(self.matrix.columns, 2):
             cell = self._agreed(a, b)
             if cell is not None:
                 self.cells[frozenset((a, b))] = cell
-            elif a in self.gpus and b in self.gpus:
-                missing.append((a, b))
+            else:
+                (missing if a in self.gpus and b in self.gpus else missing_nics).append((a, b))
         if missing:
             a, b = missing[0]
             raise self.source.error(
@@ -102,8 +104,11 @@ class _Reader:
                 f"neither half, {a} and {b} first",
                 self.matrix.rows.get(b, self.matrix.rows.get(a, self.matrix.line)),
             )
-        nics = [c for c in self.matrix.columns if c not in self.gpus]
-        unknown = [n for n in nics if any(frozenset((n, other)) not in self.cells for other in self.matrix.columns if other != n)]
+        unknown = []
+        while gaps := Counter(n for a, b in missing_nics for n in (a, b) if n not in self.gpus):
+            worst = max(gaps, key=lambda n: gaps[n])
+            unknown.append(worst)
+            missing_nics = [pair for pair in missing_nics if worst not in pair]
         if unknown:
             self.source.note(f"where {', '.join(unknown[:4])}{' and others' if len(unknown) > 4 else ''} hang cannot be told: left out")
             self.matrix.columns = [c for c in self.matrix.columns if c not in unknown]
@@ -128,9 +133,10 @@ class _Reader:
 
     def _lanes(self) -> dict[frozenset[str], int]:
         lanes = {pair: int(cell[2:]) for pair, cell in self.cells.items() if cell.startswith("NV")}
-        for pair in [p for p, n in lanes.items() if n == 0]:
-            del lanes[pair]
-        return lanes
+        stray = [p for p in lanes if not p.issubset(self.gpus)]
+        if stray:
+            self.source.note(f"shows NVLinks of {' and '.join(sorted(stray[0]))}, which are not both GPUs: not used", self.matrix.line)
+        return {pair: n for pair, n in lanes.items() if n and pair not in stray}
 
     # -- NVLink -------------------------------------------------------------------------------------------------
 
@@ -234,17 +240,16 @@ class _Reader:
         )  # fmt: skip
         to_cpu: dict[str, int] = {}
         if self._power9():
-            total = Counter(gpu for pair in self._lanes() for gpu in pair for _ in range(self._lanes()[pair]))
+            total: Counter[str] = Counter()
+            for pair, n in self._lanes().items():
+                total.update(dict.fromkeys(pair, n))
             to_cpu = {gpu: most_nvlinks("sm_70") - n for gpu, n in total.items() if n < most_nvlinks("sm_70")}
             self.source.note("NUMA nodes 0 and 8 are those of POWER9: the NVLinks of each V100 that join no GPU go to its CPU")
         tree.hang(self.draft, names, generation, to_cpu if self._power9() else None)
 
     def _nic(self, label: str) -> str:
-        for line in self.source.lines:
-            match = re.fullmatch(rf"\s*{re.escape(label)}:\s+(\S{{1,60}})\s*", line)
-            if match:
-                return self.draft.add_switch(Switch(match.group(1), "nic"))
-        return self.draft.add_switch(Switch(label.lower() if label.startswith("NIC") else label, "nic"))
+        name = self.legend.get(label, label.lower() if label.startswith("NIC") else label)
+        return self.draft.add_switch(Switch(name, "nic"))
 
     def _refused(self, p2p: Matrix) -> None:
         """Pairs that the driver refuses lose their NVLinks and are staged through host memory."""

@@ -105,8 +105,9 @@ def cpu_rate(arch: str, vendor: str, model: str) -> Fraction | None:
         return Fraction(32)
     if arch.startswith(("arm64", "aarch64")):
         return Fraction(6)
+    vendor = vendor.strip()
     if vendor == "GenuineIntel":
         return next((Fraction(rate) for _, name, rate in _INTEL if name == model), Fraction(6))
     if vendor == "AuthenticAMD":
         return Fraction(16)
-    return Fraction(6) if vendor in ("CentaurHauls", "  Shanghai  ") else None
+    return Fraction(6) if vendor in ("CentaurHauls", "Shanghai") else None

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from .source import Source
 
 #: A machine has at most so many GPUs and NICs in one table.
-MOST_COLUMNS = 1024
+MOST_COLUMNS = 192
+
+#: A report repeats a table a few times.
+MOST_TABLES = 256
 
 _GPU = re.compile(r"GPU\[?([0-9]{1,4})\]?:?|([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]):?", re.IGNORECASE)
-_LABEL = re.compile(r"[A-Za-z][\w.:/+-]*")
+_NIC = re.compile(r"[A-Za-z][\w.:/+-]*[0-9][\w.:/+-]*")
 
 
 @dataclass
@@ -46,10 +49,13 @@ def read_matrices(source: Source, cell: re.Pattern[str], first: int = 0, last: i
         columns = _header(words, cell)
         if columns:
             open_table = Matrix(columns, number)
-            found.append(open_table)
         elif open_table is not None and words[0].rstrip(":") in open_table.columns and len(words) > 1:
-            _row(open_table, line, words, number, cell)
-    return [table for table in found if table.rows]
+            if not open_table.rows:
+                found.append(open_table)
+            _row(open_table, words, number, cell)
+        if len(found) > MOST_TABLES:
+            raise source.error(f"has more than {MOST_TABLES} tables", number)
+    return found
 
 
 def _words(line: str) -> list[str]:
@@ -65,16 +71,17 @@ def _header(words: list[str], cell: re.Pattern[str]) -> list[str]:
         return []
     columns: list[str] = []
     for word in words[:MOST_COLUMNS]:
-        if word.upper() in ("CPU", "NUMA", "GPU") or not (_GPU.fullmatch(word) or _LABEL.fullmatch(word)):
+        if word.upper() in ("CPU", "NUMA", "GPU") or not (_GPU.fullmatch(word) or _NIC.fullmatch(word)):
             break
         columns.append(word.rstrip(":"))
     others = [word for word in words[len(columns) :] if word.upper() not in ("CPU", "NUMA", "GPU", "AFFINITY", "ID")]
-    if others or len(set(columns)) < len(columns):
+    gpus = sum(bool(_GPU.fullmatch(column)) for column in columns)
+    if others or len(set(columns)) < len(columns) or not all(_GPU.fullmatch(column) for column in columns[:gpus]):
         return []
     return columns
 
 
-def _row(table: Matrix, line: str, words: list[str], number: int, cell: re.Pattern[str]) -> None:
+def _row(table: Matrix, words: list[str], number: int, cell: re.Pattern[str]) -> None:
     label = words[0].rstrip(":")
     if label in table.rows:  # the table again, further down: the first one counts
         return
