@@ -121,8 +121,10 @@ class Draft:
                 self.wire(a.name, b.name, "CPU", rate or UNKNOWN_CPU_GB_S, CPU_LATENCY_US)
         return known
 
-    def hang(self, parent: str, node: PciNode, server: int = 0, port: str = "") -> None:
-        """A PCIe node and all below it under a vertex; ``port`` is the part of the parent it hangs from.
+    def hang(self, parent: str, node: PciNode, server: int = 0, port: str | None = None) -> None:
+        """A PCIe node and all below it under a vertex.
+
+        ``port`` is the part of the parent it hangs from; None leaves it to the tree: a bridge that is left out is one.
 
         A bridge with nothing below it is left out; one with a single child is no place where ways meet: its link and
         the child's become one with the smaller capacity.
@@ -140,8 +142,8 @@ class Draft:
             direct = False
         if not node.leaves():
             return
-        if not direct and not port:
-            port = top
+        if port is None:
+            port = "" if direct else top
         name = self.add_switch(Switch(node.name.removeprefix("0000:"), "pcie", server=server)) if node.kind == "bridge" else node.name
         self.wire(name, parent, "PCIE", node.capacity, PCIE_LATENCY_US, node.width or 16, node.generation, port)
         for child in node.children:

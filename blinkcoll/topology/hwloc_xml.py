@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ..errors import TopologyError
 from .draft import Draft, PciNode, flatten_broadcom, merge_ports
 from .model import Device, GpuIndex, PciBusId, Switch, Topology, Uuid
-from .rates import XGMI_LATENCY_US, cpu_model, most_nvlinks, xgmi_rate
+from .rates import CPU_LATENCY_US, XGMI_LATENCY_US, cpu_model, most_nvlinks, nvlink_rate, xgmi_rate
 from .safe_xml import Element, parse_xml
 from .source import Source
 
@@ -107,6 +107,8 @@ class _Reader:
                 cpu_info = {**cpu_info, **_infos(element)}
                 if kind in ("Package", "Socket", "NUMANode") or not cpu:
                     cpu = self._cpu_name(element, kind, cpu)
+                if kind in ("Package", "Socket"):
+                    self.found.vertex[f"Package:{element.get('gp_index')}"] = f"\0{cpu}"
             elif kind == "Bridge":
                 bridges = [*bridges, self._bridge(element, cpu, cpu_info, bridges)]
             elif kind == "PCIDev":
@@ -225,6 +227,7 @@ class _Reader:
 
     def _nvlinks(self, rate: dict[tuple[str, str], int], element: Element) -> None:
         to_switch: dict[str, int] = {}
+        to_cpu: list[tuple[str, str, int]] = []
         for (a, b), mb_s in sorted(rate.items()):
             if a not in self.found.gpus or not mb_s:
                 continue
@@ -232,6 +235,8 @@ class _Reader:
             lanes = round(mb_s / _NVLINK_MB_S.get(arch, 25000))
             if b in self.found.nvswitches:
                 to_switch[name] = to_switch.get(name, 0) + lanes
+            elif b.startswith("\0"):
+                to_cpu.append((name, b[1:], lanes))
             elif b in self.found.gpus and a < b:
                 back = rate.get((b, a), 0)
                 if back != mb_s:
@@ -239,6 +244,8 @@ class _Reader:
                     lanes = round(min(mb_s, back) / _NVLINK_MB_S.get(arch, 25000))
                 if lanes:
                     self.draft.wire_nvlinks(name, self._name(b)[0], lanes, arch)
+        for name, cpu, lanes in to_cpu:
+            self._at_cpu(name, cpu, lanes)
         if to_switch:
             switch = self.draft.add_nvswitch(self.draft.devices[next(iter(to_switch))].arch, len(self.found.nvswitches))
             for name, lanes in to_switch.items():
@@ -246,6 +253,13 @@ class _Reader:
                 if lanes > most:
                     self.source.note(f"{name} has {lanes} NVLinks in the matrix, a {self.draft.devices[name].arch} has {most}; {most} are kept", element.line)
                 self.draft.wire_nvlinks(name, switch, min(lanes, most), self.draft.devices[name].arch)
+
+    def _at_cpu(self, name: str, cpu: str, lanes: int) -> None:
+        """NVLinks between a GPU and its CPU (POWER8, POWER9) take the place of its PCIe link."""
+        self.draft.links = [k for k in self.draft.links if k.kind != "PCIE" or name not in (k.src, k.dst)]
+        nvlink = nvlink_rate(self.draft.devices[name].arch)
+        if cpu in self.draft.switches and lanes:
+            self.draft.wire(name, cpu, "CPU", nvlink.lane_gb_s * lanes, CPU_LATENCY_US, lanes, nvlink.generation)
 
     def _xgmi(self, rate: dict[tuple[str, str], int]) -> None:
         for (a, b), mb_s in sorted(rate.items()):

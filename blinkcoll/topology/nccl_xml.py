@@ -109,7 +109,7 @@ class _Reader:
             server = self.draft.switches[name].server
             for node in pci:
                 if node is not None:
-                    self.draft.hang(name, flatten_broadcom(node), server)
+                    self.draft.hang(name, flatten_broadcom(node), server, port="")  # host bridges are not in the file
             for nic in cpu.all("nic"):
                 self._virtual_nic(nic, name, server)
         self._fast_links()

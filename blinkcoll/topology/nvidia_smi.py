@@ -143,20 +143,21 @@ class _Reader:
     def _behind_nvswitch(self, lanes: dict[frozenset[str], int], archs: dict[str, str]) -> dict[str, int]:
         """The GPUs behind NVSwitches with their links: those that would need more links than they have.
 
-        Between such GPUs every cell shows all links that a GPU has to the switches. Where only some exceed what a GPU
-        can have, or the cells of one differ, the matrix contradicts itself.
+        Between such GPUs a cell shows the links to the switches of the one that has fewer (a link may be down). Where
+        cells cannot be that, the matrix contradicts itself.
         """
         total: Counter[str] = Counter()
         for pair, n in lanes.items():
             for gpu in pair:
                 total[gpu] += n
         over = [gpu for gpu in self.gpus if total[gpu] > self._most(archs[gpu], gpu, lanes)]
+        own = {gpu: max(n for pair, n in lanes.items() if gpu in pair) for gpu in over}
         found: dict[str, int] = {}
         for gpu in over:
-            own = {n for pair, n in lanes.items() if gpu in pair}
             most = most_nvlinks(archs[gpu])
-            if len(own) == 1 and max(own) <= most:
-                found[gpu] = max(own)
+            cells = {other: lanes.get(frozenset((gpu, other)), 0) for other in over if other != gpu}
+            if own[gpu] <= most and cells and all(n == min(own[gpu], own[other]) for other, n in cells.items()):
+                found[gpu] = own[gpu]
                 continue
             self.source.note(
                 f"{gpu} would have {total[gpu]} NVLinks, a {archs[gpu] or 'GPU'} has at most {most}; which of them exist cannot be told, "
@@ -178,9 +179,7 @@ class _Reader:
         own = [n for pair, n in lanes.items() if gpu in pair]
         if len(own) > 1 and set(own) == {6} and len(own) != 3:
             return 6
-        if len(own) > 1 and len(set(own)) == 1 and own[0] in (8, 12):
-            return own[0]
-        return MOST_NVLINKS
+        return own[0] if len(own) > 1 and len(set(own)) == 1 and own[0] in (8, 12) else MOST_NVLINKS
 
     def _guess(self, lanes: dict[frozenset[str], int], switched: dict[str, int]) -> str:
         """The architecture to plan with where the text names no model: the slowest that has such links."""
@@ -222,9 +221,9 @@ class _Reader:
 
     def _numa(self, label: str) -> tuple[str, str]:
         """CPU affinity and NUMA node of a row, "" where they are not there."""
-        words = self.matrix.rest.get(label, "").split()
-        affinity = words[0] if words and re.fullmatch(r"[0-9][0-9,-]*", words[0]) else ""
-        numa = words[1] if len(words) > 1 and affinity and re.fullmatch(r"[0-9]{1,4}", words[1]) else ""
+        fields = [*self.matrix.rest.get(label, []), "", ""]
+        affinity = fields[0] if re.fullmatch(r"[0-9][0-9,-]*", fields[0]) else ""
+        numa = fields[1] if re.fullmatch(r"[0-9]{1,4}", fields[1]) else ""
         return affinity, numa
 
     def _power9(self) -> bool:

@@ -71,7 +71,7 @@ def xgmi_rate(arch: str) -> Fraction:
     """One xGMI link of an AMD GPU (``"gfx90a"``)."""
     if arch.startswith("gfx90a"):
         return Fraction(36)
-    return Fraction(48) if arch.startswith("gfx94") else Fraction(24)
+    return Fraction(48) if arch.startswith(("gfx94", "gfx95")) else Fraction(24)  # gfx95: not in that source, its predecessor's
 
 
 def pcie_generation(gt_s: str) -> int | None:

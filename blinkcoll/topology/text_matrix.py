@@ -23,13 +23,15 @@ _NIC = re.compile(r"[A-Za-z][\w.:/+-]*[0-9][\w.:/+-]*")
 
 @dataclass
 class Matrix:
-    """One table. ``cells[a, b]`` is what row a says of column b; ``rest[a]`` is what follows the cells."""
+    """One table. ``cells[a, b]`` is what row a says of column b; ``rest[a]`` is what follows the cells: the fields
+    between tabs, empty ones too, or the words where there are no tabs.
+    """
 
     columns: list[str]
     line: int
     cells: dict[tuple[str, str], str] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)  # label -> line
-    rest: dict[str, str] = field(default_factory=dict)
+    rest: dict[str, list[str]] = field(default_factory=dict)
     rubbish: list[tuple[str, str, int]] = field(default_factory=list)  # row, word, line
 
     @property
@@ -52,7 +54,7 @@ def read_matrices(source: Source, cell: re.Pattern[str], first: int = 0, last: i
         elif open_table is not None and words[0].rstrip(":") in open_table.columns and len(words) > 1:
             if not open_table.rows:
                 found.append(open_table)
-            _row(open_table, words, number, cell)
+            _row(open_table, line, words, number, cell)
         if len(found) > MOST_TABLES:
             raise source.error(f"has more than {MOST_TABLES} tables", number)
     return found
@@ -81,17 +83,28 @@ def _header(words: list[str], cell: re.Pattern[str]) -> list[str]:
     return columns
 
 
-def _row(table: Matrix, words: list[str], number: int, cell: re.Pattern[str]) -> None:
+def _row(table: Matrix, line: str, words: list[str], number: int, cell: re.Pattern[str]) -> None:
     label = words[0].rstrip(":")
     if label in table.rows:  # the table again, further down: the first one counts
         return
     table.rows[label] = number
+    columns = iter(table.columns)
     read = 0
-    for column, word in zip(table.columns, words[1:], strict=False):
-        if not cell.fullmatch(word):
-            if not re.fullmatch(r"[0-9,/NA-]+", word):
+    for word in words[1:]:
+        parts = [word] if cell.fullmatch(word) else _glued(word, cell)
+        left = [column for part, column in zip(parts, columns, strict=False)]
+        if not left:
+            if read < len(table.columns) and not re.fullmatch(r"[0-9,/NA-]+", word):
                 table.rubbish.append((label, word, number))
             break
-        table.cells[label, column] = word
+        table.cells.update({(label, column): part for column, part in zip(left, parts, strict=False)})
         read += 1
-    table.rest[label] = " ".join(words[1 + read :])
+    fields = line.split("\t")
+    table.rest[label] = [f.strip() for f in fields[1 + read :]] if len(fields) > 1 + read else words[1 + read :]
+
+
+def _glued(word: str, cell: re.Pattern[str]) -> list[str]:
+    """The cells of a word in which columns ran together (``NODEPIX``), none where it is something else."""
+    if len(word) > 64 or not word[0].isalpha() or not re.fullmatch(f"(?:{cell.pattern}){{2,}}", word, cell.flags):
+        return []
+    return re.findall(cell.pattern, word, cell.flags)

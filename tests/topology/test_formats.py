@@ -83,7 +83,9 @@ LINK TYPE TABLE:
 """
     found = read(text)
     assert [d.bus_id for d in found.devices] == ["0000:0c:00.0", "0000:22:00.0"]
-    assert sum(k.kind == "XGMI" for k in found.links) == 2
+    assert [k.lanes for k in found.links if k.kind == "XGMI"] == [1, 1]
+    bandwidth = "NUMA BW TABLE:\n             0000:0c:00.0  0000:22:00.0\n0000:0c:00.0 N/A  50000-200000\n0000:22:00.0 50000-200000  N/A\n"
+    assert [k.lanes for k in read(text + bandwidth).links if k.kind == "XGMI"] == [4, 4]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
@@ -196,6 +198,34 @@ def test_nvswitches_are_told_from_direct_links(gpus, lanes, switched):
     found = read("\n".join([head, *rows]))
     assert any(s.kind == "nvswitch" for s in found.switches) == switched
     assert distance(found, "gpu0", "gpu1") == f"NV{lanes}"
+
+
+def test_a_gpu_with_links_down_shows_fewer_to_all_others():
+    rows = [f"GPU{i}\t" + "\t".join("X" if i == j else "NV16" if 2 in (i, j) else "NV18" for j in range(4)) for i in range(4)]
+    found = read("\tGPU0\tGPU1\tGPU2\tGPU3\n" + "\n".join(rows))
+    assert {k.src: k.lanes for k in found.links if k.dst == "nvswitch"} == {"gpu0": 18, "gpu1": 18, "gpu2": 16, "gpu3": 18}
+
+
+def test_gpus_of_which_one_row_has_no_cpus_are_read():
+    """Grace-Blackwell in a container that sees half the cores: the affinity field is empty, the NUMA node is not."""
+    rows = [f"GPU{i}\t" + "\t".join("X" if i == j else "NV18" for j in range(4)) + ("\t0-35\t0" if i < 2 else "\t\t1") + "\t\tN/A" for i in range(4)]
+    found = read("\t\x1b[4mGPU0\tGPU1\tGPU2\tGPU3\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\x1b[0m\n" + "\n".join(rows))
+    assert [pcie_distance(found, "gpu0", d.name) for d in found.devices] == ["X", "NODE", "SYS", "SYS"]
+
+
+def test_hwloc_shows_nvlinks_to_power_cpus():
+    gpu = """<object type="Bridge" bridge_type="0-1" bridge_pci="000{n}:[00-01]"><object type="Bridge" bridge_type="1-1" pci_busid="000{n}:00:00.0">
+      <object type="PCIDev" gp_index="{n}" pci_busid="000{n}:01:00.0" pci_type="0302 [10de:15f9] [10de:116b] a1 00" pci_link_speed="15.753846">
+      <object type="OSDev" gp_index="1{n}" name="nvml{n}" osdev_type="1"><info name="GPUModel" value="Tesla P100-SXM2-16GB"/></object></object></object></object>"""
+    xml = (
+        '<topology version="2.0"><object type="Machine"><object type="Package" os_index="0" gp_index="3"><info name="CPUModel" value="POWER8NVL, altivec supported"/>'
+        + gpu.format(n=0) + gpu.format(n=1)
+        + '</object></object><distances2hetero nbobjs="3" kind="25" name="NVLinkBandwidth"><indexes length="1">OSDev:10 OSDev:11 Package:3</indexes>'
+        '<u64values length="1">1000000 40000 40000 40000 1000000 40000 40000 40000 1000000</u64values></distances2hetero></topology>'
+    )  # fmt: skip
+    found = read(xml)
+    assert distance(found, "gpu0", "gpu1") == "NV2"
+    assert {(k.kind, k.lanes, k.capacity) for k in found.links if k.dst == "cpu0"} == {("CPU", 2, 36)}
 
 
 def test_a_matrix_cut_off_in_the_middle_is_refused():

@@ -11,7 +11,18 @@ def test_a_table_ends_where_its_cells_do():
     (table,) = read_matrices(source, CELL)
     assert table.line == 2
     assert table.cells == {("GPU0", "GPU0"): "X", ("GPU0", "GPU1"): "NV2", ("GPU1", "GPU0"): "NV2", ("GPU1", "GPU1"): "X"}
-    assert table.rest["GPU1"] == "0-9 0"
+    assert table.rest["GPU1"] == ["0-9", "0"]
+
+
+def test_cells_that_ran_together_are_taken_apart():
+    (table,) = read_matrices(Source("t", "  GPU0 GPU1 NIC0 NIC1\nGPU0  X NV2SYS SYS 0-9 0\n"), CELL)
+    assert [table.cells["GPU0", c] for c in table.columns] == ["X", "NV2", "SYS", "SYS"]
+    assert table.rest["GPU0"] == ["0-9", "0"]
+
+
+def test_an_empty_field_between_tabs_is_kept():
+    (table,) = read_matrices(Source("t", "\tGPU0\tGPU1\tCPU Affinity\tNUMA Affinity\nGPU0\tX\tSYS\t\t1\t\tN/A\n"), CELL)
+    assert table.rest["GPU0"] == ["", "1", "", "N/A"]
 
 
 def test_rubbish_in_a_row_is_remembered_with_its_line():
