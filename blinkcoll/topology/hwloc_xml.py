@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ..errors import TopologyError
 from .draft import Draft, PciNode, flatten_broadcom, merge_ports
+from .gpu_models import arch_of_model
 from .model import Device, GpuIndex, PciBusId, Switch, Topology, Uuid
 from .rates import CPU_LATENCY_US, XGMI_LATENCY_US, cpu_model, most_nvlinks, nvlink_rate, xgmi_rate
 from .safe_xml import Element, parse_xml
@@ -24,18 +25,6 @@ _NVLINK_MB_S = {"sm_60": 20000, "sm_100": 50000, "sm_103": 50000}
 _XGMI_MB_S = 50000
 #: GB/s of one PCIe lane as hwloc computes it, by generation.
 _LANE_GB_S = {1: 0.25, 2: 0.5, 3: 0.984615, 4: 1.969231, 5: 3.938462, 6: 7.5625}
-_MODELS = (
-    ("P100", "sm_60"), ("V100", "sm_70"), ("A100", "sm_80"), ("A800", "sm_80"), ("A30", "sm_80"), ("A40", "sm_86"), ("A6000", "sm_86"),
-    ("A5000", "sm_86"), ("3090", "sm_86"), ("H100", "sm_90"), ("H200", "sm_90"), ("H800", "sm_90"), ("H20", "sm_90"), ("GH200", "sm_90"),
-    ("B200", "sm_100"), ("GB200", "sm_100"), ("B300", "sm_103"), ("L40", "sm_89"), ("L4", "sm_89"), ("4090", "sm_89"), ("T4", "sm_75"),
-    ("MI300", "gfx942"), ("MI325", "gfx942"), ("MI250", "gfx90a"), ("MI210", "gfx90a"), ("MI200", "gfx90a"), ("MI100", "gfx908"), ("MI50", "gfx906"), ("MI60", "gfx906"),
-    ("Vega 20", "gfx906"),
-)  # fmt: skip
-
-
-def arch_of_model(model: str) -> str:
-    """The architecture of a GPU by what its driver calls it, "" where unknown."""
-    return next((arch for sign, arch in _MODELS if re.search(rf"\b{sign}(?![0-9])", model.replace("-", " "))), "")
 
 
 @dataclass

@@ -15,6 +15,7 @@ from fractions import Fraction
 
 from ..errors import TopologyError
 from .draft import Draft, PciNode, flatten_broadcom
+from .gpu_models import arch_of_nvidia_device
 from .model import BETWEEN_SERVERS, Device, GpuIndex, PciBusId, Switch, Topology
 from .rates import (
     CPU_LATENCY_US,
@@ -33,11 +34,6 @@ _NVSWITCH, _CPU = "0x068000", "0x068001"
 _GPU_CLASSES = ("0x03", "0x12")
 #: A rack has fewer.
 MOST_GPUS = 1024
-#: GPUs by PCI device id (pci-ids.ucw.cz), for files that list them without saying what they are.
-_DEVICES = (
-    (0x15F0, 0x15FF, "sm_60"), (0x1DB0, 0x1DBF, "sm_70"), (0x20B0, 0x20FF, "sm_80"), (0x2200, 0x25FF, "sm_86"),
-    (0x2680, 0x28FF, "sm_89"), (0x2300, 0x234F, "sm_90"), (0x2900, 0x293F, "sm_100"),
-)  # fmt: skip
 
 
 @dataclass
@@ -179,8 +175,7 @@ class _Reader:
         if sm:
             return f"sm_{sm}"
         if pci.get("vendor") == "0x10de":
-            device = int(pci.get("device"), 16) if re.fullmatch(r"0x[0-9a-fA-F]{1,4}", pci.get("device")) else 0
-            return next((name for least, most, name in _DEVICES if least <= device <= most), self.arch)
+            return arch_of_nvidia_device(pci.get("device")) or self.arch
         return self.arch
 
     def _nic(self, nic: Element, node: PciNode, server: int) -> PciNode:

@@ -14,10 +14,10 @@ from itertools import combinations
 
 from ..errors import TopologyError
 from .draft import Draft
-from .hwloc_xml import arch_of_model
+from .gpu_models import arch_of_model
 from .model import Device, GpuIndex, PciBusId, Switch, Topology, Uuid
 from .pcie_matrix import PcieMatrix
-from .rates import MOST_NVLINKS, most_nvlinks
+from .rates import MOST_NVLINKS, most_nvlinks, pcie_generation_of
 from .source import Source
 from .text_matrix import Matrix, read_matrices
 
@@ -232,7 +232,7 @@ class _Reader:
 
     def _pcie(self, guess: str) -> None:
         names = {label: _name(label) if label in self.gpus else self._nic(label) for label in self.matrix.columns}
-        generation = {"sm_60": 3, "sm_70": 3, "sm_75": 3, "sm_80": 4, "sm_86": 4, "sm_89": 4, "sm_90": 5, "sm_100": 5, "sm_103": 5}.get(guess)
+        generation = pcie_generation_of(guess)
         tree = PcieMatrix(
             {pair: cell for pair, cell in self.cells.items() if cell in _FARTHER and pair.issubset(names)},
             {label: self._numa(label) for label in names}, self.source,

@@ -83,6 +83,17 @@ def pcie_generation(gt_s: str) -> int | None:
     return _PCIE_GT_S.get(whole if tenth == ".0" else whole + tenth)
 
 
+def pcie_generation_of(arch: str) -> int | None:
+    """The PCIe generation that GPUs of an architecture are made for (their data sheets); None for an unknown one."""
+    if arch.startswith("gfx9"):
+        return 5 if arch.startswith(("gfx94", "gfx95")) else 4
+    match = re.fullmatch(r"sm_([0-9]{2,3})", arch)
+    if not match:
+        return None
+    capability = int(match.group(1))
+    return 5 if capability >= 90 else 4 if capability >= 80 else 3
+
+
 def pcie_rate(generation: int | None, width: int) -> Fraction:
     """A PCIe link. What is unknown counts as NCCL counts it: generation 3, sixteen lanes."""
     return _PCIE_LANE.get(generation or 3, _PCIE_LANE[3]) * (width or 16)

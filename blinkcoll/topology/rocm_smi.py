@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 
 from .draft import UNKNOWN_CPU_GB_S, Draft
 from .model import Device, GpuIndex, PciBusId, Switch, Topology
-from .rates import CPU_LATENCY_US, PCIE_LATENCY_US, XGMI_LATENCY_US, pcie_rate, xgmi_rate
+from .rates import CPU_LATENCY_US, PCIE_LATENCY_US, XGMI_LATENCY_US, pcie_generation_of, pcie_rate, xgmi_rate
 from .source import Source
 from .text_matrix import Matrix, read_matrices
 
@@ -139,7 +139,7 @@ def _hang(source: Source, draft: Draft, labels: list[str], names: dict[str, str]
             numa[int(match.group(1))] = int(match.group(3))
     if any((draft.devices[names[label]].index or 0) not in numa for label in labels):
         source.note("says not for all GPUs which NUMA node they are at: those are taken to be at one")
-    generation = 5 if arch.startswith("gfx94") else 4 if arch.startswith("gfx9") else None
+    generation = pcie_generation_of(arch)
     source.note(f"shows no PCIe tree: each GPU is planned at its NUMA node, generation {generation or 3}, sixteen lanes")
     cpus: dict[int, str] = {}
     for label in labels:

@@ -32,6 +32,16 @@ def test_a_tray_of_a_rack_comes_back_with_its_c2c_links():
     assert read(nccl_xml(tray)).isomorphic(tray, names=True)
 
 
+def test_a_dump_of_two_servers_in_one_nvlink_domain_keeps_them_apart():
+    one = nccl_xml(load_layout("gb200-nvl72").subset([0, 1, 2, 3]))
+    other = one.replace('host_hash="0x1"', 'host_hash="0x2"').replace('rank="', 'rank="1')
+    found = read(one.replace("</system>\n", "") + other.replace('<system version="1">\n', ""))
+    assert [(d.server, d.index) for d in found.devices] == [(i // 4, i) for i in range(8)]
+    assert sum(s.kind == "nvswitch" for s in found.switches) == 1
+    assert distance(found, "gpu0", "gpu7") == "NV18"
+    assert pcie_distance(found, "gpu0", "gpu7") == "-"
+
+
 @pytest.mark.parametrize("name", NVIDIA)
 @pytest.mark.parametrize("separator", ["\t", "     "])
 def test_nvidia_smi_gives_links_and_distances_back(name, separator):
