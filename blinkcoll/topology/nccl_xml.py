@@ -303,6 +303,9 @@ class _Reader:
             switch = self.draft.add_nvswitch(behind[0].arch, planes, server)
             for gpu in behind:
                 self.draft.wire_nvlinks(gpu.name, switch, gpu.switched, gpu.arch)
+            for gpu in self.gpus:
+                if gpu.arch == behind[0].arch and not (gpu.switched or gpu.direct):
+                    self.source.note(f"{gpu.name} has no NVLink, which {len(behind)} others of its kind have", gpu.element.line)
         for gpu in self.gpus:
             if gpu.to_cpu:
                 rate = nvlink_rate(gpu.arch)

@@ -21,12 +21,14 @@ from .rates import MOST_NVLINKS, most_nvlinks, pcie_generation_of
 from .source import Source
 from .text_matrix import Matrix, read_matrices
 
-_CELL = re.compile(r"X|NV[0-9]{1,4}|PIX|PXB|PHB|NODE|SYS|SOC|N/A|DIS", re.IGNORECASE)
+_CELL = re.compile(r"X|NV[0-9]{1,4}|PIX|PXB|PHB|PSB|NODE|SYS|SOC|N/A|DIS", re.IGNORECASE)
 _P2P = re.compile(r"X|OK|CNS|GNS|TNS|NS|DR|U", re.IGNORECASE)
 _REFUSALS = {
     "CNS": "the chipset does not support it", "GNS": "the GPU does not support it", "TNS": "the topology does not support it",
     "NS": "it is not supported", "DR": "it is disabled in the registry", "U": "unknown",
 }  # fmt: skip
+#: Words of older drivers.
+_OLD = {"SOC": "SYS", "PSB": "PIX"}
 _FARTHER = ("PIX", "PXB", "PHB", "NODE", "SYS")
 
 
@@ -116,7 +118,7 @@ class _Reader:
     def _agreed(self, a: str, b: str) -> str | None:
         """What the matrix says of a pair; where its halves differ, what both allow: fewer links, the farther way."""
         words = [self.matrix.cells.get(pair) for pair in ((a, b), (b, a))]
-        cells = ["SYS" if w.upper() == "SOC" else w.upper() for w in words if w is not None and w.upper() not in ("N/A", "DIS")]
+        cells = [_OLD.get(w.upper(), w.upper()) for w in words if w is not None and w.upper() not in ("N/A", "DIS")]
         if not cells:
             return None
         if "X" in cells:

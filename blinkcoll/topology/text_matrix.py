@@ -18,7 +18,7 @@ MOST_COLUMNS = 192
 MOST_TABLES = 256
 
 _GPU = re.compile(r"GPU\[?([0-9]{1,4})\]?:?|([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]):?", re.IGNORECASE)
-_NIC = re.compile(r"[A-Za-z][\w.:/+-]*[0-9][\w.:/+-]*")
+_NIC = re.compile(r"[A-Za-z][\w.:/+-]*[0-9][\w.:/+-]*|[A-Z]{2,12}")
 
 
 @dataclass
@@ -73,10 +73,10 @@ def _header(words: list[str], cell: re.Pattern[str]) -> list[str]:
         return []
     columns: list[str] = []
     for word in words[:MOST_COLUMNS]:
-        if word.upper() in ("CPU", "NUMA", "GPU") or not (_GPU.fullmatch(word) or _NIC.fullmatch(word)):
+        if word.upper().startswith(("CPU", "NUMA")) or word == "GPU" or not (_GPU.fullmatch(word) or _NIC.fullmatch(word)):
             break
         columns.append(word.rstrip(":"))
-    others = [word for word in words[len(columns) :] if word.upper() not in ("CPU", "NUMA", "GPU", "AFFINITY", "ID")]
+    others = [w for w in words[len(columns) :] if not w.upper().startswith(("CPU", "NUMA")) and w.upper() not in ("GPU", "AFFINITY", "ID")]
     gpus = sum(bool(_GPU.fullmatch(column)) for column in columns)
     if others or len(set(columns)) < len(columns) or not all(_GPU.fullmatch(column) for column in columns[:gpus]):
         return []

@@ -121,6 +121,29 @@ def test_old_words_and_table_marks_are_read():
     assert [distance(found, "gpu0", d.name) for d in found.devices] == [distance(there, "gpu0", d.name) for d in there.devices]
 
 
+def test_a_grid_with_a_nic_of_letters_alone_is_read():
+    rows = [["", "GPU0", "GPU1", "HSN", "CPU Affinity", "NUMA Affinity"], ["GPU0", "X", "NV4", "SYS", "0-15", "1"], ["GPU1", "NV4", "X", "PHB", "16-31", "0"], ["HSN", "SYS", "PHB", "X", "", ""]]
+    bar = "+" + "+".join("-" * 8 for _ in rows[0]) + "+\n"
+    found = read(bar + bar.join("| " + " | ".join(row) + " |\n" for row in rows) + bar)
+    assert distance(found, "gpu0", "gpu1") == "NV4"
+    assert [s.name for s in found.switches if s.kind == "nic"] == ["HSN"]
+    assert pcie_distance(found, "gpu1", "HSN") == "PHB"
+
+
+def test_a_table_with_html_line_breaks_is_read():
+    text = "| <br>```<br>" + nvidia_smi(load_layout("dgx1-v100"), "    ", ends="<br>") + "``` |\n"
+    assert read(text).restrict(["NVLINK"]).isomorphic(load_layout("dgx1-v100").restrict(["NVLINK"]), names=True)
+
+
+def test_one_gpu_without_the_nvlinks_of_the_others_is_named():
+    xml = nccl_xml(load_layout("hgx-h100"))
+    start = xml.index("<nvlink", xml.index('dev="3"'))
+    xml = xml[:start] + xml[xml.index("</gpu>", start) :]
+    found = read(xml)
+    assert {k.src for k in found.links if k.dst == "nvswitch"} == {f"gpu{i}" for i in range(8) if i != 3}
+    assert any("gpu3 has no NVLink" in n for n in found.notes)
+
+
 def test_a_header_without_its_first_blank_is_read():
     text = nvidia_smi(load_layout("dgx1-v100")).replace("\n\tGPU0", "\nGPU0")
     assert read(text).isomorphic(read(nvidia_smi(load_layout("dgx1-v100"))), names=True)
