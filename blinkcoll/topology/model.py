@@ -319,14 +319,14 @@ class Topology:
             body[part] = sorted(body[part], key=lambda item: json.dumps(item, sort_keys=True))
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
-    def isomorphic(self, other: Topology, names: bool = False) -> bool:
-        """Whether the two are one machine up to the names (``names``: and the rank order) of their vertices.
+    def isomorphic(self, other: Topology, same_ranks: bool = False) -> bool:
+        """Whether the two are one machine under other names; with ``same_ranks``, with every rank in its place.
 
         See :func:`blinkcoll.topology.isomorphism.isomorphic`.
         """
         from .isomorphism import isomorphic
 
-        return isomorphic(self, other, same_ranks=names)
+        return isomorphic(self, other, same_ranks)
 
     # -- JSON ---------------------------------------------------------------------------------------------------
 

@@ -195,8 +195,8 @@ class _Reader:
         one_peer = max(Counter(gpu for pair in lanes for gpu in pair).values()) == 1
         if self._power9():
             guess = "sm_70"
-        elif most <= 4:
-            guess = "sm_86" if one_peer else "sm_60"
+        elif most <= 4:  # bridges: two links on Turing, four on Ampere
+            guess = "sm_60" if not one_peer else "sm_75" if most <= 2 else "sm_86"
         else:
             guess = "sm_70" if most <= 6 else "sm_80" if most <= 12 else "sm_90"
         self.source.note(f"names no GPU model: {most} NVLinks a GPU are planned as those of {guess}; --arch says otherwise")

@@ -24,12 +24,12 @@ def refuse(text: str) -> str:
 
 @pytest.mark.parametrize("name", [n for n in LAYOUTS if n != "rtx4090x8"])
 def test_nccl_xml_gives_the_layout_back(name):
-    assert read(nccl_xml(load_layout(name))).isomorphic(load_layout(name), names=True)
+    assert read(nccl_xml(load_layout(name))).isomorphic(load_layout(name), same_ranks=True)
 
 
 def test_a_tray_of_a_rack_comes_back_with_its_c2c_links():
     tray = load_layout("gb200-nvl72").subset([0, 1, 2, 3])
-    assert read(nccl_xml(tray)).isomorphic(tray, names=True)
+    assert read(nccl_xml(tray)).isomorphic(tray, same_ranks=True)
 
 
 def test_a_dump_of_two_servers_in_one_nvlink_domain_keeps_them_apart():
@@ -63,7 +63,7 @@ def test_nvidia_smi_gives_links_and_distances_back(name, separator):
 def test_rocm_smi_gives_the_xgmi_links_back(name):
     there = load_layout(name)
     found = read(rocm_smi(there), "gfx942")
-    assert found.restrict(["XGMI"]).isomorphic(there.restrict(["XGMI"]), names=True)
+    assert found.restrict(["XGMI"]).isomorphic(there.restrict(["XGMI"]), same_ranks=True)
     assert pcie_distance(found, "gpu0", "gpu4") == "SYS"
 
 
@@ -103,14 +103,14 @@ LINK TYPE TABLE:
 def test_encodings_and_line_ends_do_not_matter(encoding, ends):
     text = nvidia_smi(load_layout("dgx1-v100"), ends=ends)
     found = parse(decode_source(text.encode(encoding), "dump"))
-    assert found.restrict(["NVLINK"]).isomorphic(load_layout("dgx1-v100").restrict(["NVLINK"]), names=True)
+    assert found.restrict(["NVLINK"]).isomorphic(load_layout("dgx1-v100").restrict(["NVLINK"]), same_ranks=True)
 
 
 def test_text_around_a_dump_does_not_matter():
     smi, xml = nvidia_smi(load_layout("dgx1-v100")), nccl_xml(load_layout("dgx1-v100"))
     quoted = "Hi, here is my machine:\n```\n$ nvidia-smi topo -m\n" + "\n".join("> " + line for line in smi.splitlines()) + "\n```\nThanks!\n"
     assert read(quoted).nranks == 8
-    assert read("$ cat topo.xml\n" + xml + "$ exit\n").isomorphic(load_layout("dgx1-v100"), names=True)
+    assert read("$ cat topo.xml\n" + xml + "$ exit\n").isomorphic(load_layout("dgx1-v100"), same_ranks=True)
 
 
 def test_old_words_and_table_marks_are_read():
@@ -132,7 +132,7 @@ def test_a_grid_with_a_nic_of_letters_alone_is_read():
 
 def test_a_table_with_html_line_breaks_is_read():
     text = "| <br>```<br>" + nvidia_smi(load_layout("dgx1-v100"), "    ", ends="<br>") + "``` |\n"
-    assert read(text).restrict(["NVLINK"]).isomorphic(load_layout("dgx1-v100").restrict(["NVLINK"]), names=True)
+    assert read(text).restrict(["NVLINK"]).isomorphic(load_layout("dgx1-v100").restrict(["NVLINK"]), same_ranks=True)
 
 
 def test_one_gpu_without_the_nvlinks_of_the_others_is_named():
@@ -146,7 +146,7 @@ def test_one_gpu_without_the_nvlinks_of_the_others_is_named():
 
 def test_a_header_without_its_first_blank_is_read():
     text = nvidia_smi(load_layout("dgx1-v100")).replace("\n\tGPU0", "\nGPU0")
-    assert read(text).isomorphic(read(nvidia_smi(load_layout("dgx1-v100"))), names=True)
+    assert read(text).isomorphic(read(nvidia_smi(load_layout("dgx1-v100"))), same_ranks=True)
 
 
 def test_sys_within_one_numa_node_is_node():
@@ -270,7 +270,7 @@ def test_a_matrix_cut_off_in_the_middle_is_refused():
 def test_one_lost_row_is_made_up_by_the_other_half():
     lines = nvidia_smi(load_layout("dgx1-v100")).splitlines()
     del lines[12]
-    assert read("\n".join(lines)).restrict(["NVLINK"]).isomorphic(load_layout("dgx1-v100").restrict(["NVLINK"]), names=True)
+    assert read("\n".join(lines)).restrict(["NVLINK"]).isomorphic(load_layout("dgx1-v100").restrict(["NVLINK"]), same_ranks=True)
 
 
 def test_a_nic_row_cut_off_costs_that_nic():
@@ -305,7 +305,7 @@ def test_counts_that_differ_keep_the_smaller():
 
 def test_an_nvswitch_that_a_virtual_machine_hides_is_an_nvswitch():
     xml = nccl_xml(load_layout("hgx-h100")).replace('target="0000:c0:00.0"', 'target="fffffff:ffff:ff"')
-    assert read(xml).isomorphic(load_layout("hgx-h100"), names=True)
+    assert read(xml).isomorphic(load_layout("hgx-h100"), same_ranks=True)
 
 
 @pytest.mark.parametrize(

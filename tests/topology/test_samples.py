@@ -109,7 +109,7 @@ def test_the_dgx1_matrix_is_the_layout_with_the_same_numbers():
         k: c for k, c in there.capacities().items() if isinstance(k[0], int) and isinstance(k[1], int)
     }
     assert len(ends) == 8
-    assert found.isomorphic(there, names=True)
+    assert found.isomorphic(there, same_ranks=True)
 
 
 @needs_samples
@@ -122,10 +122,10 @@ def test_a_dump_of_a_named_machine_is_its_layout(name, layout):
     found, there = sample(name), load_layout(layout)
     if layout == "dgx2":
         there = there.subset([d.index for d in there.devices])
-    assert found.isomorphic(there, names=True)
+    assert found.isomorphic(there, same_ranks=True)
 
 
 @needs_samples
 def test_an_ac922_without_its_nics_is_the_layout():
     found = sample("text/nvsmi_4xv100_ac922_power9.txt", "sm_70").subset([0, 1, 2, 3])
-    assert found.isomorphic(load_layout("ac922").subset([0, 1, 2, 3]), names=True)
+    assert found.isomorphic(load_layout("ac922").subset([0, 1, 2, 3]), same_ranks=True)
