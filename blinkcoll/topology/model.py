@@ -187,6 +187,8 @@ class Topology:
                 raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} joins a vertex to itself")
             if link.kind not in LINK_KINDS:
                 raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} has kind {link.kind!r}; known: {', '.join(LINK_KINDS)}")
+            if link.lanes < 1:
+                raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} has {link.lanes} lanes, expected at least 1")
             if link.capacity <= 0:
                 raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} has capacity {link.capacity}, expected GB/s > 0")
 
@@ -323,14 +325,14 @@ class Topology:
             body[part] = sorted(body[part], key=lambda item: json.dumps(item, sort_keys=True))
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
-    def isomorphic(self, other: Topology, names: bool = False) -> bool:
-        """Whether the two are one machine up to the names (``names``: and the rank order) of their vertices.
+    def isomorphic(self, other: Topology, same_ranks: bool = False) -> bool:
+        """Whether the two are one machine under other names; with ``same_ranks``, with every rank in its place.
 
         See :func:`blinkcoll.topology.isomorphism.isomorphic`.
         """
         from .isomorphism import isomorphic
 
-        return isomorphic(self, other, same_ranks=names)
+        return isomorphic(self, other, same_ranks)
 
     # -- JSON ---------------------------------------------------------------------------------------------------
 
