@@ -36,12 +36,13 @@ _LARGE = 30_000
 
 def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Plan:
     """The plan over links of these kinds; see :func:`blinkcoll.packing.make_plan`."""
-    problem = Problem.of(topology, collective, root, links, rates, budget_s)
-    solved = problem.solve()
     every = topology.kinds()
+    problem = Problem.of(topology, collective, root, links, rates, budget_s if links == every else budget_s / 2)
+    solved = problem.solve()
     bound = bound_all = solved.certificate.bound
     if links != every:
-        bound_all = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate.bound
+        # What is proven for all links may be the weaker of the two where time ran out.
+        bound_all = max(bound, Problem.of(topology, collective, root, every, rates, budget_s / 2).solve().certificate.bound)
     trees: tuple[Tree, ...] = ()
     flows: tuple[Flow, ...] = ()
     if collective in FLOWS:

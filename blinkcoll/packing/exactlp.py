@@ -47,7 +47,7 @@ class LinearProgram:
 
 @dataclass(frozen=True)
 class Solution:
-    """An optimum: values of the variables and of the rows' multipliers, exact where ``exact``."""
+    """An exact optimum: values of the variables and of the rows' multipliers."""
 
     value: Fraction
     x: tuple[Fraction, ...]
@@ -84,22 +84,63 @@ def maximise(program: LinearProgram, budget_s: float = 60.0) -> Solution:
     raise PackingError(f"exact LP: the solver's basis does not hold in rationals ({last})")
 
 
-def _float_basis(program: LinearProgram, budget_s: float, solver: str, tolerance: float) -> tuple[list[int], list[int]]:
-    """The basic variables and the rows at their bounds."""
+class FloatSolver:
+    """HiGHS on a program that grows by rows with right side 0; each run starts from the basis of the one before."""
+
+    def __init__(self, program: LinearProgram):
+        self.program, self.highs = program, _highs("simplex", 1e-9)
+        self.highs.passModel(_model(program))
+        self.known = len(program.rows)
+
+    def values(self, budget_s: float) -> list[float]:
+        """An optimum in floats, in units of the largest right side: good for finding violated rows, proof of nothing."""
+        for i in range(self.known, len(self.program.rows)):
+            row = self.program.rows[i]
+            assert self.program.right[i] == 0 and not self.program.equal[i]
+            self.highs.addRow(-highspy.kHighsInf, 0.0, len(row), np.array(list(row), dtype=np.int32), np.array([float(v) for v in row.values()]))
+        self.known = len(self.program.rows)
+        _run(self.highs, budget_s)
+        return list(self.highs.getSolution().col_value)
+
+    def exact(self) -> Solution | None:
+        """The optimum of the last run's basis in rationals; None where it does not hold exactly."""
+        try:
+            solution = _solve_basis(self.program, *_basis(self.highs))
+        except ZeroDivisionError:
+            return None
+        return solution if _violation(self.program, solution) is None else None
+
+
+def _highs(solver: str, tolerance: float) -> highspy.Highs:
     highs = highspy.Highs()  # type: ignore[no-untyped-call]
     highs.silent()
     highs.setOptionValue("threads", 1)
-    highs.setOptionValue("time_limit", float(budget_s))
     highs.setOptionValue("primal_feasibility_tolerance", tolerance)
     highs.setOptionValue("dual_feasibility_tolerance", tolerance)
     highs.setOptionValue("solver", solver)
-    highs.passModel(_model(program))
+    return highs
+
+
+def _run(highs: highspy.Highs, budget_s: float) -> None:
+    # HiGHS counts the time of all runs of one instance.
+    highs.setOptionValue("time_limit", highs.getRunTime() + budget_s)
     highs.run()
     status = highs.getModelStatus()
     if status == highspy.HighsModelStatus.kTimeLimit:
         raise BudgetExceeded(f"exact LP: no optimum within {budget_s:g} s")
     if status != highspy.HighsModelStatus.kOptimal:
         raise PackingError(f"exact LP: the solver says {highs.modelStatusToString(status)}")
+
+
+def _float_basis(program: LinearProgram, budget_s: float, solver: str, tolerance: float) -> tuple[list[int], list[int]]:
+    highs = _highs(solver, tolerance)
+    highs.passModel(_model(program))
+    _run(highs, budget_s)
+    return _basis(highs)
+
+
+def _basis(highs: highspy.Highs) -> tuple[list[int], list[int]]:
+    """The basic variables and the rows at their bounds."""
     basis = highs.getBasis()
     basic = highspy.HighsBasisStatus.kBasic
     return (
