@@ -14,6 +14,7 @@ from fractions import Fraction
 from functools import partial
 from time import monotonic
 
+from ..errors import PackingError
 from ..topology import Path, Topology
 from .alltoall import Lengths, approximate_flows, direct_flows, optimal_flows, pair_bound
 from .arborescences import RoutedTree, best_of, pack_shares, pack_undirected, run, taste
@@ -21,6 +22,7 @@ from .certificates import CutCertificate, MetricCertificate, PartitionCertificat
 from .collectives import FLOWS, HAS_DOWN, HAS_UP
 from .exactlp import BudgetExceeded
 from .links import Network, network_of
+from .minimise import Wish, with_fewer_trees
 from .onehop import one_hop_trees
 from .plan import Certificate, Flow, Plan, Tree
 from .planes import Planes, merge_planes, split_tree, spread_exchange, spread_flows, with_planes
@@ -30,12 +32,18 @@ from .treelp import solve_tree_lp
 _SOLVER_SHARE = 0.5
 #: Packings tried for few and shallow trees: as many as take a few milliseconds (ranks x links of work each).
 _MOST_ATTEMPTS, _ATTEMPT_WORK = 6, 2_500
+#: For few trees: packings to choose from, and the part of the budget that goes into them.
+_MOST_PACKINGS, _POOL_SHARE = 64, 0.25
 #: Flow variables (ranks x links) from which an all-to-all is approximated first.
 _LARGE = 30_000
 
 
-def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Plan:
+def exact_plan(
+    topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float, wish: Wish | None = None
+) -> Plan:
     """The plan over links of these kinds; see :func:`blinkcoll.packing.make_plan`."""
+    if wish is not None and collective in FLOWS:
+        raise PackingError(f"{collective} has flows, not trees: max_trees, tolerance and minimise do not apply")
     every = topology.kinds()
     problem = Problem.of(topology, collective, root, links, rates, budget_s if links == every else budget_s / 2)
     solved = problem.solve()
@@ -49,7 +57,7 @@ def exact_plan(topology: Topology, collective: str, root: int | None, links: tup
         flows = tuple(problem.over_planes(solved.flows()))
     else:
         trees = problem.trees(solved)
-    return Plan(
+    plan = Plan(
         topology=topology,
         collective=collective,
         method="exact" if solved.rate == bound else "approximate",
@@ -63,6 +71,9 @@ def exact_plan(topology: Topology, collective: str, root: int | None, links: tup
         flows=flows,
         rates=rates,
     )
+    if wish is None:
+        return plan
+    return with_fewer_trees(plan, problem.packings(solved, budget_s * _POOL_SHARE), wish, budget_s * (1 - _POOL_SHARE))
 
 
 @dataclass(frozen=True)
@@ -232,12 +243,25 @@ class Problem:
         stars = one_hop_trees(self.network, self.collective, self.root, solved.rate)
         attempts = max(1, min(_MOST_ATTEMPTS, _ATTEMPT_WORK // (self.network.nranks * len(self.network.arcs))))
         halves = {"both": stars} if stars is not None else {name: best_of(pack, attempts) for name, pack in solved.halves.items()}
+        return self._over_planes(halves, solved.rate)
+
+    def packings(self, solved: Solved, budget_s: float) -> list[tuple[Tree, ...]]:
+        """As many other packings as fit in the time, at most a fixed number."""
+        found, deadline = [], monotonic() + budget_s
+        for attempt in range(_MOST_PACKINGS):
+            found.append(self._over_planes({name: pack(attempt) for name, pack in solved.halves.items()}, solved.rate))
+            if monotonic() > deadline:
+                break
+        return found
+
+    def _over_planes(self, halves: dict[str, list[RoutedTree]], rate: Fraction) -> tuple[Tree, ...]:
+        """The trees of the halves, one a plane, with their ups and downs together."""
         if self.planes:
             halves = {name: [part for tree in trees for part in split_tree(tree, self.planes)] for name, trees in halves.items()}
         if set(halves) == {"down", "up"}:
-            return tuple(_paired(halves["down"], halves["up"], solved.rate))
+            return tuple(_paired(halves["down"], halves["up"], rate))
         (only,) = halves.values()
-        return tuple(_tree(tree, self.collective, solved.rate) for tree in only)
+        return tuple(_tree(tree, self.collective, rate) for tree in only)
 
     def over_planes(self, flows: list[Flow]) -> list[Flow]:
         """The flows through the planes there are."""

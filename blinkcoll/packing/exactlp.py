@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-
-import highspy
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import PackingError
+from .links import Number
 
-Number = Fraction | int
+if TYPE_CHECKING:
+    import highspy
+
 Row = Mapping[int, Number]
 
 #: Variables from which HiGHS' interior point method with crossover finds a basis faster than the simplex method does.
@@ -94,6 +95,9 @@ class FloatSolver:
 
     def values(self, budget_s: float) -> list[float]:
         """An optimum in floats, in units of the largest right side: good for finding violated rows, proof of nothing."""
+        import highspy
+        import numpy as np
+
         for i in range(self.known, len(self.program.rows)):
             row = self.program.rows[i]
             assert self.program.right[i] == 0 and not self.program.equal[i]
@@ -112,6 +116,8 @@ class FloatSolver:
 
 
 def _highs(solver: str, tolerance: float) -> highspy.Highs:
+    import highspy  # takes 0.1 s with numpy, and most plans need no linear program
+
     highs = highspy.Highs()  # type: ignore[no-untyped-call]
     highs.silent()
     highs.setOptionValue("threads", 1)
@@ -122,6 +128,8 @@ def _highs(solver: str, tolerance: float) -> highspy.Highs:
 
 
 def _run(highs: highspy.Highs, budget_s: float) -> None:
+    import highspy
+
     # HiGHS counts the time of all runs of one instance.
     highs.setOptionValue("time_limit", highs.getRunTime() + budget_s)
     highs.run()
@@ -141,6 +149,8 @@ def _float_basis(program: LinearProgram, budget_s: float, solver: str, tolerance
 
 def _basis(highs: highspy.Highs) -> tuple[list[int], list[int]]:
     """The basic variables and the rows at their bounds."""
+    import highspy
+
     basis = highs.getBasis()
     basic = highspy.HighsBasisStatus.kBasic
     return (
@@ -150,6 +160,9 @@ def _basis(highs: highspy.Highs) -> tuple[list[int], list[int]]:
 
 
 def _model(program: LinearProgram) -> highspy.HighsLp:
+    import highspy
+    import numpy as np
+
     lp = highspy.HighsLp()
     rows, columns = len(program.rows), len(program.objective)
     lp.num_col_, lp.num_row_ = columns, rows

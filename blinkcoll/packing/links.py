@@ -13,6 +13,7 @@ from ..topology import LINK_KINDS, Topology
 from .collectives import ROOTED
 
 Vertex = int | str
+Number = Fraction | int
 Arc = tuple[Vertex, Vertex]
 #: The compiled packers count in 64-bit integers and scale by factors up to about this.
 _LARGEST = 1 << 62
