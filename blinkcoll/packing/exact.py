@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -26,14 +26,16 @@ from .minimise import Wish, with_fewer_trees
 from .onehop import one_hop_trees
 from .plan import Certificate, Flow, Plan, Tree
 from .planes import Planes, merge_planes, split_tree, spread_exchange, spread_flows, with_planes
+from .randomtrees import random_trees
 from .treelp import solve_tree_lp
 
 #: Of an all-to-all's budget: the rest goes to the rational solution, or to the approximation that replaces it.
 _SOLVER_SHARE = 0.5
 #: Packings tried for few and shallow trees: as many as take a few milliseconds (ranks x links of work each).
 _MOST_ATTEMPTS, _ATTEMPT_WORK = 6, 2_500
-#: For few trees: packings to choose from, and the part of the budget that goes into them.
+#: For few trees: packings and random trees to choose from, and the part of the budget that packings may take.
 _MOST_PACKINGS, _POOL_SHARE = 64, 0.25
+_RANDOM_TREES = 100
 #: Flow variables (ranks x links) from which an all-to-all is approximated first.
 _LARGE = 30_000
 
@@ -73,7 +75,7 @@ def exact_plan(
     )
     if wish is None:
         return plan
-    return with_fewer_trees(plan, problem.packings(solved, budget_s * _POOL_SHARE), wish, budget_s * (1 - _POOL_SHARE))
+    return with_fewer_trees(plan, problem.more_trees(solved, budget_s * _POOL_SHARE), wish, budget_s * (1 - _POOL_SHARE))
 
 
 @dataclass(frozen=True)
@@ -245,14 +247,19 @@ class Problem:
         halves = {"both": stars} if stars is not None else {name: best_of(pack, attempts) for name, pack in solved.halves.items()}
         return self._over_planes(halves, solved.rate)
 
-    def packings(self, solved: Solved, budget_s: float) -> list[tuple[Tree, ...]]:
-        """As many other packings as fit in the time, at most a fixed number."""
-        found, deadline = [], monotonic() + budget_s
+    def more_trees(self, solved: Solved, budget_s: float) -> Iterator[Tree]:
+        """Trees to choose few from: random ones, and those of as many packings as fit in the time."""
+        if not self.network.forwarders and len(solved.halves) == 1:
+            roots = [self.root] if self.root is not None else list(range(self.network.nranks))
+            undirected = "both" in solved.halves
+            for root in roots:
+                for tree in random_trees(self.network, root, _RANDOM_TREES // len(roots), self.reverse, undirected):
+                    yield _tree(tree, self.collective, solved.rate)
+        deadline = monotonic() + budget_s
         for attempt in range(_MOST_PACKINGS):
-            found.append(self._over_planes({name: pack(attempt) for name, pack in solved.halves.items()}, solved.rate))
+            yield from self._over_planes({name: pack(attempt) for name, pack in solved.halves.items()}, solved.rate)
             if monotonic() > deadline:
                 break
-        return found
 
     def _over_planes(self, halves: dict[str, list[RoutedTree]], rate: Fraction) -> tuple[Tree, ...]:
         """The trees of the halves, one a plane, with their ups and downs together."""

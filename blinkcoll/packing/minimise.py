@@ -7,12 +7,13 @@ the rates of the trees chosen come from an exact linear program, and the plan sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
 from ..errors import PackingError
+from ..topology import Path
 from .certificates import link_capacities
 from .exactlp import LinearProgram, maximise
 from .links import Arc, Number
@@ -45,21 +46,19 @@ class Wish:
         return cls(max_trees, part)
 
 
-def with_fewer_trees(plan: Plan, packings: Iterable[Sequence[Tree]], wish: Wish, budget_s: float) -> Plan:
-    """The plan with as few trees as were found for what is wished.
-
-    ``packings`` are tree sets that reach the plan's rate, the plan's own among them.
+def with_fewer_trees(plan: Plan, more: Iterable[Tree], wish: Wish, budget_s: float) -> Plan:
+    """The plan with as few trees as were found for what is wished, out of its own and ``more`` trees of any rate.
 
     Raises
     ------
     PackingError
         Where no choice of ``max_trees`` trees was found.
     """
-    candidates = _candidates([plan.trees, *packings])
+    if wish.max_trees is not None and plan.collective in ("allgather", "reducescatter") and wish.max_trees < plan.topology.nranks:
+        raise PackingError(f"{plan.collective} needs a tree for each of the {plan.topology.nranks} ranks, got max_trees={wish.max_trees}")
+    candidates = _candidates([*plan.trees, *more])
     program = _Choice(plan, candidates)
-    lightest = min(packings, key=len, default=plan.trees)
-    chosen = program.choose(wish, lightest, budget_s)
-    rate, trees = program.weigh(chosen)
+    rate, trees = program.weigh(program.choose(wish, budget_s))
     if wish.max_trees is None and (rate < (1 - wish.tolerance) * plan.rate or len(trees) >= len(plan.trees)):
         return plan
     if not trees or (wish.max_trees is not None and len(trees) > wish.max_trees):
@@ -67,12 +66,11 @@ def with_fewer_trees(plan: Plan, packings: Iterable[Sequence[Tree]], wish: Wish,
     return replace(plan, rate=rate, trees=tuple(sorted(trees, key=lambda t: (-t.rate, t.root))))
 
 
-def _candidates(packings: Iterable[Sequence[Tree]]) -> list[Tree]:
-    """Trees that differ, from the packings with the fewest trees first."""
-    found: dict[tuple[int, frozenset[tuple[int | str, ...]], frozenset[tuple[int | str, ...]]], Tree] = {}
-    for packing in sorted(packings, key=len):
-        for tree in packing:
-            found.setdefault((tree.root, frozenset(tree.up or ()), frozenset(tree.down or ())), tree)
+def _candidates(trees: Iterable[Tree]) -> list[Tree]:
+    """Trees that differ, the first ones if there are too many."""
+    found: dict[tuple[int, frozenset[Path], frozenset[Path]], Tree] = {}
+    for tree in trees:
+        found.setdefault((tree.root, frozenset(tree.up or ()), frozenset(tree.down or ())), tree)
     return list(found.values())[:_MOST_CANDIDATES]
 
 
@@ -88,8 +86,8 @@ class _Choice:
     def roots(self) -> range:
         return range(self.plan.topology.nranks)
 
-    def choose(self, wish: Wish, start: Sequence[Tree], budget_s: float) -> list[int]:
-        """Numbers of the candidates to use: a mixed-integer program in floats."""
+    def choose(self, wish: Wish, budget_s: float) -> list[int]:
+        """Numbers of the candidates to use, none if no choice was found: a mixed-integer program in floats."""
         import highspy
         import numpy as np
 
@@ -128,8 +126,7 @@ class _Choice:
             row(-infinite, float(wish.max_trees), dict.fromkeys(range(count, 2 * count), 1.0))
         highs.run()
         if highs.getInfo().primal_solution_status != highspy.kSolutionStatusFeasible:
-            same = {id(tree) for tree in start}
-            return [t for t, tree in enumerate(self.candidates) if id(tree) in same] if few else []
+            return []
         values = highs.getSolution().col_value
         return [t for t in range(count) if values[count + t] > 0.5]
 
