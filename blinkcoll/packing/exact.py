@@ -18,7 +18,14 @@ from ..errors import PackingError
 from ..topology import Path, Topology
 from .alltoall import Lengths, approximate_flows, direct_flows, optimal_flows, pair_bound
 from .arborescences import RoutedTree, best_of, pack_shares, pack_undirected, run, taste
-from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate
+from .certificates import (
+    MODEL,
+    RELAY_MODEL,
+    CutCertificate,
+    MetricCertificate,
+    PartitionCertificate,
+    TreeDualCertificate,
+)
 from .collectives import FLOWS, HAS_DOWN, HAS_UP
 from .exactlp import BudgetExceeded
 from .links import Network, network_of
@@ -104,12 +111,13 @@ class Problem:
     links: tuple[str, ...]
     rates: str
     budget_s: float
+    model: str
 
     @classmethod
     def of(cls, topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Problem:
         """The problem on the links of these kinds."""
         network, planes = merge_planes(network_of(topology, links, rates))
-        return cls(network, planes, collective, root, links, rates, budget_s)
+        return cls(network, planes, collective, root, links, rates, budget_s, RELAY_MODEL if topology.relays else MODEL)
 
     def solve(self) -> Solved:
         """The bound and what reaches it."""
@@ -144,6 +152,7 @@ class Problem:
             links=self.links,
             root=self.root,
             rates=self.rates,
+            model=self.model,
         )
 
     def _directed(self) -> Solved:
@@ -168,6 +177,7 @@ class Problem:
             parts=tuple(with_planes((network.vertices[v] for v in part), self.planes) for part in parts),
             links=self.links,
             rates=self.rates,
+            model=self.model,
         )
         return Solved(certificate, certificate.bound, {"both": lambda attempt: pack_undirected(network, network.unit, attempt % network.nranks, taste(attempt))})
 
@@ -184,6 +194,7 @@ class Problem:
             links=self.links,
             root=self.root,
             rates=self.rates,
+            model=self.model,
         )
 
         def pack(name: str, attempt: int) -> list[RoutedTree]:
