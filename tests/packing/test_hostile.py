@@ -1,5 +1,6 @@
 """Inputs that nobody sane would plan on: each gives a valid plan or an error that says what is wrong."""
 
+import random
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -65,6 +66,16 @@ def test_huge_tiny_and_ugly_capacities(collective, root, scale):
 def test_capacities_with_many_different_denominators(collective, root):
     edges = {(a, b): Fraction(1 + a + 7 * b, p) for (a, b), p in zip([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)], (101, 103, 107, 109, 113, 127), strict=True)}
     planned(topology(4, both(edges)), collective, root)
+
+
+@every_collective
+@pytest.mark.parametrize("seed", range(6))
+def test_capacities_twelve_orders_of_magnitude_apart(collective, root, seed):
+    """Floats find no basis for these at once: the linear programs have to be refined."""
+    draw = random.Random(seed)
+    arcs = {(a, b): Fraction(draw.randint(1, 10**4), draw.randint(1, 50)) * Fraction(10) ** draw.randint(-6, 6) for a in range(4) for b in range(4) if a != b}
+    arcs.update({arc: Fraction(10) ** draw.randint(-6, 6) for r in range(4) for arc in ((r, "s"), ("s", r)) if draw.random() < 0.7})
+    planned(topology(4, arcs, ["s"]), collective, root)
 
 
 @every_collective
