@@ -8,8 +8,11 @@ import typer
 
 from .. import __version__
 from ..errors import BlinkcollError
+from . import topo
 from .bench import bench
 from .plan import plan
+from .probe import probe
+from .simulate import simulate
 from .simulate import simulate
 
 app = typer.Typer(
@@ -18,6 +21,9 @@ app = typer.Typer(
 )  # fmt: skip
 app.command()(bench)
 app.command()(plan)
+app.command()(simulate)
+app.command()(probe)
+app.add_typer(topo.app, name="topo")
 app.command()(simulate)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import ELEMENT_BYTES, Gpus, Root, Topo, read_size, read_topology
+from .options import ELEMENT_BYTES, Gpus, Root, Topo, read_size, read_topology, sizes_between
 
 _COLLECTIVES = ("allreduce", "broadcast")
 
@@ -21,22 +21,23 @@ def bench(
     maximum: Annotated[str, typer.Option("-e", "--maxbytes", help="Largest size.", metavar="SIZE")] = "1G",
     factor: Annotated[int, typer.Option("-f", "--stepfactor", help="Each size is the last times this.", min=2)] = 2,
     datatype: Annotated[str, typer.Option("-d", "--datatype", help=", ".join(ELEMENT_BYTES), metavar="TYPE")] = "float",
-    compare: Annotated[str, typer.Option("--compare", help="The baseline.", metavar="NAME")] = "baidu-ring",
+    compare: Annotated[str, typer.Option("--compare", help="Baselines, as many as wanted.", metavar="LIST")] = "nccl,baidu-ring",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
-    """Simulate a collective over sizes: time, bandwidth, the bound and the fraction of it reached, a ring beside it."""
+    """Simulate a collective over sizes: time, bandwidth, the bound and the fraction of it reached, NCCL and a ring beside it."""
     from ..show.bench_table import bench_json, bench_text
-    from .comparison import compare_with_baseline
+    from .comparison import compare_with_baselines
 
     names = _collectives(collective)
     if datatype not in ELEMENT_BYTES:
         raise typer.BadParameter(f"{datatype!r}: one of {', '.join(ELEMENT_BYTES)}", param_hint="--datatype")
-    sizes = _sizes(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
+    sizes = sizes_between(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
+    peers = list(dict.fromkeys(peer.strip() for peer in compare.split(",") if peer.strip()))
     topology = read_topology(topo, gpus)
     if root is not None and not 0 <= root < topology.nranks:
         raise typer.BadParameter(f"{root} is not a rank of 0..{topology.nranks - 1}", param_hint="--root")
     results = [
-        compare_with_baseline(topology, name, (root or 0) if name == "broadcast" else None, sizes, ELEMENT_BYTES[datatype], compare)
+        compare_with_baselines(topology, name, (root or 0) if name == "broadcast" else None, sizes, ELEMENT_BYTES[datatype], peers)
         for name in names
     ]
     if as_json:
@@ -51,14 +52,3 @@ def _collectives(text: str) -> list[str]:
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: bench knows {', '.join(_COLLECTIVES)}, all", param_hint="--collective")
     return names
-
-
-def _sizes(smallest: int, largest: int, factor: int, elem_size: int) -> list[int]:
-    """Sizes from the smallest to the largest, each a whole number of elements."""
-    if not 0 < smallest <= largest:
-        raise typer.BadParameter(f"from {smallest} to {largest} bytes there is no size", param_hint="-b, -e")
-    sizes, size = [], smallest
-    while size <= largest:
-        sizes.append(max(size // elem_size, 1) * elem_size)
-        size *= factor
-    return sizes

@@ -21,7 +21,11 @@ Root = Annotated[int | None, typer.Option("--root", "-r", help="The root's rank,
 
 def read_topology(topo: str, gpus: str | None) -> Topology:
     """The machine, or the part of it that ``--gpus`` names."""
-    topology = load_topology(topo)
+    return read_gpus(load_topology(topo), gpus)
+
+
+def read_gpus(topology: Topology, gpus: str | None) -> Topology:
+    """The part of a machine that ``--gpus`` names: indices, bus ids, UUIDs or names, in rank order; all of it without."""
     if gpus is None:
         return topology
     parts = [part.strip() for part in gpus.split(",") if part.strip()]
@@ -36,6 +40,17 @@ def read_size(text: str, option: str) -> int:
     if not match:
         raise typer.BadParameter(f"{text!r} is not a size; write 8, 64K, 1G", param_hint=option)
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2].upper()]
+
+
+def sizes_between(smallest: int, largest: int, factor: int, elem_size: int) -> list[int]:
+    """Sizes from the smallest to the largest, each a whole number of elements."""
+    if not 0 < smallest <= largest:
+        raise typer.BadParameter(f"from {smallest} to {largest} bytes there is no size", param_hint="-b, -e")
+    sizes, size = [], smallest
+    while size <= largest:
+        sizes.append(max(size // elem_size, 1) * elem_size)
+        size *= factor
+    return sizes
 
 
 def gpu_list(topology: Topology) -> str:

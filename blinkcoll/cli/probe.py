@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ..topology import Topology
-from .options import Gpus
-from .topo import Arch, AsDot, AsJson, Svg, present, read_gpus, write
+from .options import Gpus, read_gpus
+from .topo import Arch, AsDot, AsJson, Svg, present, write
 
 
 def probe(

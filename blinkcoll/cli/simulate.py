@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import ELEMENT_BYTES, Gpus, Root, Topo, gpu_list, read_size, read_topology
+from .options import ELEMENT_BYTES, Gpus, Root, Topo, gpu_list, read_size, read_topology, sizes_between
 
 if TYPE_CHECKING:
     from ..schedules import Program
@@ -45,7 +45,7 @@ def simulate(
         raise typer.BadParameter(f"{rates!r}: planning or measured", param_hint="--rates")
     if launch not in LAUNCH_MODES:
         raise typer.BadParameter(f"{launch!r}: one of {', '.join(LAUNCH_MODES)}", param_hint="--launch")
-    sizes = _sizes(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
+    sizes = sizes_between(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
     topology = read_topology(topo, gpus)
     name = collective.replace("_", "")
     if root is None and name in _ROOTED:
@@ -60,16 +60,6 @@ def simulate(
         typer.echo(json.dumps(_as_json(runs, results, launch), indent=1))
     else:
         typer.echo(_as_text(runs, results, datatype, launch))
-
-
-def _sizes(smallest: int, largest: int, factor: int, elem_size: int) -> list[int]:
-    if not 0 < smallest <= largest:
-        raise typer.BadParameter(f"from {smallest} to {largest} bytes there is no size", param_hint="-b, -e")
-    sizes = []
-    while smallest <= largest:
-        sizes.append(max(smallest // elem_size, 1) * elem_size)
-        smallest *= factor
-    return sizes
 
 
 class _Runs:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..topology import Topology, layout_names, load_layout, load_topology
-from .options import Gpus
+from .options import Gpus, read_gpus
 
 app = typer.Typer(no_args_is_help=True, help="Show machines: named layouts, files, servers over a network.")
 
@@ -55,16 +55,6 @@ def diff(a: Source, b: Source, arch: Arch = "") -> None:
     typer.echo("\n".join(lines) if lines else f"{one.name} and {other.name} are the same machine")
     if lines:
         raise typer.Exit(1)
-
-
-def read_gpus(topology: Topology, gpus: str | None) -> Topology:
-    """The part of a machine that ``--gpus`` names: indices, bus ids, UUIDs or names, in rank order; all of it without."""
-    if gpus is None:
-        return topology
-    parts = [part.strip() for part in gpus.split(",") if part.strip()]
-    if not parts:
-        raise typer.BadParameter("expected GPU indices such as 0,1,4", param_hint="--gpus")
-    return topology.subset([int(part) if part.isdigit() else part for part in parts])
 
 
 def present(topology: Topology, as_json: bool, as_dot: bool, svg: Path | None) -> None:

@@ -27,6 +27,7 @@ from .certificates import (
     TreeDualCertificate,
 )
 from .collectives import FLOWS, HAS_DOWN, HAS_UP
+from .equaltrees import equal_trees
 from .exactlp import BudgetExceeded
 from .links import Network, network_of
 from .minimise import Wish, with_fewer_trees
@@ -48,9 +49,18 @@ _LARGE = 30_000
 
 
 def exact_plan(
-    topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float, wish: Wish | None = None
+    topology: Topology,
+    collective: str,
+    root: int | None,
+    links: tuple[str, ...],
+    rates: str,
+    budget_s: float,
+    wish: Wish | None = None,
+    most_equal: int | None = None,
 ) -> Plan:
     """The plan over links of these kinds; see :func:`blinkcoll.packing.make_plan`."""
+    if wish is not None and most_equal is not None:
+        raise PackingError("equal_trees and max_trees, tolerance or minimise exclude each other")
     if wish is not None and collective in FLOWS:
         raise PackingError(f"{collective} has flows, not trees: max_trees, tolerance and minimise do not apply")
     every = topology.kinds()
@@ -62,6 +72,8 @@ def exact_plan(
         bound_all = max(bound, Problem.of(topology, collective, root, every, rates, budget_s / 2).solve().certificate.bound)
     trees: tuple[Tree, ...] = ()
     flows: tuple[Flow, ...] = ()
+    if most_equal is not None:
+        solved = problem.equalised(solved, most_equal)
     if collective in FLOWS:
         flows = tuple(problem.over_planes(solved.flows()))
     else:
@@ -69,7 +81,7 @@ def exact_plan(
     plan = Plan(
         topology=topology,
         collective=collective,
-        method="exact" if solved.rate == bound else "approximate",
+        method="exact" if solved.rate == bound else "equal" if most_equal is not None else "approximate",
         rate=solved.rate,
         bound=bound,
         bound_all=bound_all,
@@ -180,6 +192,13 @@ class Problem:
             model=self.model,
         )
         return Solved(certificate, certificate.bound, {"both": lambda attempt: pack_undirected(network, network.unit, attempt % network.nranks, taste(attempt))})
+
+    def equalised(self, solved: Solved, most: int) -> Solved:
+        """The same bound, and at most ``most`` all-reduce trees of one rate."""
+        if self.collective != "allreduce":
+            raise PackingError(f"trees of one rate are packed for allreduce only, not for {self.collective}")
+        trees = equal_trees(self.network, solved.certificate.bound / self.network.unit, most)
+        return Solved(solved.certificate, sum((t.rate for t in trees), Fraction(0)), {"both": lambda attempt: trees})
 
     def _tree_lp(self) -> Solved:
         """Unbalanced forwarders, or all-reduce on asymmetric links."""

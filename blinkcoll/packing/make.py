@@ -29,6 +29,7 @@ def make_plan(
     max_trees: int | None = None,
     tolerance: Fraction | float | str | None = None,
     minimise: bool = False,
+    equal_trees: int | None = None,
     **options: Any,
 ) -> Plan:
     """A plan whose rate is proven, with the proof.
@@ -56,6 +57,9 @@ def make_plan(
         The fewest trees found that reach (1 - tolerance) of the bound.
     minimise
         The fewest trees found at the full rate.
+    equal_trees
+        For all-reduce on symmetric links without switches: at most so many trees, all of one rate, as fast as such can
+        be. Fair links carry equal channels as planned; trees of unequal rates need more channels for that.
 
     Raises
     ------
@@ -74,4 +78,4 @@ def make_plan(
         raise PackingError(f"topology {topology.name}: a single rank has nothing to exchange, so there is nothing to plan")
     chosen = choose_links(topology, name, rank, links)
     with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
-        return exact_plan(topology, name, rank, chosen, rates, budget_s, Wish.of(max_trees, tolerance, minimise))
+        return exact_plan(topology, name, rank, chosen, rates, budget_s, Wish.of(max_trees, tolerance, minimise), equal_trees)

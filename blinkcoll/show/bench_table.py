@@ -1,4 +1,4 @@
-"""Bench results as nccl-tests prints them, with the bound and a baseline beside; and as JSON."""
+"""Bench results as nccl-tests prints them, with the bound and baselines beside; and as JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from .. import __version__
 from ..packing import Plan
 from ..schedules import Program
+from ..simulator.baselines import BASELINES
 from ..topology import Topology
 from .numbers import count, gb_s
 
@@ -17,70 +18,93 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class BenchRow:
-    """One size: our simulated time in µs and bandwidths in GB/s, and the baseline's."""
+class Timing:
+    """A simulated run of a program: µs, and GB/s."""
 
-    nbytes: int
-    count: int
+    algorithm: str
+    program: str
     time_us: float
     algbw: float
     busbw: float
-    peer_time_us: float
-    peer_algbw: float
-    peer_busbw: float
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One size: our run, and each baseline's, None where it has no program for that size."""
+
+    nbytes: int
+    count: int
+    ours: Timing
+    peers: tuple[Timing | None, ...]
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Rows of one collective, and what was simulated."""
+    """Rows of one collective, and what was simulated. ``gaps``: why baselines have no program for some sizes."""
 
     plan: Plan
     program: Program
-    peer_program: Program
-    peer: str
+    peers: tuple[str, ...]
     rows: tuple[BenchRow, ...]
+    gaps: tuple[str, ...] = ()
 
 
 def bench_text(result: BenchResult, datatype: str) -> str:
     """Header, a line a size, footer."""
     plan = result.plan
     redop, root = ("none", str(plan.root)) if plan.collective == "broadcast" else ("sum", "-1")
-    lines = [*_header(result), *_columns(result.peer)]
+    lines = [*_header(result), *_columns(result.peers)]
     for row in result.rows:
-        share = row.algbw / float(plan.bound) * 100
+        ours = row.ours
+        beside = "".join(_beside(ours, peer) for peer in row.peers)
         lines.append(
-            f"{row.nbytes:>12} {row.count:>12} {datatype:>8} {redop:>6} {root:>5} {row.time_us:>10.2f} {row.algbw:>7.2f} {row.busbw:>7.2f} "
-            f"{share:>6.1f}  {row.peer_time_us:>10.2f} {row.peer_algbw:>7.2f} {row.peer_time_us / row.time_us:>6.2f}x"
+            f"{row.nbytes:>12} {row.count:>12} {datatype:>8} {redop:>6} {root:>5} {ours.time_us:>10.2f} {ours.algbw:>7.2f} {ours.busbw:>7.2f} "
+            f"{ours.algbw / float(plan.bound) * 100:>6.1f}{beside}"
         )
-    ratios = [row.peer_time_us / row.time_us for row in result.rows]
-    best = max(result.rows, key=lambda row: row.algbw)
+    best = max(row.ours.algbw for row in result.rows)
     lines += [
-        f"# Avg bus bandwidth    : {sum(r.busbw for r in result.rows) / len(result.rows):.4f} (simulated)",
-        f"# Best algbw           : {best.algbw:.2f} GB/s, {best.algbw / float(plan.bound) * 100:.1f} % of the bound (simulated)",
-        f"# Against {result.peer:<13}: {exp(sum(map(log, ratios)) / len(ratios)):.2f}x geometric mean, {max(ratios):.2f}x at best, {min(ratios):.2f}x at worst",
+        f"# Avg bus bandwidth    : {sum(row.ours.busbw for row in result.rows) / len(result.rows):.4f} (simulated)",
+        f"# Best algbw           : {best:.2f} GB/s, {best / float(plan.bound) * 100:.1f} % of the bound (simulated)",
     ]
+    for i, peer in enumerate(result.peers):
+        ratios = [p.time_us / row.ours.time_us for row in result.rows if (p := row.peers[i]) is not None]
+        if not ratios:
+            continue
+        mean = exp(sum(map(log, ratios)) / len(ratios))
+        lines.append(f"# Against {peer:<13}: {mean:.2f}x geometric mean, {max(ratios):.2f}x at best, {min(ratios):.2f}x at worst")
     return "\n".join(lines)
+
+
+def _beside(ours: Timing, peer: Timing | None) -> str:
+    if peer is None:
+        return f"  {'-':>10} {'-':>7} {'-':>7}"
+    return f"  {peer.time_us:>10.2f} {peer.algbw:>7.2f} {peer.time_us / ours.time_us:>6.2f}x"
 
 
 def _header(result: BenchResult) -> list[str]:
     plan, topology = result.plan, result.plan.topology
     gpus = ",".join(str(d.index if d.index is not None else d.name) for d in topology.devices)
-    depth = "" if plan.rate == plan.bound else f", {float(plan.rate / plan.bound) * 100:.1f} % of it planned"
-    return [
+    planned = "" if plan.optimal else f", {float(plan.rate / plan.bound) * 100:.1f} % of it planned"
+    lines = [
         f"# blinkcoll {__version__} {plan.collective}: SIMULATED (event-driven; planning rates, link and protocol latencies), not measured",
         f"# topology {topology.name}, GPUs {gpus} as ranks 0..{topology.nranks - 1}, fingerprint {topology.fingerprint}",
-        f"# plan: {count(len(plan.trees), 'tree')} over {'+'.join(plan.links)}, rate {gb_s(plan.rate)} GB/s; bound {gb_s(plan.bound)} GB/s{depth}",
+        f"# plan: {count(len(plan.trees), 'tree')} over {'+'.join(plan.links)}, rate {gb_s(plan.rate)} GB/s; bound {gb_s(plan.bound)} GB/s{planned}",
         f"# bound: {plan.certificate.describe(topology)}",
         f"# program {result.program.hash}: {count(len(result.program.weights), 'share')}, at most {count(result.program.nchannels, 'channel')} a rank, verified",
-        f"# {result.peer} {result.peer_program.hash}: {count(len(result.peer_program.weights), 'share')}, at most {count(result.peer_program.nchannels, 'channel')} a rank, verified",
-        "#",
     ]
+    for i, peer in enumerate(result.peers):
+        timings = [row.peers[i] for row in result.rows]
+        programs = dict.fromkeys(f"{t.algorithm} {t.program}" for t in timings if t is not None)
+        lines.append(f"# {peer}: {BASELINES[peer].title}: {', '.join(programs) or 'no program'}{', verified' * bool(programs)}")
+    return [*lines, *(f"# {gap}" for gap in result.gaps), "#"]
 
 
-def _columns(peer: str) -> list[str]:
+def _columns(peers: Sequence[str]) -> list[str]:
+    names = "".join(f"  {peer:>10} {'algbw':>7} {'faster':>7}" for peer in peers)
+    units = "".join(f"  {'(us)':>10} {'(GB/s)':>7} {'':>7}" for _ in peers)
     return [
-        f"# {'size':>10} {'count':>12} {'type':>8} {'redop':>6} {'root':>5} {'time':>10} {'algbw':>7} {'busbw':>7} {'bound':>6}  {peer:>10} {'algbw':>7} {'faster':>7}",
-        f"# {'(B)':>10} {'(elements)':>12} {'':>8} {'':>6} {'':>5} {'(us)':>10} {'(GB/s)':>7} {'(GB/s)':>7} {'(%)':>6}  {'(us)':>10} {'(GB/s)':>7} {'':>7}",
+        f"# {'size':>10} {'count':>12} {'type':>8} {'redop':>6} {'root':>5} {'time':>10} {'algbw':>7} {'busbw':>7} {'bound':>6}{names}".rstrip(),
+        f"# {'(B)':>10} {'(elements)':>12} {'':>8} {'':>6} {'':>5} {'(us)':>10} {'(GB/s)':>7} {'(GB/s)':>7} {'(%)':>6}{units}".rstrip(),
     ]
 
 
@@ -89,10 +113,10 @@ def bench_json(topology: Topology, results: Sequence[BenchResult]) -> dict[str, 
     rows = []
     for result in results:
         for row in result.rows:
-            shared = {"collective": result.plan.collective, "root": result.plan.root, "nbytes": row.nbytes, "bound": _exact(result)}
-            ours = {"algorithm": result.program.algorithm, "program": result.program.hash, "time_us": row.time_us, "algbw": row.algbw, "busbw": row.busbw}
-            peer = {"algorithm": result.peer, "program": result.peer_program.hash, "time_us": row.peer_time_us, "algbw": row.peer_algbw, "busbw": row.peer_busbw}
-            rows += [shared | ours, shared | peer]
+            shared = {"collective": result.plan.collective, "root": result.plan.root, "nbytes": row.nbytes, "bound": str(result.plan.bound)}
+            for name, timing in zip(("blinkcoll", *result.peers), (row.ours, *row.peers), strict=True):
+                if timing is not None:
+                    rows.append(shared | {"library": name} | vars(timing))
     return {
         "schema": SCHEMA,
         "version": __version__,
@@ -100,7 +124,3 @@ def bench_json(topology: Topology, results: Sequence[BenchResult]) -> dict[str, 
         "simulated": True,
         "rows": rows,
     }
-
-
-def _exact(result: BenchResult) -> str:
-    return str(result.plan.bound)

@@ -7,6 +7,7 @@
 
 #include "packing/concurrent.h"
 #include "packing/demands.h"
+#include "packing/matroidunion.h"
 #include "packing/treepacking.h"
 
 namespace nb = nanobind;
@@ -186,6 +187,13 @@ void bind_packing(nb::module_& m) {
   packing::bind<long long>(narrow);
   m.def("concurrent_flow", &packing::concurrent_flow, nb::call_guard<nb::gil_scoped_release>(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("rounds"), nb::arg("epsilon"),
         "(routes, lengths): paths with the number of rounds that used them, all pairs, and the dual; approximate");
+  m.def("pack_forests", [](int n, int nforests, std::vector<std::pair<int, int>> edges) {
+    for (const auto& [u, v] : edges) {
+      if (u < 0 || v < 0 || u >= n || v >= n || u == v) throw nb::value_error("pack_forests: an edge is out of range");
+    }
+    return packing::ForestPacker(n, nforests, std::move(edges)).pack();
+  }, nb::call_guard<nb::gil_scoped_release>(), nb::arg("n"), nb::arg("nforests"), nb::arg("edges"),
+        "Edge-disjoint spanning trees of a multigraph, nforests where there are so many.");
   auto wide = m.def_submodule("packing128", "packing in 128-bit integers");
   packing::bind<Wide>(wide);
 }

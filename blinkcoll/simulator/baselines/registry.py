@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ...cost.chunks import default_chunk_bytes
 from ...errors import SimulationError
 from ...schedules.program import Program
 from ...topology import Topology
+from .nccl import nccl_program
 from .ring import rank_order_ring
 
 #: (topology, collective, root, nbytes) to a program.
@@ -34,7 +36,14 @@ class Baseline:
     make: Maker
 
 
+def _nccl(release: str, version: str, plan: str) -> Baseline:
+    return Baseline(f"NCCL {release}'s own {plan}, rebuilt from its sources", ("allreduce", "broadcast", "reduce"), partial(nccl_program, version=version))
+
+
 BASELINES: dict[str, Baseline] = {
+    "nccl": _nccl("2.30.7", "2.30", "rings, chains and tuner"),
+    "nccl-2.7": _nccl("2.7.8", "2.7", "rings, chains and tuner"),
+    "nccl-2.4": _nccl("2.4.8", "2.4", "rings"),
     "baidu-ring": Baseline("one ring in rank order, hops without a direct link over switches", ("allreduce", "broadcast"), rank_order_ring),
 }
 
