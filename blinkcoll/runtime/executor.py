@@ -13,6 +13,8 @@ from ..schedules import Program, encode, verify
 from .launch import Arena, Work, describe_work, explain_records, lay_out
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: About three years: what 64 bits of nanoseconds hold is far more.
+_LONGEST_S = 1e8
 
 
 class Executor:
@@ -39,6 +41,7 @@ class Executor:
         chunk_bytes: int | None = None, timeout_s: float = 60.0,
     ) -> None:  # fmt: skip
         verify(program)
+        _check_executable(program, np.dtype(dtype), timeout_s)
         self.program = program
         self.program_hash = program.hash
         self.code = encode(program)
@@ -51,10 +54,10 @@ class Executor:
         self.arenas: list[Arena] = [
             lay_out(program, self.code, rank, self._work(max_count).slot_bytes) for rank in range(program.nranks)
         ]
-        self._failed = False
+        self._failed = self._closed = False
 
     def run(self, inputs: Sequence[Array], *, in_place: bool = False) -> list[Array]:
-        """One call of the collective.
+        """One call of the collective; arrays are taken as flat.
 
         Parameters
         ----------
@@ -66,13 +69,15 @@ class Executor:
         Returns
         -------
         list of arrays
-            Each rank's output; zeros where the collective gives a rank none.
+            Each rank's output, flat. Where the collective gives a rank none: zeros, or in place its input.
 
         Raises
         ------
         WaitTimeout
             Where a rank made no progress for ``timeout_s``; says who waited for whom. The executor is of no use after.
         """
+        if self._closed:
+            raise ExecutionError("this executor was closed")
         if self._failed:
             raise ExecutionError("this executor failed in an earlier call: its counters are in the middle of it; make a new one")
         arrays = self._check(inputs)
@@ -83,7 +88,10 @@ class Executor:
         return outputs
 
     def close(self) -> None:
-        """Give back what the executor holds; it cannot run any more."""
+        """Give back what the executor holds; it cannot run any more. Again: nothing."""
+        if not self._closed:
+            self._closed = True
+            self._release()
 
     def __enter__(self) -> Executor:
         return self
@@ -94,8 +102,11 @@ class Executor:
     def _run(self, inputs: list[Array], work: Work, in_place: bool) -> list[Array]:
         raise NotImplementedError
 
+    def _release(self) -> None:
+        """What close does."""
+
     def _work(self, count: int) -> Work:
-        return describe_work(self.program, count, self.dtype.name, self.dtype.itemsize, self.op, self.chunk_bytes)
+        return describe_work(self.program, count, self.max_count, self.dtype.name, self.dtype.itemsize, self.op, self.chunk_bytes)
 
     def _check(self, inputs: Sequence[Array]) -> list[Array]:
         if len(inputs) != self.program.nranks:
@@ -112,3 +123,14 @@ class Executor:
     def _timed_out(self, records: Sequence[bytes]) -> WaitTimeout:
         what = f"{self.program.collective} (program {self.program_hash}, call {self.epoch})"
         return WaitTimeout(f"{what} did not finish:\n  {explain_records(self.program, records, self.timeout_s)}")
+
+
+def _check_executable(program: Program, dtype: np.dtype[Any], timeout_s: float) -> None:
+    """What no executor can do is refused before anything is set up."""
+    if dtype.hasobject or dtype.itemsize == 0 or not dtype.isnative:
+        raise ExecutionError(f"dtype {dtype!r} cannot be moved: elements must be plain data of a fixed size in this machine's byte order")
+    if not 0 < timeout_s <= _LONGEST_S:
+        raise ExecutionError(f"timeout_s is {timeout_s}, expected more than 0 and at most {_LONGEST_S:g} seconds")
+    for i, connection in enumerate(program.connections):
+        if connection.protocol != "simple":
+            raise ExecutionError(f"c{i} has protocol {connection.protocol}, executors have the simple one only")

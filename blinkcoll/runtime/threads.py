@@ -31,6 +31,9 @@ class ThreadExecutor(Executor):
             raise self._timed_out([_records(m, a.records, len(c)) for m, a, c in zip(memory, self.arenas, self.program.ranks, strict=True)])
         return outputs
 
+    def _release(self) -> None:
+        self._memory = None
+
     def _set_up(self) -> list[Array]:
         if self._memory is None:
             self._memory = [_aligned_zeros(arena.nbytes) for arena in self.arenas]

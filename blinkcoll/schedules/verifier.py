@@ -24,6 +24,13 @@ import numpy as np
 from ..errors import ScheduleError
 from .program import Connection, Operand, Program, Step
 
+#: More slots than this are of no use to any pipeline here, and would have to be unrolled.
+MOST_SLOTS = 32
+PROTOCOLS = ("simple", "LL", "LL128")
+TRANSPORTS = ("peer",)
+#: Operands of a step (kMostOperands of csrc/blinkcoll/dispatch.h).
+MOST_OPERANDS = 64
+
 Cell = tuple[int, int, int]  # shard, share, iteration
 Place = tuple[object, ...]  # ("slot", connection, sequence) or (buffer, rank, cell)
 Clock = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -65,21 +72,28 @@ def check_structure(program: Program) -> None:
     """Ends, owners and paths of connections; what steps may name."""
     if len(program.ranks) != program.topology.nranks:
         raise ScheduleError(f"the program has {len(program.ranks)} ranks, its topology {program.topology.nranks}")
+    if program.chunk_bytes < 1:
+        raise ScheduleError(f"chunk_bytes is {program.chunk_bytes}, expected at least 1")
+    if program.collective == "allreduce" and program.root is not None:
+        raise ScheduleError(f"allreduce has no root, got {program.root}")
     if program.collective in ("broadcast", "reduce") and not 0 <= (program.root if program.root is not None else -1) < program.nranks:
         raise ScheduleError(f"{program.collective} needs a root among ranks 0..{program.nranks - 1}, got {program.root}")
-    if program.nshards < 1 or not program.weights or min(program.weights) < 0 or sum(program.weights) < 1:
+    if program.nshards < 1 or not program.weights or min(program.weights) < 0 or not 1 <= sum(program.weights) < 1 << 31:
         raise ScheduleError(f"nshards {program.nshards} and weights {program.weights} do not cut a buffer")
     links = set(program.topology.capacities())
     switches = {s.name for s in program.topology.switches} | {d.name for d in program.topology.relays}
     for i, connection in enumerate(program.connections):
         _check_connection(i, connection, program.nranks, links, switches)
     owner: dict[tuple[int, int], tuple[int, str]] = {}
+    carries: dict[int, int] = {}
     for rank, channels in enumerate(program.ranks):
         for c, channel in enumerate(channels):
             for s, step in enumerate(channel.steps):
                 where = f"rank {rank}, channel {c}, step {s}"
                 _check_names(program, rank, step, where)
                 for used in _connections(step):
+                    if carries.setdefault(used, step.share) != step.share:
+                        raise ScheduleError(f"{where}: c{used} carries share {carries[used]}, this step is of share {step.share}")
                     held, by = owner.setdefault((used, rank), (c, where))
                     if held != c:
                         raise ScheduleError(f"{where}: c{used} is used by another channel of this rank too ({by}); a side has one")
@@ -89,8 +103,10 @@ def _check_connection(i: int, connection: Connection, nranks: int, links: set[tu
     name = f"connection c{i} {connection.src}→{connection.dst}"
     if connection.src == connection.dst or not all(0 <= r < nranks for r in (connection.src, connection.dst)):
         raise ScheduleError(f"{name}: must join two different ranks of 0..{nranks - 1}")
-    if connection.slots < 1:
-        raise ScheduleError(f"{name}: has {connection.slots} slots, needs at least 1")
+    if not 1 <= connection.slots <= MOST_SLOTS:
+        raise ScheduleError(f"{name}: has {connection.slots} slots, needs 1 to {MOST_SLOTS}")
+    if connection.protocol not in PROTOCOLS or connection.transport not in TRANSPORTS:
+        raise ScheduleError(f"{name}: unknown protocol {connection.protocol!r} or transport {connection.transport!r}")
     path = connection.path
     if len(path) < 2 or path[0] != connection.src or path[-1] != connection.dst or not all(v in switches for v in path[1:-1]):
         raise ScheduleError(f"{name}: its path {'→'.join(map(str, path))} does not lead through switches from one to the other")
@@ -105,6 +121,8 @@ def _check_names(program: Program, rank: int, step: Step, where: str) -> None:
     sources, sinks = {"nop": ((0, 0), (0, 0)), "copy": ((1, 1), (1, 64)), "reduce": ((2, 64), (1, 64))}.get(step.op, ((1, 0), (1, 0)))
     if not sources[0] <= len(step.srcs) <= sources[1] or not sinks[0] <= len(step.dsts) <= sinks[1]:
         raise ScheduleError(f"{where}: a {step.op} of {len(step.srcs)} sources to {len(step.dsts)} destinations")
+    if len(step.srcs) + len(step.dsts) > MOST_OPERANDS:
+        raise ScheduleError(f"{where}: {len(step.srcs) + len(step.dsts)} operands, at most {MOST_OPERANDS} are supported")
     for used in _connections(step):
         if not 0 <= used < len(program.connections) or rank not in (program.connections[used].src, program.connections[used].dst):
             raise ScheduleError(f"{where}: c{used} does not end at rank {rank}")
@@ -194,7 +212,7 @@ def verify_unrolled(program: Program, trips: Sequence[int]) -> None:
     order = _topological(tracks)
     memory = _Memory(len(tracks))
     for event in order:
-        _execute(program, event, memory)
+        _execute(event, memory)
     _check_result(program, trips, memory)
 
 
@@ -307,10 +325,12 @@ class _Memory:
     def __init__(self, ntracks: int) -> None:
         self.ntracks = ntracks
         self.value: dict[Place, int] = {}
+        self.cell: dict[Place, Cell] = {}  # what part of the buffer a slot's chunk is
         self.writer: dict[Place, _Event] = {}
         self.readers: dict[Place, list[_Event]] = {}
         self._expressions: dict[tuple[object, ...], int] = {}
         self._by_number: list[tuple[object, ...]] = []
+        self._contributions: dict[int, Counter[tuple[object, ...]]] = {}
 
     def expression(self, *parts: object) -> int:
         """The number of an expression; equal expressions have equal numbers."""
@@ -340,21 +360,28 @@ class _Memory:
         self.readers[place] = []
 
     def check_input(self, place: Place, event: _Event) -> None:
-        """In place, an input may not be read once its output is written."""
-        writer = self.writer.get(("output", *place[1:]))
-        if writer is not None:
-            raise ScheduleError(f"{event}: reads {_place(place)}, which ({writer}) overwrites before when called in place")
+        """In place, an input may be read once its output is written only if what was written is the input itself."""
+        twin: Place = ("output", *place[1:])
+        writer = self.writer.get(twin)
+        if writer is not None and self.value[twin] != self.expression("input", *place[1:]):
+            raise ScheduleError(f"{event}: reads {_place(place)}; called in place, ({writer}) has overwritten it")
+        self._ordered(writer, event, place)
+
+    def check_cell(self, place: Place, cell: Cell, event: _Event) -> None:
+        """A slot holds the chunk it was filled with: read or completed as another one, its length would be wrong."""
+        if self.cell.setdefault(place, cell) != cell:
+            raise ScheduleError(f"{event}: takes {_place(place)} for (shard, share, chunk) {cell}, it holds {self.cell[place]}")
 
     def contributions(self, value: int) -> Counter[tuple[object, ...]]:
         """How often each input enters an expression."""
-        parts = self._by_number[value]
-        if parts[0] == "input":
-            return Counter([parts[1:]])
-        total: Counter[tuple[object, ...]] = Counter()
-        for part in parts[1:]:
-            assert isinstance(part, int)
-            total += self.contributions(part)
-        return total
+        if value not in self._contributions:
+            parts = self._by_number[value]
+            total: Counter[tuple[object, ...]] = Counter([parts[1:]] if parts[0] == "input" else [])
+            for part in parts[1:] if parts[0] != "input" else ():
+                assert isinstance(part, int)
+                total += self.contributions(part)
+            self._contributions[value] = total
+        return self._contributions[value]
 
     @staticmethod
     def _ordered(earlier: _Event | None, later: _Event, place: Place) -> None:
@@ -365,26 +392,34 @@ class _Memory:
             raise ScheduleError(f"{later}: touches {_place(place)}, and nothing orders it after ({earlier}), which does too")
 
 
-def _execute(program: Program, event: _Event, memory: _Memory) -> None:
+def _execute(event: _Event, memory: _Memory) -> None:
     values = []
     for operand in event.step.srcs:
-        place = _locate(program, event, operand)
+        place = _locate(event, operand)
         if place[0] == "input":
             memory.check_input(place, event)
+        if place[0] == "slot":
+            memory.check_cell(place, _cell(event), event)
         values.append(memory.read(place, event))
     if not event.step.dsts:
         return
     value = values[0] if event.step.op == "copy" else memory.expression("sum", *values)
     for operand in event.step.dsts:
-        memory.write(_locate(program, event, operand), event, value)
+        place = _locate(event, operand)
+        if place[0] == "slot":
+            memory.check_cell(place, _cell(event), event)
+        memory.write(place, event, value)
 
 
-def _locate(program: Program, event: _Event, operand: Operand) -> Place:
-    cell: Cell = (event.step.shard, event.step.share, event.iteration)
+def _cell(event: _Event) -> Cell:
+    return event.step.shard, event.step.share, event.iteration
+
+
+def _locate(event: _Event, operand: Operand) -> Place:
     if operand.connection is not None:
         # The slot is a place of its own per chunk: credit has ordered its reuse, and each chunk is written anew.
         return ("slot", operand.connection, event.slots[operand.connection])
-    return (operand.buffer, event.rank if operand.rank is None else operand.rank, cell)
+    return (operand.buffer, event.rank if operand.rank is None else operand.rank, _cell(event))
 
 
 def _place(place: Place) -> str:

@@ -69,6 +69,12 @@ DAMAGE = {
     "two sources for a copy": (lambda p: _with_step(p, 1, 0, srcs=(INPUT, OUTPUT)), "a copy of 2 sources"),
     "a path where no link is": (lambda p: replace(p, connections=(Connection(1, 0, (1, 2, 0)), *p.connections[1:])), "does not lead through switches"),
     "a link that is not there": (lambda p: replace(p, connections=(*p.connections[:3], Connection(1, 2, (1, 2)))), "1→2, where there is no link"),
+    "too many slots": (lambda p: replace(p, connections=(replace(p.connections[0], slots=1 << 40), *p.connections[1:])), "needs 1 to 32"),
+    "an unknown protocol": (lambda p: replace(p, connections=(replace(p.connections[0], protocol="morse"), *p.connections[1:])), "unknown protocol 'morse'"),
+    "an unknown transport": (lambda p: replace(p, connections=(replace(p.connections[0], transport="mail"), *p.connections[1:])), "unknown protocol 'simple' or transport 'mail'"),
+    "a chunk size below 1": (lambda p: p.with_chunk_bytes(0), "chunk_bytes is 0"),
+    "weights that are too large": (lambda p: replace(p, weights=(1 << 31,)), "do not cut a buffer"),
+    "a root where none is": (lambda p: replace(p, root=1), "allreduce has no root"),
     "no slots": (lambda p: replace(p, connections=(replace(p.connections[0], slots=0), *p.connections[1:])), "0 slots"),
     "a rank too few": (lambda p: replace(p, ranks=p.ranks[:2]), "2 ranks, its topology 3"),
     "an unknown collective": (lambda p: replace(p, collective="gossip"), "does not know what gossip promises"),
@@ -157,3 +163,40 @@ def test_no_damaged_step_of_a_real_program_slips_through(data):
         return
     with pytest.raises(bc.ScheduleError):
         bc.verify(_with_step(program, rank, channel, **changes))
+
+
+def _two_shards(first: int, second: int) -> Program:
+    """Broadcast 0→1→2 of two shards; rank 1 passes the slots on labelled as these shards."""
+    topology = bc.load_topology("dgx1-v100").subset([0, 1, 2])
+    connections = tuple(Connection(a, a + 1, (a, a + 1), 2) for a in (0, 1, 0, 1))
+    root = [Step("copy", 0, (INPUT,), (OUTPUT, slot(c)), wait=(c,), signal=(c,), shard=shard) for shard, c in ((0, 0), (1, 2))]
+    middle = []
+    for shard, label, c in ((0, first, 0), (1, second, 2)):
+        middle.append(Step("copy", 0, (slot(c),), (OUTPUT,), wait=(c,), shard=shard))
+        middle.append(Step("copy", 0, (slot(c),), (slot(c + 1),), wait=(c + 1,), signal=(c, c + 1), shard=label))
+    last = [Step("copy", 0, (slot(c),), (OUTPUT,), wait=(c,), signal=(c,), shard=shard) for shard, c in ((0, 1), (1, 3))]
+    ranks = tuple((Channel(tuple(steps)),) for steps in (root, middle, last))
+    return Program("by hand", "broadcast", topology, 2, (1,), connections, ranks, root=0)
+
+
+def test_a_slot_passed_on_as_another_shard_is_refused():
+    """The shards may differ in length, so the label decides how much is moved."""
+    bc.verify(_two_shards(0, 1))
+    with pytest.raises(bc.ScheduleError, match=r"takes chunk 0 of c\d for"):
+        bc.verify(_two_shards(1, 0))
+
+
+def test_an_input_read_again_after_its_own_copy_is_right_in_place():
+    topology = bc.load_topology("dgx1-v100").subset([0, 1])
+    root = Channel((Step("copy", 0, (INPUT,), (OUTPUT,)), Step("copy", 0, (INPUT,), (slot(0),), wait=(0,), signal=(0,))))
+    other = Channel((Step("copy", 0, (slot(0),), (OUTPUT,), wait=(0,), signal=(0,)),))
+    bc.verify(Program("by hand", "broadcast", topology, 1, (1,), (Connection(0, 1, (0, 1)),), ((root,), (other,)), root=0))
+
+
+def test_one_connection_for_two_shares_is_refused():
+    topology = bc.load_topology("dgx1-v100").subset([0, 1])
+    send = Channel(tuple(Step("copy", s, (INPUT,), (OUTPUT, slot(0)), wait=(0,), signal=(0,)) for s in (0, 1)))
+    receive = Channel(tuple(Step("copy", s, (slot(0),), (OUTPUT,), wait=(0,), signal=(0,)) for s in (0, 1)))
+    program = Program("by hand", "broadcast", topology, 1, (1, 1), (Connection(0, 1, (0, 1)),), ((send,), (receive,)), root=0)
+    with pytest.raises(bc.ScheduleError, match="c0 carries share 0, this step is of share 1"):
+        bc.verify(program)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..executor import Array, Executor
-from ..launch import ChannelRecord, LaunchRecord, Work, buffer_table, connection_table, launch_record
+from ..launch import BUFFER_ORDER, ChannelRecord, LaunchRecord, Work, buffer_table, connection_table, launch_record
 from .device import DeviceLayer
 from .kernel import KERNEL, kernel_ptx
 
@@ -33,14 +33,26 @@ class CudaExecutor(Executor):
         self._layer = layer
         self._threads = threads
         self._module = layer.load(kernel_ptx(arch))
+        self._addresses: list[int] = []
+        try:
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
         nbytes = max(self.max_count * self.dtype.itemsize, 1)
-        ranks = range(self.program.nranks)
-        self._bases = [layer.allocate(self.arenas[r].nbytes, r, f"arena of rank {r}") for r in ranks]
-        self._buffers = [tuple(layer.allocate(nbytes, r, f"{what} of rank {r}") for what in ("input", "output", "scratch")) for r in ranks]
+        ranks, layer = range(self.program.nranks), self._layer
+        self._bases = [self._allocate(self.arenas[r].nbytes, r, "arena") for r in ranks]
+        self._buffers = [tuple(self._allocate(nbytes, r, what) for what in BUFFER_ORDER) for r in ranks]
         table = connection_table(self.program, self.arenas, self._bases)
         for base, arena in zip(self._bases, self.arenas, strict=True):
             layer.write(base + arena.program, self.code)
             layer.write(base + arena.connections, table)
+
+    def _allocate(self, nbytes: int, rank: int, what: str) -> int:
+        self._addresses.append(self._layer.allocate(nbytes, rank, f"{what} of rank {rank}"))
+        return self._addresses[-1]
 
     def _run(self, inputs: list[Array], work: Work, in_place: bool) -> list[Array]:
         places = [(o, o, s) if in_place else (i, o, s) for i, o, s in self._buffers]
@@ -50,14 +62,19 @@ class CudaExecutor(Executor):
             self._layer.write(base + arena.buffers, table)
             self._layer.write(places[rank][1], bytes(array.nbytes))
             self._layer.write(places[rank][0], array.tobytes())
-        for rank, arena in enumerate(self.arenas):
-            self._launch(launch_record(work, rank, arena, self._bases[rank], self.epoch, self.timeout_s), rank)
+        try:
+            for rank, arena in enumerate(self.arenas):
+                self._launch(launch_record(work, rank, arena, self._bases[rank], self.epoch, self.timeout_s), rank)
+        except BaseException:
+            self._abort()  # kernels that were launched wait for those that were not
+            self._layer.synchronize()
+            raise
         self._layer.synchronize()
         records = [self._records(rank) for rank in range(self.program.nranks)]
         if any(ChannelRecord.from_buffer_copy(r, at).code for r in records for at in range(0, len(r), ctypes.sizeof(ChannelRecord))):
             raise self._timed_out(records)
         nbytes = work.count * work.elem_size
-        return [np.frombuffer(self._layer.read(output, nbytes), dtype=self.dtype) for _, output, _ in places]
+        return [np.frombuffer(self._layer.read(output, nbytes), dtype=self.dtype).copy() for _, output, _ in places]
 
     def _launch(self, record: LaunchRecord, rank: int) -> None:
         channels = len(self.program.ranks[rank])
@@ -68,8 +85,11 @@ class CudaExecutor(Executor):
         nbytes = len(self.program.ranks[rank]) * ctypes.sizeof(ChannelRecord)
         return self._layer.read(self._bases[rank] + self.arenas[rank].records, nbytes)
 
-    def close(self) -> None:
-        """Free the device memory."""
-        for address in (*self._bases, *(a for of_rank in self._buffers for a in of_rank)):
+    def _abort(self) -> None:
+        for base, arena in zip(self._bases, self.arenas, strict=True):
+            self._layer.write(base + arena.abort, (1).to_bytes(4, "little"))
+
+    def _release(self) -> None:
+        for address in self._addresses:
             self._layer.free(address)
-        self._bases, self._buffers = [], []
+        self._addresses = []
