@@ -63,7 +63,7 @@ def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNEL
     max_channels
         The most channels (thread blocks on a GPU) that any rank may run.
     channel_gb_s
-        What one channel moves; a tree of rate w gets ``ceil(w / channel_gb_s)`` channels.
+        What one channel moves. Trees get channels of one equal rate, at most this, where the budget allows.
     slots
         Slots of each connection.
 

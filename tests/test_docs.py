@@ -18,6 +18,9 @@ def test_the_architecture_page_shows_the_real_program():
     assert program_text(program) in page
     assert f"`encode` makes {len(encode(program))} bytes" in page
     assert f"chunks of {program.chunk_bytes:,} bytes" in page
+    for record in bc.simulate(program, 64 << 20, trace=True).trace:
+        if record.iteration == 5:
+            assert f"| {record.start_us:.1f} | {record.end_us:.1f} |" in page
 
 
 def test_the_readme_shows_the_real_output():

@@ -13,7 +13,6 @@ from .bench import bench
 from .plan import plan
 from .probe import probe
 from .simulate import simulate
-from .simulate import simulate
 
 app = typer.Typer(
     name="blinkcoll", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -24,7 +23,6 @@ app.command()(plan)
 app.command()(simulate)
 app.command()(probe)
 app.add_typer(topo.app, name="topo")
-app.command()(simulate)
 
 
 @app.callback(invoke_without_command=True)
@@ -43,4 +41,7 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:  # the reader of a pipe has gone: not an error of ours
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        sys.stderr.write(f"blinkcoll: {error.filename or 'output'}: {error.strerror}\n")
         sys.exit(1)

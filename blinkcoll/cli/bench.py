@@ -34,6 +34,8 @@ def bench(
     sizes = sizes_between(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
     peers = list(dict.fromkeys(peer.strip() for peer in compare.split(",") if peer.strip()))
     topology = read_topology(topo, gpus)
+    if root is not None and "broadcast" not in names:
+        raise typer.BadParameter(f"{', '.join(names)} has no root", param_hint="--root")
     if root is not None and not 0 <= root < topology.nranks:
         raise typer.BadParameter(f"{root} is not a rank of 0..{topology.nranks - 1}", param_hint="--root")
     results = [

@@ -9,6 +9,8 @@ import typer
 
 from ..topology import Topology, load_topology
 
+#: The largest size that commands take: a simulation of it takes seconds.
+MOST_BYTES = 64 << 30
 #: nccl-tests' names of element types, to bytes.
 ELEMENT_BYTES = {
     "int8": 1, "uint8": 1, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8, "half": 2, "float": 4, "double": 8, "bfloat16": 2,
@@ -31,7 +33,7 @@ def read_gpus(topology: Topology, gpus: str | None) -> Topology:
     parts = [part.strip() for part in gpus.split(",") if part.strip()]
     if not parts:
         raise typer.BadParameter("expected GPU indices such as 0,1,4", param_hint="--gpus")
-    return topology.subset([int(part) if part.isdigit() else part for part in parts])
+    return topology.subset([int(part) if part.isascii() and part.isdecimal() else part for part in parts])
 
 
 def read_size(text: str, option: str) -> int:
@@ -46,11 +48,13 @@ def sizes_between(smallest: int, largest: int, factor: int, elem_size: int) -> l
     """Sizes from the smallest to the largest, each a whole number of elements."""
     if not 0 < smallest <= largest:
         raise typer.BadParameter(f"from {smallest} to {largest} bytes there is no size", param_hint="-b, -e")
+    if largest > MOST_BYTES:
+        raise typer.BadParameter(f"{largest} bytes: sizes go up to {MOST_BYTES >> 30}G", param_hint="-e")
     sizes, size = [], smallest
     while size <= largest:
         sizes.append(max(size // elem_size, 1) * elem_size)
         size *= factor
-    return sizes
+    return list(dict.fromkeys(sizes))
 
 
 def gpu_list(topology: Topology) -> str:

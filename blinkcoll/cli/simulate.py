@@ -25,7 +25,7 @@ def simulate(
     gpus: Gpus = None,
     collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast or reduce.", metavar="NAME")] = "allreduce",
     root: Root = None,
-    algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the exact plan) or a baseline's name.", metavar="NAME")] = _TREES,
+    algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes) or a baseline's name.", metavar="NAME")] = _TREES,
     minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
     maximum: Annotated[str, typer.Option("-e", "--maxbytes", help="Largest size.", metavar="SIZE")] = "1G",
     factor: Annotated[int, typer.Option("-f", "--stepfactor", help="Each size is the last times this.", min=2)] = 2,
@@ -51,7 +51,7 @@ def simulate(
     if root is None and name in _ROOTED:
         root = 0
     params = parameters_for(topology, launch)
-    runs = _Runs(topology, name, root, algorithm, rates, params, ELEMENT_BYTES[datatype], None if chunk is None else read_size(chunk, "--chunk"))
+    runs = _Runs(topology, name, root, algorithm, sizes[-1], rates, params, ELEMENT_BYTES[datatype], None if chunk is None else read_size(chunk, "--chunk"))
     results = [runs.run(nbytes) for nbytes in sizes]
     if trace is not None:
         runs.write_trace(sizes[-1], trace)
@@ -66,11 +66,11 @@ class _Runs:
     """One program a size, as its algorithm makes them, and their simulation."""
 
     def __init__(
-        self, topology: Topology, collective: str, root: int | None, algorithm: str, rates: str, params: Parameters,
+        self, topology: Topology, collective: str, root: int | None, algorithm: str, largest: int, rates: str, params: Parameters,
         elem_size: int, chunk_bytes: int | None,
     ) -> None:  # fmt: skip
         self.topology, self.collective, self.root, self.algorithm = topology, collective, root, algorithm
-        self.rates, self.params, self.elem_size, self.chunk_bytes = rates, params, elem_size, chunk_bytes
+        self.largest, self.rates, self.params, self.elem_size, self.chunk_bytes = largest, rates, params, elem_size, chunk_bytes
         self._trees: Program | None = None
 
     def program(self, nbytes: int) -> Program:
@@ -78,13 +78,20 @@ class _Runs:
             from ..simulator.baselines import baseline_program
 
             return baseline_program(self.algorithm, self.topology, self.collective, self.root, nbytes)
-        from .. import api
         from ..cost import default_chunk_bytes
 
         if self._trees is None:
-            plan = api.plan(self.topology, self.collective, root=self.root, rates=self.rates)
-            self._trees = plan.schedule(nbytes=nbytes)
+            self._trees = self._planned()
         return self._trees.with_chunk_bytes(default_chunk_bytes(self._trees, nbytes))
+
+    def _planned(self) -> Program:
+        """The plan that ``bench`` takes for the largest size; by measured rates, the exact plan for these."""
+        from .. import api
+        from ..selection import fastest_plan
+
+        if self.rates == "planning":
+            return fastest_plan(self.topology, self.collective, self.root, self.largest // 4 * 4).best.program
+        return api.plan(self.topology, self.collective, root=self.root, rates=self.rates).schedule(nbytes=self.largest)
 
     def run(self, nbytes: int, trace: bool = False) -> SimulationResult:
         from ..simulator import run

@@ -31,7 +31,7 @@ def list_layouts(names_only: Annotated[bool, typer.Option("--names", help="Names
         topology = load_layout(name)
         rows.setdefault(topology.name, (topology, []))[1].extend([name] if name != topology.name else [])
     width = max(map(len, rows))
-    for name, (topology, aliases) in rows.items():
+    for name, (topology, aliases) in sorted(rows.items()):
         model = topology.devices[0].model or f"{topology.devices[0].kind} ranks"
         also = f"  (also {', '.join(aliases)})" if aliases else ""
         typer.echo(f"{name.ljust(width)}  {topology.nranks:3}x {model}, {', '.join(topology.kinds())}{also}")
@@ -52,7 +52,8 @@ def diff(a: Source, b: Source, arch: Arch = "") -> None:
     for topology in (one, other):
         say_notes(topology)
     lines = topology_diff(one, other)
-    typer.echo("\n".join(lines) if lines else f"{one.name} and {other.name} are the same machine")
+    text = "\n".join(lines) if lines else f"{one.name} and {other.name} are the same machine"
+    typer.echo(fitting(text, sys.stdout.encoding))
     if lines:
         raise typer.Exit(1)
 
@@ -71,9 +72,19 @@ def present(topology: Topology, as_json: bool, as_dot: bool, svg: Path | None) -
     if as_json:
         typer.echo(topology.to_json())
     elif as_dot:
-        typer.echo(topology_dot(topology), nl=False)
+        typer.echo(fitting(topology_dot(topology), sys.stdout.encoding), nl=False)
     elif svg is None:
-        typer.echo(topology_text(topology))
+        typer.echo(fitting(topology_text(topology), sys.stdout.encoding))
+
+
+def fitting(text: str, encoding: str | None) -> str:
+    """The text as a stream of that encoding can show it: branches of trees in ASCII, ``?`` for what it has no sign for."""
+    encoding = encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(str.maketrans("├└│─", "|`|-")).encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def say_notes(topology: Topology) -> None:
@@ -81,7 +92,7 @@ def say_notes(topology: Topology) -> None:
     while topology.parent is not None:
         topology = topology.parent
     for note in topology.notes:
-        sys.stderr.write(f"# {note}\n")
+        sys.stderr.write(fitting(f"# {note}\n", sys.stderr.encoding))
 
 
 def write(path: Path, text: str, option: str) -> None:

@@ -66,11 +66,11 @@ class Launch:
 
 
 #: Launch modes. Base: NCCL's baseLatencies for LL, 6.6 us (a process per GPU). One process: eight-byte calls on a P100
-#: DGX-1 take 12-20 us with two GPUs and 45-47 with eight (Tartan, microbenchmark/scale_up_cl/nccl-v2/latency.txt), about
-#: 5 us a GPU. A CUDA graph saves about half of the base (issue threads; the least certain of these numbers).
+#: DGX-1 take 12-20 us with two GPUs and 45-47 with eight (Tartan, microbenchmark/scale_up_cl/nccl-v2/latency.txt), less the
+#: hops about 4.5 us a GPU. For a CUDA graph half of the base: an estimate, the least certain of these numbers.
 LAUNCH_MODES = {
     "process-per-gpu": Launch(6.6),
-    "one-process": Launch(6.6, per_rank_us=5.0),
+    "one-process": Launch(6.6, per_rank_us=4.5),
     "graph": Launch(3.3),
 }
 #: The mode where none is named: what PyTorch's launchers and MPI jobs do.

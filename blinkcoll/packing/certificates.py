@@ -13,11 +13,12 @@ from fractions import Fraction
 from heapq import heappop, heappush
 
 from ..errors import PackingError
-from ..topology import Topology
+from ..topology import Topology, exact
 
 Vertex = int | str
 
 MODEL = "trees over forwarding switches"
+RELAY_MODEL = "trees over forwarding switches and relays that only forward"
 
 
 def link_capacities(topology: Topology, links: Collection[str], rates: str) -> dict[tuple[Vertex, Vertex], Fraction]:
@@ -26,7 +27,7 @@ def link_capacities(topology: Topology, links: Collection[str], rates: str) -> d
     for link in topology.links:
         if link.kind in links:
             pair = (topology.vertex(link.src), topology.vertex(link.dst))
-            total[pair] = total.get(pair, Fraction(0)) + link.rate(rates)
+            total[pair] = total.get(pair, Fraction(0)) + exact(link.rate(rates))
     return total
 
 

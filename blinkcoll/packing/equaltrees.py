@@ -55,7 +55,7 @@ def _finest(strength: Fraction, most: int) -> int:
 def _rooted(trees: list[list[tuple[int, int]]], nranks: int, rate: Fraction) -> list[RoutedTree]:
     """Every tree rooted where it is shallow, every rank root of its part of them: a root runs one channel, not two."""
     depths = [[depth(root, tree) for root in range(nranks)] for tree in trees]
-    roots = [min(range(nranks), key=lambda r, d=d: (d[r], r)) for d in depths]
+    roots = [of_tree.index(min(of_tree)) for of_tree in depths]
     for rank in range(nranks):
         while roots.count(rank) < len(trees) // nranks:
             movable = [t for t, root in enumerate(roots) if roots.count(root) > len(trees) // nranks]

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -18,32 +18,58 @@ from ..errors import PackingError
 from ..topology import Path, Topology
 from .alltoall import Lengths, approximate_flows, direct_flows, optimal_flows, pair_bound
 from .arborescences import RoutedTree, best_of, pack_shares, pack_undirected, run, taste
-from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate
+from .certificates import (
+    MODEL,
+    RELAY_MODEL,
+    CutCertificate,
+    MetricCertificate,
+    PartitionCertificate,
+    TreeDualCertificate,
+)
 from .collectives import FLOWS, HAS_DOWN, HAS_UP
 from .equaltrees import equal_trees
 from .exactlp import BudgetExceeded
 from .links import Network, network_of
+from .minimise import Wish, with_fewer_trees
 from .onehop import one_hop_trees
 from .plan import Certificate, Flow, Plan, Tree
 from .planes import Planes, merge_planes, split_tree, spread_exchange, spread_flows, with_planes
+from .randomtrees import random_trees
 from .treelp import solve_tree_lp
 
 #: Of an all-to-all's budget: the rest goes to the rational solution, or to the approximation that replaces it.
 _SOLVER_SHARE = 0.5
 #: Packings tried for few and shallow trees: as many as take a few milliseconds (ranks x links of work each).
 _MOST_ATTEMPTS, _ATTEMPT_WORK = 6, 2_500
+#: For few trees: packings and random trees to choose from, and the part of the budget that packings may take.
+_MOST_PACKINGS, _POOL_SHARE = 64, 0.25
+_RANDOM_TREES = 100
 #: Flow variables (ranks x links) from which an all-to-all is approximated first.
 _LARGE = 30_000
 
 
-def exact_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float, most_equal: int | None = None) -> Plan:
+def exact_plan(
+    topology: Topology,
+    collective: str,
+    root: int | None,
+    links: tuple[str, ...],
+    rates: str,
+    budget_s: float,
+    wish: Wish | None = None,
+    most_equal: int | None = None,
+) -> Plan:
     """The plan over links of these kinds; see :func:`blinkcoll.packing.make_plan`."""
-    problem = Problem.of(topology, collective, root, links, rates, budget_s)
-    solved = problem.solve()
+    if wish is not None and most_equal is not None:
+        raise PackingError("equal_trees and max_trees, tolerance or minimise exclude each other")
+    if wish is not None and collective in FLOWS:
+        raise PackingError(f"{collective} has flows, not trees: max_trees, tolerance and minimise do not apply")
     every = topology.kinds()
+    problem = Problem.of(topology, collective, root, links, rates, budget_s if links == every else budget_s / 2)
+    solved = problem.solve()
     bound = bound_all = solved.certificate.bound
     if links != every:
-        bound_all = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate.bound
+        # What is proven for all links may be the weaker of the two where time ran out.
+        bound_all = max(bound, Problem.of(topology, collective, root, every, rates, budget_s / 2).solve().certificate.bound)
     trees: tuple[Tree, ...] = ()
     flows: tuple[Flow, ...] = ()
     if most_equal is not None:
@@ -52,7 +78,7 @@ def exact_plan(topology: Topology, collective: str, root: int | None, links: tup
         flows = tuple(problem.over_planes(solved.flows()))
     else:
         trees = problem.trees(solved)
-    return Plan(
+    plan = Plan(
         topology=topology,
         collective=collective,
         method="exact" if solved.rate == bound else "equal" if most_equal is not None else "approximate",
@@ -66,6 +92,9 @@ def exact_plan(topology: Topology, collective: str, root: int | None, links: tup
         flows=flows,
         rates=rates,
     )
+    if wish is None:
+        return plan
+    return with_fewer_trees(plan, problem.more_trees(solved, budget_s * _POOL_SHARE), wish, budget_s * (1 - _POOL_SHARE))
 
 
 @dataclass(frozen=True)
@@ -94,12 +123,13 @@ class Problem:
     links: tuple[str, ...]
     rates: str
     budget_s: float
+    model: str
 
     @classmethod
     def of(cls, topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Problem:
         """The problem on the links of these kinds."""
         network, planes = merge_planes(network_of(topology, links, rates))
-        return cls(network, planes, collective, root, links, rates, budget_s)
+        return cls(network, planes, collective, root, links, rates, budget_s, RELAY_MODEL if topology.relays else MODEL)
 
     def solve(self) -> Solved:
         """The bound and what reaches it."""
@@ -134,6 +164,7 @@ class Problem:
             links=self.links,
             root=self.root,
             rates=self.rates,
+            model=self.model,
         )
 
     def _directed(self) -> Solved:
@@ -158,6 +189,7 @@ class Problem:
             parts=tuple(with_planes((network.vertices[v] for v in part), self.planes) for part in parts),
             links=self.links,
             rates=self.rates,
+            model=self.model,
         )
         return Solved(certificate, certificate.bound, {"both": lambda attempt: pack_undirected(network, network.unit, attempt % network.nranks, taste(attempt))})
 
@@ -181,6 +213,7 @@ class Problem:
             links=self.links,
             root=self.root,
             rates=self.rates,
+            model=self.model,
         )
 
         def pack(name: str, attempt: int) -> list[RoutedTree]:
@@ -242,12 +275,30 @@ class Problem:
         stars = one_hop_trees(self.network, self.collective, self.root, solved.rate)
         attempts = max(1, min(_MOST_ATTEMPTS, _ATTEMPT_WORK // (self.network.nranks * len(self.network.arcs))))
         halves = {"both": stars} if stars is not None else {name: best_of(pack, attempts) for name, pack in solved.halves.items()}
+        return self._over_planes(halves, solved.rate)
+
+    def more_trees(self, solved: Solved, budget_s: float) -> Iterator[Tree]:
+        """Trees to choose few from: random ones, and those of as many packings as fit in the time."""
+        if not self.network.forwarders and len(solved.halves) == 1:
+            roots = [self.root] if self.root is not None else list(range(self.network.nranks))
+            undirected = "both" in solved.halves
+            for root in roots:
+                for tree in random_trees(self.network, root, _RANDOM_TREES // len(roots), self.reverse, undirected):
+                    yield _tree(tree, self.collective, solved.rate)
+        deadline = monotonic() + budget_s
+        for attempt in range(_MOST_PACKINGS):
+            yield from self._over_planes({name: pack(attempt) for name, pack in solved.halves.items()}, solved.rate)
+            if monotonic() > deadline:
+                break
+
+    def _over_planes(self, halves: dict[str, list[RoutedTree]], rate: Fraction) -> tuple[Tree, ...]:
+        """The trees of the halves, one a plane, with their ups and downs together."""
         if self.planes:
             halves = {name: [part for tree in trees for part in split_tree(tree, self.planes)] for name, trees in halves.items()}
         if set(halves) == {"down", "up"}:
-            return tuple(_paired(halves["down"], halves["up"], solved.rate))
+            return tuple(_paired(halves["down"], halves["up"], rate))
         (only,) = halves.values()
-        return tuple(_tree(tree, self.collective, solved.rate) for tree in only)
+        return tuple(_tree(tree, self.collective, rate) for tree in only)
 
     def over_planes(self, flows: list[Flow]) -> list[Flow]:
         """The flows through the planes there are."""

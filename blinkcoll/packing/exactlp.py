@@ -8,19 +8,23 @@ together prove that it is optimal (Applegate, Cook, Dash and Espinoza, Exact sol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-
-import highspy
-import numpy as np
+from time import monotonic
+from typing import TYPE_CHECKING
 
 from ..errors import PackingError
+from .links import Number
 
-Number = Fraction | int
+if TYPE_CHECKING:
+    import highspy
+
 Row = Mapping[int, Number]
 
 #: Variables from which HiGHS' interior point method with crossover finds a basis faster than the simplex method does.
 _LARGE = 5_000
+#: Solver runs until a basis holds exactly, and how much further each looks than the one before.
+_MOST_REFINEMENTS, _MOST_GROWTH = 16, 1 << 24
 
 
 @dataclass
@@ -47,7 +51,7 @@ class LinearProgram:
 
 @dataclass(frozen=True)
 class Solution:
-    """An optimum: values of the variables and of the rows' multipliers, exact where ``exact``."""
+    """An exact optimum: values of the variables and of the rows' multipliers."""
 
     value: Fraction
     x: tuple[Fraction, ...]
@@ -66,54 +70,184 @@ def maximise(program: LinearProgram, budget_s: float = 60.0) -> Solution:
     BudgetExceeded
         After ``budget_s`` seconds in the solver.
     PackingError
-        Where there is no finite optimum, or the basis found does not hold exactly.
+        Where there is no finite optimum, or no basis found holds exactly.
     """
-    last = "no basis"
-    first = "ipm" if len(program.objective) > _LARGE else "simplex"
-    for solver, tolerance in ((first, 1e-9), ("simplex", 1e-10)):
-        basis = _float_basis(program, budget_s, solver, tolerance)
-        try:
-            solution = _solve_basis(program, *basis)
-        except ZeroDivisionError:
-            last = "the basis is singular"
-            continue
-        wrong = _violation(program, solution)
-        if wrong is None:
+    deadline = monotonic() + budget_s
+    highs = _highs("ipm" if len(program.objective) > _LARGE else "simplex", 1e-9)
+    highs.passModel(_model(program))
+    point, wrong = None, ""
+    for _ in range(_MOST_REFINEMENTS):
+        _run(highs, max(0.0, deadline - monotonic()))
+        solution, wrong = _exact(program, highs)
+        if solution is not None:
             return solution
-        last = wrong
-    raise PackingError(f"exact LP: the solver's basis does not hold in rationals ({last})")
+        point = _Point.first(program, highs) if point is None else point.moved(highs)
+        point, model = point.magnified(program)
+        highs = _highs("simplex", 1e-9)
+        highs.passModel(model)
+    raise PackingError(f"exact LP: the solver's basis does not hold in rationals ({wrong})")
 
 
-def _float_basis(program: LinearProgram, budget_s: float, solver: str, tolerance: float) -> tuple[list[int], list[int]]:
-    """The basic variables and the rows at their bounds."""
+def _exact(program: LinearProgram, highs: highspy.Highs) -> tuple[Solution | None, str]:
+    """The rational solution of the last run's basis, or what is wrong with it."""
+    try:
+        solution = _solve_basis(program, *_basis(program, highs))
+    except ZeroDivisionError:
+        return None, "the basis is singular"
+    wrong = _violation(program, solution)
+    return (solution, "") if wrong is None else (None, wrong)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A nearly optimal pair in rationals, and how much the program around it is magnified.
+
+    Iterative refinement: Gleixner, Steffy and Wolter, Improving the accuracy of linear programming solvers with
+    iterative refinement, 2012. The optimum of the magnified program, found in floats, is the correction.
+    """
+
+    x: list[Fraction]
+    y: list[Fraction]
+    primal: Fraction
+    dual: Fraction
+
+    @classmethod
+    def first(cls, program: LinearProgram, highs: highspy.Highs) -> _Point:
+        """The first solution as it stands."""
+        found, unit = highs.getSolution(), _largest(program)
+        return cls([Fraction(v) * unit for v in found.col_value], [-Fraction(v) for v in found.row_dual], 1 / unit, Fraction(1))
+
+    def moved(self, highs: highspy.Highs) -> _Point:
+        """Corrected by a solution of the magnified program."""
+        found = highs.getSolution()
+        return replace(
+            self,
+            x=[v + Fraction(d) / self.primal for v, d in zip(self.x, found.col_value, strict=False)],
+            y=[v - Fraction(d) / self.dual for v, d in zip(self.y, found.row_dual, strict=True)],
+        )
+
+    def magnified(self, program: LinearProgram) -> tuple[_Point, highspy.HighsLp]:
+        """The program around this point, magnified by how wrong the point is; rows get slack columns of their own."""
+        import highspy
+        import numpy as np
+
+        reduced = [Fraction(c) for c in program.objective]
+        rest, slack = [], []
+        for i, row in enumerate(program.rows):
+            left = program.right[i] - sum((Fraction(v) * self.x[j] for j, v in row.items()), Fraction(0))
+            if not program.equal[i]:
+                slack.append(max(Fraction(0), left))
+                reduced.append(-self.y[i])
+                left = min(Fraction(0), left)
+            rest.append(left)
+            for j, v in row.items():
+                reduced[j] -= self.y[i] * v
+        values = [*self.x, *slack]
+        primal = _magnify(self.primal, max([abs(r) for r in rest] + [-v for v in values]))
+        dual = _magnify(self.dual, max(abs(r) if v > 0 else r for r, v in zip(reduced, values, strict=True)))
+        lp, column = _model(program), len(self.x)
+        index, value, starts = list(lp.a_matrix_.index_), list(lp.a_matrix_.value_), list(lp.a_matrix_.start_)
+        whole: tuple[list[int], list[float], list[int]] = ([], [], [0])
+        for i, equal in enumerate(program.equal):
+            whole[0].extend(index[starts[i] : starts[i + 1]])
+            whole[1].extend(value[starts[i] : starts[i + 1]])
+            if not equal:
+                whole[0].append(column)
+                whole[1].append(1.0)
+                column += 1
+            whole[2].append(len(whole[0]))
+        lp.num_col_ = column
+        lp.a_matrix_.index_ = np.array(whole[0], dtype=np.int32)
+        lp.a_matrix_.value_ = np.array(whole[1], dtype=np.float64)
+        lp.a_matrix_.start_ = np.array(whole[2], dtype=np.int32)
+        lp.col_cost_ = -np.array([float(r * dual) for r in reduced])
+        lp.col_lower_ = -np.array([float(v * primal) for v in values])
+        lp.col_upper_ = np.full(column, highspy.kHighsInf)
+        lp.row_upper_ = lp.row_lower_ = np.array([float(r * primal) for r in rest])
+        return replace(self, primal=primal, dual=dual), lp
+
+
+def _magnify(factor: Fraction, wrong: Fraction) -> Fraction:
+    """So much that what is wrong becomes about 1, within limits; a power of two keeps numbers short."""
+    if wrong <= 0:
+        return factor
+    wanted = min(factor * _MOST_GROWTH, max(factor, 1 / wrong))
+    return Fraction(2) ** (wanted.numerator.bit_length() - wanted.denominator.bit_length())
+
+
+class FloatSolver:
+    """HiGHS on a program that grows by rows with right side 0; each run starts from the basis of the one before."""
+
+    def __init__(self, program: LinearProgram):
+        self.program, self.highs = program, _highs("simplex", 1e-9)
+        self.highs.passModel(_model(program))
+        self.known = len(program.rows)
+
+    def values(self, budget_s: float) -> list[float]:
+        """An optimum in floats, in units of the largest right side: good for finding violated rows, proof of nothing."""
+        import highspy
+        import numpy as np
+
+        for i in range(self.known, len(self.program.rows)):
+            row = self.program.rows[i]
+            assert self.program.right[i] == 0 and not self.program.equal[i]
+            self.highs.addRow(-highspy.kHighsInf, 0.0, len(row), np.array(list(row), dtype=np.int32), np.array([float(v) for v in row.values()]))
+        self.known = len(self.program.rows)
+        _run(self.highs, budget_s)
+        return list(self.highs.getSolution().col_value)
+
+    def exact(self) -> Solution | None:
+        """The optimum of the last run's basis in rationals; None where it does not hold exactly."""
+        return _exact(self.program, self.highs)[0]
+
+
+def _highs(solver: str, tolerance: float) -> highspy.Highs:
+    import highspy  # takes 0.1 s with numpy, and most plans need no linear program
+
     highs = highspy.Highs()  # type: ignore[no-untyped-call]
     highs.silent()
     highs.setOptionValue("threads", 1)
-    highs.setOptionValue("time_limit", float(budget_s))
     highs.setOptionValue("primal_feasibility_tolerance", tolerance)
     highs.setOptionValue("dual_feasibility_tolerance", tolerance)
     highs.setOptionValue("solver", solver)
-    highs.passModel(_model(program))
+    return highs
+
+
+def _run(highs: highspy.Highs, budget_s: float) -> None:
+    import highspy
+
+    # HiGHS counts the time of all runs of one instance.
+    highs.setOptionValue("time_limit", highs.getRunTime() + budget_s)
     highs.run()
     status = highs.getModelStatus()
     if status == highspy.HighsModelStatus.kTimeLimit:
         raise BudgetExceeded(f"exact LP: no optimum within {budget_s:g} s")
     if status != highspy.HighsModelStatus.kOptimal:
         raise PackingError(f"exact LP: the solver says {highs.modelStatusToString(status)}")
-    basis = highs.getBasis()
-    basic = highspy.HighsBasisStatus.kBasic
-    return (
-        [j for j, s in enumerate(basis.col_status) if s == basic],
-        [i for i, s in enumerate(basis.row_status) if s != basic],
-    )
+
+
+def _basis(program: LinearProgram, highs: highspy.Highs) -> tuple[list[int], list[int]]:
+    """The basic variables and the rows at their bounds, with or without slack columns after the variables."""
+    import highspy
+
+    basis, basic = highs.getBasis(), highspy.HighsBasisStatus.kBasic
+    columns, rows, count = list(basis.col_status), list(basis.row_status), len(program.objective)
+    tight = [s != basic for s in rows]
+    if len(columns) > count:
+        for i, s in zip((i for i, equal in enumerate(program.equal) if not equal), columns[count:], strict=True):
+            tight[i] = tight[i] and s != basic
+    return [j for j in range(count) if columns[j] == basic], [i for i, held in enumerate(tight) if held]
 
 
 def _model(program: LinearProgram) -> highspy.HighsLp:
+    import highspy
+    import numpy as np
+
     lp = highspy.HighsLp()
     rows, columns = len(program.rows), len(program.objective)
     lp.num_col_, lp.num_row_ = columns, rows
-    # Coefficients are scaled to about 1, so that the tolerances mean the same at 1e-9 and at 1e9 GB/s.
-    largest = max((abs(Fraction(b)) for b in program.right), default=Fraction(1)) or Fraction(1)
+    # Right sides are scaled to about 1, so that the tolerances mean the same at 1e-9 and at 1e9 GB/s.
+    largest = _largest(program)
     right = np.array([float(Fraction(b) / largest) for b in program.right])
     lp.col_cost_ = -np.array([float(c) for c in program.objective])
     lp.col_lower_ = np.zeros(columns)
@@ -132,6 +266,10 @@ def _model(program: LinearProgram) -> highspy.HighsLp:
     lp.a_matrix_.index_ = np.array(index, dtype=np.int32)
     lp.a_matrix_.value_ = np.array(value, dtype=np.float64)
     return lp
+
+
+def _largest(program: LinearProgram) -> Fraction:
+    return max((abs(Fraction(b)) for b in program.right), default=Fraction(1)) or Fraction(1)
 
 
 def _solve_basis(program: LinearProgram, basic: list[int], tight: list[int]) -> Solution:

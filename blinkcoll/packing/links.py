@@ -9,10 +9,11 @@ from functools import cached_property
 from math import gcd, lcm
 
 from ..errors import PackingError
-from ..topology import LINK_KINDS, Topology
+from ..topology import LINK_KINDS, Topology, exact
 from .collectives import ROOTED
 
 Vertex = int | str
+Number = Fraction | int
 Arc = tuple[Vertex, Vertex]
 #: The compiled packers count in 64-bit integers and scale by factors up to about this.
 _LARGEST = 1 << 62
@@ -72,7 +73,7 @@ def network_of(topology: Topology, links: Iterable[str], rates: str = "planning"
     for link in topology.links:
         if link.kind in kinds:
             key = (topology.vertex(link.src), topology.vertex(link.dst))
-            capacity[key] = capacity.get(key, Fraction(0)) + link.rate(rates)
+            capacity[key] = capacity.get(key, Fraction(0)) + exact(link.rate(rates), f"capacity of {link.src}->{link.dst}")
     touched = {v for arc in capacity for v in arc}
     names = [*(relay.name for relay in topology.relays), *(switch.name for switch in topology.switches)]
     return Network(topology.nranks, tuple(name for name in names if name in touched), capacity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 from ..errors import PackingError
@@ -10,6 +11,7 @@ from ..topology import Topology
 from .collectives import canonical, check_root
 from .exact import exact_plan
 from .links import choose_links
+from .minimise import Wish
 from .plan import Plan
 from .progress import progress
 
@@ -24,6 +26,9 @@ def make_plan(
     links: str | Iterable[str] = "fastest",
     rates: str = "planning",
     budget_s: float = 2.0,
+    max_trees: int | None = None,
+    tolerance: Fraction | float | str | None = None,
+    minimise: bool = False,
     equal_trees: int | None = None,
     **options: Any,
 ) -> Plan:
@@ -45,8 +50,13 @@ def make_plan(
         ``"planning"`` or ``"measured"``: which of a link's two rates to plan with.
     budget_s
         Seconds that the linear program of an all-to-all may take; out of time, an approximate plan is returned with
-        the bound that is proven, and ``plan.optimal`` is False.
-
+        the bound that is proven, and ``plan.optimal`` is False. Also what the search for few trees may take.
+    max_trees
+        The best rate found with at most so many trees.
+    tolerance
+        The fewest trees found that reach (1 - tolerance) of the bound.
+    minimise
+        The fewest trees found at the full rate.
     equal_trees
         For all-reduce on symmetric links without switches: at most so many trees, all of one rate, as fast as such can
         be. Fair links carry equal channels as planned; trees of unequal rates need more channels for that.
@@ -68,4 +78,4 @@ def make_plan(
         raise PackingError(f"topology {topology.name}: a single rank has nothing to exchange, so there is nothing to plan")
     chosen = choose_links(topology, name, rank, links)
     with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
-        return exact_plan(topology, name, rank, chosen, rates, budget_s, equal_trees)
+        return exact_plan(topology, name, rank, chosen, rates, budget_s, Wish.of(max_trees, tolerance, minimise), equal_trees)

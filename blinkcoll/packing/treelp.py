@@ -18,11 +18,13 @@ from time import monotonic
 
 from ..errors import PackingError
 from .arborescences import IntArcs, run
-from .exactlp import LinearProgram, Solution, maximise
+from .exactlp import FloatSolver, LinearProgram, Solution, maximise
 from .links import Network
 
 #: Rounds of cut generation; each adds at least one new cut, a handful do in practice.
 _MOST_ROUNDS = 200
+#: Integers that float solutions are rounded to, and how much of the shares is asked for there.
+_GRID, _SLACK = 1 << 30, 1 - 1e-6
 #: Seconds in all; there is no approximation to fall back on, so running out of them is an error.
 BUDGET_S = 60.0
 
@@ -101,17 +103,32 @@ class _TreeProgram:
         return True
 
     def solve(self, budget_s: float) -> TreeBound:
+        """Cuts that a float solution violates first, as that is quick; then those that the exact one does."""
         deadline = monotonic() + budget_s
+        floats = FloatSolver(self.program)
         for _ in range(_MOST_ROUNDS):
-            solution = maximise(self.program, max(0.0, deadline - monotonic()))
+            values = floats.values(max(0.0, deadline - monotonic()))
+            if self.add_violated({half: self.rounded(half, values) for half in self.halves}):
+                continue
+            # The basis of this run, or, where rounding spoiled it, of a run on its own.
+            solution = floats.exact() or maximise(self.program, max(0.0, deadline - monotonic()))
             capacities = {half: self.capacities(half, solution) for half in self.halves}
-            # A list, not a generator: every half gets its cuts in every round.
-            added = [self.add_cut(half, inside) for half in self.halves for inside in self.violated(capacities[half])]
-            if not added:
+            if not any(self.violated(capacities[half]) for half in self.halves):
                 return self.result(solution, capacities)
-            if not any(added):
+            if not self.add_violated(capacities):
                 raise PackingError("tree LP: a cut is violated that the program already holds")
         raise PackingError(f"tree LP: cuts are still violated after {_MOST_ROUNDS} rounds")
+
+    def add_violated(self, capacities: dict[str, Half]) -> bool:
+        """Add the cuts that these capacities violate; whether there were new ones."""
+        # A list, not a generator: every half gets its cuts in every round.
+        return any([self.add_cut(half, inside) for half in self.halves for inside in self.violated(capacities[half])])
+
+    def rounded(self, half: str, values: list[float]) -> Half:
+        """A float solution in integers, with shares a little less, so that rounding alone violates nothing."""
+        shares = [max(0, int(sum(float(w) * values[variable] for variable, w in share.items()) * _GRID * _SLACK)) for share in self.share]
+        arcs = [(u, v, c) for (u, v), variable in zip(self.arcs[half], self.flow[half], strict=True) if (c := int(values[variable] * _GRID)) > 0]
+        return Half(arcs, tuple(shares), Fraction(1))
 
     def capacities(self, half: str, solution: Solution) -> Half:
         shares = [sum((w * solution.x[variable] for variable, w in share.items()), Fraction(0)) for share in self.share]

@@ -15,6 +15,8 @@ from .buffers import RankBuffers, buffers_of, check_count, region_elements
 from .launch import Arena, LaunchRecord, Work, describe_work, explain_records, launch_record, lay_out
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: About three years: what 64 bits of nanoseconds hold is far more.
+_LONGEST_S = 1e8
 
 
 class Executor:
@@ -43,12 +45,13 @@ class Executor:
         self, program: Program, *, max_count: int, dtype: Any = np.float32, op: str = "sum",
         chunk_bytes: int | None = None, timeout_s: float = 60.0,
     ) -> None:  # fmt: skip
-        verify(program, repeated=True)
+        verify(program)
+        self.dtype_name = "bfloat16" if str(dtype) == "bfloat16" else np.dtype(dtype).name
+        self.dtype = np.dtype(np.uint16 if self.dtype_name == "bfloat16" else dtype)
+        _check_executable(program, self.dtype, timeout_s)
         self.program = program
         self.program_hash = program.hash
         self.code = encode(program)
-        self.dtype_name = "bfloat16" if str(dtype) == "bfloat16" else np.dtype(dtype).name
-        self.dtype = np.dtype(np.uint16 if self.dtype_name == "bfloat16" else dtype)
         self.op = op
         self.max_count = max_count
         self.timeout_s = timeout_s
@@ -57,11 +60,11 @@ class Executor:
         self.arenas: list[Arena] = [
             lay_out(program, self.code, rank, self._work(max_count).slot_bytes) for rank in range(program.nranks)
         ]
-        self._failed = False
+        self._failed = self._closed = False
         self._factors: list[float] = []
 
     def run(self, inputs: Sequence[Array | None], *, in_place: bool = False, factors: Sequence[float] | None = None) -> list[Array]:
-        """One call of the collective.
+        """One call of the collective; arrays are taken as flat. It begins and ends on all ranks together.
 
         Parameters
         ----------
@@ -76,13 +79,15 @@ class Executor:
         Returns
         -------
         list of arrays
-            Each rank's output; empty where the collective gives a rank none.
+            Each rank's output, flat; empty where the collective gives a rank none.
 
         Raises
         ------
         WaitTimeout
             Where a rank made no progress for ``timeout_s``; says who waited for whom. The executor is of no use after.
         """
+        if self._closed:
+            raise ExecutionError("this executor was closed")
         if self._failed:
             raise ExecutionError("this executor failed in an earlier call: its counters are in the middle of it; make a new one")
         if in_place and not self.program.in_place:
@@ -99,7 +104,10 @@ class Executor:
         return outputs
 
     def close(self) -> None:
-        """Give back what the executor holds; it cannot run any more."""
+        """Give back what the executor holds; it cannot run any more. Again: nothing."""
+        if not self._closed:
+            self._closed = True
+            self._release()
 
     def __enter__(self) -> Executor:
         return self
@@ -110,8 +118,11 @@ class Executor:
     def _run(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> list[Array]:
         raise NotImplementedError
 
+    def _release(self) -> None:
+        """What close does."""
+
     def _work(self, count: int) -> Work:
-        return describe_work(self.program, count, self.dtype_name, self.dtype.itemsize, self.op, self.chunk_bytes)
+        return describe_work(self.program, count, self.max_count, self.dtype_name, self.dtype.itemsize, self.op, self.chunk_bytes)
 
     def _record(self, work: Work, rank: int, base: int) -> LaunchRecord:
         return launch_record(work, rank, self.arenas[rank], base, self.epoch, self.timeout_s, self._factors[rank])
@@ -149,3 +160,14 @@ class Executor:
     def _timed_out(self, records: Sequence[bytes]) -> WaitTimeout:
         what = f"{self.program.collective} (program {self.program_hash}, call {self.epoch})"
         return WaitTimeout(f"{what} did not finish:\n  {explain_records(self.program, records, self.timeout_s)}")
+
+
+def _check_executable(program: Program, dtype: np.dtype[Any], timeout_s: float) -> None:
+    """What no executor can do is refused before anything is set up."""
+    if dtype.hasobject or dtype.itemsize == 0 or not dtype.isnative:
+        raise ExecutionError(f"dtype {dtype!r} cannot be moved: elements must be plain data of a fixed size in this machine's byte order")
+    if not 0 < timeout_s <= _LONGEST_S:
+        raise ExecutionError(f"timeout_s is {timeout_s}, expected more than 0 and at most {_LONGEST_S:g} seconds")
+    for i, connection in enumerate(program.connections):
+        if connection.protocol != "simple":
+            raise ExecutionError(f"c{i} has protocol {connection.protocol}, executors have the simple one only")

@@ -23,7 +23,7 @@ DTYPES = {
 }  # fmt: skip
 #: Numbers of ``enum ReduceOp``: ``avg`` is a sum divided by the number of ranks, ``premul_sum`` one of scaled inputs.
 OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 0}
-NO_CONNECTION = 0xFFFFFFFF
+_ON_CONNECTION, _ON_CHANNEL = 1, 2
 BUFFER_ORDER = ("input", "output", "scratch")
 
 
@@ -54,7 +54,7 @@ class ChannelRecord(ctypes.Structure):
     """``struct ChannelRecord``."""
 
     _fields_ = [
-        *((name, ctypes.c_uint32) for name in ("code", "step", "connection", "reserved")),
+        *((name, ctypes.c_uint32) for name in ("code", "step", "kind", "index")),
         *((name, ctypes.c_uint64) for name in ("iteration", "target", "seen")),
     ]
 
@@ -72,8 +72,8 @@ class Work:
     divisor: int = 1
 
 
-def describe_work(program: Program, count: int, dtype: str, elem_size: int, op: str, chunk_bytes: int) -> Work:
-    """Check what is asked for and turn it into the numbers that a launch carries.
+def describe_work(program: Program, count: int, max_count: int, dtype: str, elem_size: int, op: str, chunk_bytes: int) -> Work:
+    """Check what is asked for and turn it into the numbers that a launch carries; slots are sized for ``max_count``.
 
     Raises
     ------
@@ -92,7 +92,9 @@ def describe_work(program: Program, count: int, dtype: str, elem_size: int, op: 
     iterations = max(partition.iterations(share) for share in range(len(program.weights)))
     if iterations * steps >= 1 << 32:
         raise ExecutionError(f"{iterations} iterations of {steps} steps are more than a launch can count; raise chunk_bytes (now {chunk_bytes})")
-    slot_bytes = _round_up(partition.chunk_elements * elem_size, _SLOT_ALIGNMENT)
+    largest = Partition(max_count, elem_size, program.nshards, program.weights, chunk_bytes, program.equal_shards)
+    longest = max(largest.chunk_range(shard, share, 0)[1] for shard in range(program.nshards) for share in range(len(program.weights)))
+    slot_bytes = _round_up(max(longest, 1) * elem_size, _SLOT_ALIGNMENT)
     return Work(count, elem_size, DTYPES.get(dtype, 0), OPS[op], chunk_bytes, slot_bytes, program.nranks if op == "avg" else 1)
 
 
@@ -210,8 +212,8 @@ def explain_records(program: Program, records: Sequence[bytes], timeout_s: float
             if not note.code:
                 continue
             lines.append((note.code, rank, _explain(program, rank, channel, note, timeout_s)))
-            if note.connection != NO_CONNECTION:
-                missing.add(_peer(program, rank, note.connection))
+            if note.kind == _ON_CONNECTION:
+                missing.add(_peer(program, rank, note.index))
     missing -= {rank for _, rank, _ in lines}
     names = ", ".join(f"rank {rank} ({program.topology.devices[rank].name})" for rank in sorted(missing))
     first = [f"{names}: waited for, and left no word: never started, ended, or stuck elsewhere"] if missing else []
@@ -228,12 +230,14 @@ def _peer(program: Program, rank: int, connection: int) -> int:
 def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, timeout_s: float) -> str:
     who = f"rank {rank} ({program.topology.devices[rank].name}), channel {channel}, step {note.step}, iteration {note.iteration}"
     ended = f"no progress for {timeout_s:g} s" if note.code == 1 else "told to leave"
-    if note.connection == NO_CONNECTION:
-        return f"{who}: {ended}, waiting for another channel of its own rank"
-    c = program.connections[note.connection]
+    if note.kind == _ON_CHANNEL:
+        return f"{who}: {ended}, waiting for channel {note.index} of its own rank"
+    if note.kind != _ON_CONNECTION:
+        return f"{who}: {ended}; what it waited for came while it left"
+    c = program.connections[note.index]
     if c.dst == rank:
-        return f"{who}: {ended}, waiting for chunk {note.target} of c{note.connection} from rank {c.src}, which has published {note.seen}"
-    return f"{who}: {ended}, waiting for a free slot of c{note.connection} to rank {c.dst}, which has taken {note.seen} chunks ({note.target} needed)"
+        return f"{who}: {ended}, waiting for chunk {note.target} of c{note.index} from rank {c.src}, which has published {note.seen}"
+    return f"{who}: {ended}, waiting for a free slot of c{note.index} to rank {c.dst}, which has taken {note.seen} chunks ({note.target} needed)"
 
 
 def _round_up(value: int, alignment: int) -> int:

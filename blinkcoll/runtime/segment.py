@@ -6,6 +6,7 @@ The tables inside hold offsets from the mapping's start; each process adds its o
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 from collections.abc import Sequence
@@ -52,10 +53,13 @@ class Segment:
         if fd is None:
             if not hasattr(os, "memfd_create"):
                 raise ExecutionError("host processes need memfd_create, which only Linux has; use threads")
-            fd = os.memfd_create("blinkcoll")
-            os.ftruncate(fd, nbytes)
+            fd = _shared_memory(nbytes)
         self.fd = fd
-        self._map = mmap.mmap(fd, nbytes)
+        try:
+            self._map = mmap.mmap(fd, nbytes)
+        except OSError as error:
+            os.close(fd)
+            raise ExecutionError(f"a segment of {nbytes} bytes cannot be mapped: {error.strerror}") from None
         self._anchor = ctypes.c_char.from_buffer(self._map)
         self.base = ctypes.addressof(self._anchor)
 
@@ -74,8 +78,28 @@ class Segment:
     def close(self) -> None:
         """Unmap; the memory goes when the last process has."""
         del self._anchor
-        self._map.close()
-        os.close(self.fd)
+        try:
+            self._map.close()
+        finally:
+            os.close(self.fd)
+
+
+def _shared_memory(nbytes: int) -> int:
+    """A memfd whose pages are reserved, so that a full machine is an error here and not a signal later.
+
+    Its descriptor is none of the standard three, even where those are closed: a child's would replace it.
+    """
+    low = os.memfd_create("blinkcoll")
+    try:
+        fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(low)
+    try:
+        os.posix_fallocate(fd, 0, nbytes)
+    except OSError as error:
+        os.close(fd)
+        raise ExecutionError(f"{nbytes} bytes of shared memory are not to be had: {error.strerror}") from None
+    return fd
 
 
 def rebase(record: bytes, segment: Segment, nranks: int, nconnections: int) -> tuple[bytes, list[object]]:

@@ -35,6 +35,9 @@ class ThreadExecutor(Executor):
         nbytes = buffers.output * elem_size
         return np.frombuffer(ctypes.string_at(buffers.output_at(regions, elem_size), nbytes), dtype=self.dtype)
 
+    def _release(self) -> None:
+        self._memory = None
+
     def _set_up(self) -> list[Array]:
         if self._memory is None:
             self._memory = [_aligned_zeros(arena.nbytes) for arena in self.arenas]

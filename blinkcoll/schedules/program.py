@@ -32,7 +32,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from ..errors import ScheduleError
+from ..errors import ScheduleError, TopologyError
 from ..topology import Path, Topology
 from .contract import SHARDED
 
@@ -175,11 +175,13 @@ class Program:
 
     def with_chunk_bytes(self, chunk_bytes: int) -> Program:
         """The same program (and hash) with another default chunk size."""
-        return replace(self, chunk_bytes=chunk_bytes)
+        other = replace(self, chunk_bytes=chunk_bytes)
+        other.__dict__["hash"] = self.hash  # no part of it has changed: computed once for all sizes
+        return other
 
     @cached_property
     def hash(self) -> str:
-        """Sixteen hex digits over everything but ``chunk_bytes``: equal programs, and only those, share it."""
+        """Sixteen hex digits over everything but ``chunk_bytes`` and names; of the topology, its fingerprint."""
         body = self._as_dict()
         del body["chunk_bytes"]
         body["topology"] = self.topology.fingerprint
@@ -222,16 +224,18 @@ class Program:
             program = cls(
                 algorithm=str(body["algorithm"]),
                 collective=str(body["collective"]),
-                root=body["root"],
+                root=None if body["root"] is None else _integer("root", body["root"]),
                 topology=Topology.from_json(json.dumps(body["topology"])),
-                nshards=int(body["nshards"]),
-                weights=tuple(int(w) for w in body["weights"]),
-                in_place=bool(body["in_place"]),
-                chunk_bytes=int(body["chunk_bytes"]),
+                nshards=_integer("nshards", body["nshards"]),
+                weights=tuple(_integer("weights", w) for w in body["weights"]),
+                in_place=_boolean("in_place", body["in_place"]),
+                chunk_bytes=_integer("chunk_bytes", body["chunk_bytes"]),
                 connections=tuple(_connection(c) for c in body["connections"]),
                 ranks=tuple(tuple(Channel(tuple(_step(s) for s in ch)) for ch in channels) for channels in body["ranks"]),
             )
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, (ScheduleError, TopologyError)):
+                raise
             raise ScheduleError(f"program JSON: missing or malformed field: {error!r}") from None
         if program.hash != body.get("hash"):
             raise ScheduleError(f"program JSON: its hash says {body.get('hash')}, its content hashes to {program.hash}")
@@ -252,12 +256,41 @@ def _plain(item: Operand | After | Step | Connection) -> dict[str, Any]:
 def _step(body: dict[str, Any]) -> Step:
     made = dict(body)
     for name in ("srcs", "dsts"):
-        made[name] = tuple(Operand(**o) for o in body.get(name, ()))
-    made["after"] = tuple(After(**a) for a in body.get("after", ()))
+        made[name] = tuple(Operand(**_typed(o, str_fields=("buffer",))) for o in body.get(name, ()))
+    made["after"] = tuple(After(**_typed(a)) for a in body.get("after", ()))
     for name in ("wait", "signal"):
-        made[name] = tuple(body.get(name, ()))
-    return Step(**made)
+        made[name] = tuple(_integer(name, c) for c in body.get(name, ()))
+    return Step(**_typed(made, str_fields=("op",), skip=("srcs", "dsts", "after", "wait", "signal")))
 
 
 def _connection(body: dict[str, Any]) -> Connection:
-    return Connection(**{**body, "path": tuple(body["path"])})
+    path = tuple(v if isinstance(v, str) else _integer("path", v) for v in body["path"])
+    return Connection(**_typed({**body, "path": path}, str_fields=("protocol", "transport"), skip=("path",)))
+
+
+_FLAGS = ("prescaled", "postscaled")
+
+
+def _typed(body: dict[str, Any], str_fields: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The same fields, where each is of its type: text for ``str_fields``, true or false for flags, whole numbers else."""
+    for name, value in body.items():
+        if name in _FLAGS:
+            _boolean(name, value)
+            continue
+        if name in str_fields and not isinstance(value, str):
+            raise TypeError(f"{name} is {value!r}, expected text")
+        if name not in str_fields and name not in skip:
+            _integer(name, value)
+    return body
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, expected true or false")
+    return value
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}, expected a whole number")
+    return value

@@ -95,7 +95,7 @@ def _header(result: BenchResult) -> list[str]:
     for i, peer in enumerate(result.peers):
         timings = [row.peers[i] for row in result.rows]
         programs = dict.fromkeys(f"{t.algorithm} {t.program}" for t in timings if t is not None)
-        lines.append(f"# {peer}: {BASELINES[peer].title}: {', '.join(programs) or 'no program'}{', verified' * bool(programs)}")
+        lines.append(f"# {peer}: {BASELINES[peer].title}: {', '.join(programs) or 'no program'}")
     return [*lines, *(f"# {gap}" for gap in result.gaps), "#"]
 
 

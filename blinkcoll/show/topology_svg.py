@@ -185,11 +185,11 @@ def _trees(canvas: _Canvas, topology: Topology, tree: PcieTree, left: float, top
         lowest = max(lowest, _tree(canvas, tree, kinds, cpu.name, (x, y), place))
         x += wide + 22
     between = [k for k, _ in wires(topology) if k.kind == "CPU" and k.src in place and k.dst in place and kinds[k.src] == kinds[k.dst] == "cpu"]
-    if len(between) == 1:
+    if len(between) == 1 and place[between[0].src][1] == place[between[0].dst][1]:
         _cpu_arc(canvas, place[between[0].src], place[between[0].dst], gb_s(between[0].capacity))
     elif between:
         rates = " or ".join(gb_s(rate) for rate in sorted({k.capacity for k in between}))
-        canvas.text((start, top - 6), f"between any two CPUs: {rates} GB/s", 11, COLOURS["CPU"], "start")
+        canvas.text((start, top - 6), f"between {'any two' if len(between) > 1 else 'the'} CPUs: {rates} GB/s", 11, COLOURS["CPU"], "start")
     if len(servers) > 1:
         rates = " or ".join(gb_s(r) for r in sorted({k.capacity for k in topology.links if k.kind == "NIC"}))
         network = f"; each NIC has {rates} GB/s to the network" if rates else ""

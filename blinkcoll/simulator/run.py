@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
 from ..cost.parameters import Parameters, parameters_for
 from ..errors import SimulationError
@@ -15,6 +16,7 @@ from .result import SimulationResult, StepRecord
 
 #: Rates beyond this (bytes/µs) are not told apart from infinite ones.
 _FASTEST = 1e15
+_MOST_ELEMENTS = 1 << 40  # csrc/blinkcoll/partition.h
 _CAUSES = ("start", "channel", "arrival", "credit", "after")
 _NO_RECORD = 0xFFFFFFFF
 
@@ -57,8 +59,8 @@ def run(
     Links are shared max-min fairly between the flows that cross them; neither packets, nor retries, nor traffic of
     others, nor any cost of sharing itself is modelled.
     """
-    if nbytes < 0 or nbytes % elem_size:
-        raise SimulationError(f"nbytes={nbytes} is not a whole number of elements of {elem_size} bytes")
+    if elem_size < 1 or nbytes < 0 or nbytes % elem_size or nbytes // elem_size > _MOST_ELEMENTS:
+        raise SimulationError(f"nbytes={nbytes} is not a whole number of elements of {elem_size} bytes, at most 2^40 of them")
     if rates not in ("planning", "measured"):
         raise SimulationError(f"rates={rates!r}; expected 'planning' or 'measured'")
     if params is None:
@@ -67,14 +69,14 @@ def run(
         chunk_bytes = program.chunk_bytes
     if chunk_bytes <= 0:
         raise SimulationError(f"chunk_bytes={chunk_bytes}, expected at least 1")
-    prepared = _prepare(_Identity(program), rates, params)
     try:
-        prepared.core.run(nbytes // elem_size, elem_size, chunk_bytes, trace)
+        prepared = _prepare(_Identity(program), rates, params)
+        measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace)
     except RuntimeError as error:
         raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
     launch_us = params.launch.time_us(program.nranks)
-    time_us = launch_us + prepared.core.makespan_us
-    carried = dict(zip(prepared.links, prepared.core.link_bytes(), strict=True))
+    time_us = launch_us + measured.makespan_us
+    carried = dict(zip(prepared.links, measured.link_bytes, strict=True))
     capacity = dict(zip(prepared.links, prepared.link_rate, strict=True))
     return SimulationResult(
         collective=program.collective,
@@ -84,9 +86,16 @@ def run(
         time_us=time_us,
         link_bytes=carried,
         link_utilisation={hop: carried[hop] / (capacity[hop] * time_us) if time_us > 0 else 0.0 for hop in carried},
-        nsteps=prepared.core.steps_run,
-        trace=_trace(program, prepared.core.records(), launch_us) if trace else None,
+        nsteps=measured.nsteps,
+        trace=_trace(program, measured.records, launch_us) if trace else None,
     )
+
+
+class _Measured(NamedTuple):
+    makespan_us: float
+    nsteps: int
+    link_bytes: list[float]
+    records: list[tuple[Any, ...]]
 
 
 class _Identity:
@@ -129,7 +138,15 @@ class _Prepared:
         costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
         pairs = _pairs(program, table)
         memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nranks
-        self.core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs)
+        self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs)
+        self._lock = Lock()  # the core keeps one run's state and lets other threads go on meanwhile
+
+    def run(self, count: int, elem_size: int, chunk_bytes: int, trace: bool) -> _Measured:
+        """One run's figures; times from the channels' start."""
+        core = self._core
+        with self._lock:
+            core.run(count, elem_size, chunk_bytes, trace)
+            return _Measured(core.makespan_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
 
 
 @lru_cache(maxsize=64)

@@ -52,8 +52,8 @@ def _list(body: dict[str, Any], name: str, where: str) -> list[Any]:
 
 
 def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise TopologyError(f"{what}: expected text, got {str(value)[:80]!r}")
+    if not isinstance(value, str) or not value.isprintable():
+        raise TopologyError(f"{what}: expected printable text, got {str(value)[:80]!r}")
     return value
 
 

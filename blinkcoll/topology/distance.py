@@ -41,6 +41,7 @@ class PcieTree:
 def pcie_tree(topology: Topology) -> PcieTree:
     """The PCIe hierarchy, found from the CPUs down; what no CPU reaches (a bare switch) hangs below its own top."""
     cpus = [s.name for s in topology.switches if s.kind == "cpu"]
+    switches = {s.name for s in topology.switches if s.kind == "pcie"}
     below = {d.name for d in (*topology.devices, *topology.relays)} | {s.name for s in topology.switches if s.kind in ("pcie", "nic")}
     up: dict[str, Link] = {}
     for kinds in (("PCIE",), ("PCIE", "CPU", "NIC", "SHM")):
@@ -53,7 +54,7 @@ def pcie_tree(topology: Topology) -> PcieTree:
             for link in down.get(queue.popleft(), ()):
                 if link.src not in up:
                     up[link.src] = link
-                    if any(s.name == link.src and s.kind == "pcie" for s in topology.switches):
+                    if link.src in switches:
                         queue.append(link.src)
     _hang_bare_switches(topology, up)
     return PcieTree(up, _joined(topology, cpus))

@@ -19,6 +19,8 @@ from .rates import (
     pcie_rate,
 )
 
+#: A server or a rack has fewer devices and switches, and fewer CPUs.
+MOST_VERTICES, MOST_CPUS = 8192, 512
 #: Where the CPU is unknown: the slowest that NCCL knows.
 UNKNOWN_CPU_GB_S = Fraction(6)
 
@@ -48,30 +50,36 @@ class Draft:
     """Collects devices, switches and links under names that stay unique."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = _printable(name)
         self.devices: dict[str, Device] = {}
         self.switches: dict[str, Switch] = {}
         self.links: list[Link] = []
         self.no_peer_access: list[tuple[str, str]] = []
+        self._repeats: dict[str, int] = {}
 
     def free_name(self, wanted: str) -> str:
         """The name, or with a number behind it where it is taken."""
-        taken = self.devices.keys() | self.switches.keys()
-        if wanted not in taken:
-            return wanted
-        return next(name for n in range(2, len(taken) + 3) if (name := f"{wanted}#{n}") not in taken)
+        name = wanted
+        while name in self.devices or name in self.switches:
+            self._repeats[wanted] = self._repeats.get(wanted, 1) + 1
+            name = f"{wanted}#{self._repeats[wanted]}"
+        return name
 
     def add_device(self, device: Device) -> str:
         """Add a device; two of one name are a contradiction."""
         if device.name in self.devices:
             raise TopologyError(f"two devices are called {device.name}")
-        self.devices[device.name] = device
+        self.devices[device.name] = replace(device, model=_printable(device.model))
         return device.name
 
     def add_switch(self, switch: Switch) -> str:
         """Add a switch under its name or a free one like it; returns the name it got."""
-        name = self.free_name(switch.name)
-        self.switches[name] = replace(switch, name=name)
+        if len(self.switches) + len(self.devices) >= MOST_VERTICES:
+            raise TopologyError(f"{self.name}: more than {MOST_VERTICES} devices and switches; no machine has so many")
+        name = self.free_name(_printable(switch.name) or switch.kind)
+        self.switches[name] = replace(
+            switch, name=name, arch=_printable(switch.arch), vendor=_printable(switch.vendor), model=_printable(switch.model)
+        )
         return name
 
     def wire(
@@ -103,15 +111,20 @@ class Draft:
     def join_cpus(self) -> bool:
         """Wire every two CPUs of a server; returns whether the rate is known for all of them."""
         known = True
-        for a, b in combinations([s for s in self.switches.values() if s.kind == "cpu"], 2):
+        cpus = [s for s in self.switches.values() if s.kind == "cpu"]
+        if len(cpus) > MOST_CPUS:
+            raise TopologyError(f"{self.name}: {len(cpus)} CPUs or NUMA nodes; no machine has more than {MOST_CPUS}")
+        for a, b in combinations(cpus, 2):
             if a.server == b.server:
                 rate = cpu_rate(a.arch, a.vendor, a.model)
                 known = known and rate is not None
                 self.wire(a.name, b.name, "CPU", rate or UNKNOWN_CPU_GB_S, CPU_LATENCY_US)
         return known
 
-    def hang(self, parent: str, node: PciNode, server: int = 0, port: str = "") -> None:
-        """A PCIe node and all below it under a vertex; ``port`` is the part of the parent it hangs from.
+    def hang(self, parent: str, node: PciNode, server: int = 0, port: str | None = None) -> None:
+        """A PCIe node and all below it under a vertex.
+
+        ``port`` is the part of the parent it hangs from; None leaves it to the tree: a bridge that is left out is one.
 
         A bridge with nothing below it is left out; one with a single child is no place where ways meet: its link and
         the child's become one with the smaller capacity.
@@ -129,8 +142,8 @@ class Draft:
             direct = False
         if not node.leaves():
             return
-        if not direct and not port:
-            port = top
+        if port is None:
+            port = "" if direct else top
         name = self.add_switch(Switch(node.name.removeprefix("0000:"), "pcie", server=server)) if node.kind == "bridge" else node.name
         self.wire(name, parent, "PCIE", node.capacity, PCIE_LATENCY_US, node.width or 16, node.generation, port)
         for child in node.children:
@@ -145,6 +158,11 @@ class Draft:
             self.name, devices, tuple(self.switches.values()), tuple(self.links), notes=tuple(notes or ()),
             no_peer_access=tuple(self.no_peer_access),
         )  # fmt: skip
+
+
+def _printable(text: str) -> str:
+    """Text from a file without what a terminal would act on; runs of blanks as one."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:200]
 
 
 def merge_ports(root_port: PciNode) -> PciNode:

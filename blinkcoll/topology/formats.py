@@ -38,7 +38,9 @@ def parse(source: Source, arch: str = "") -> Topology:
     root = re.search(r"<(system|graphs?|topology)\b", source.text)
     if root:
         return parse_hwloc_xml(source, arch) if root.group(1) == "topology" else parse_nccl_xml(source, arch)
-    if re.search(r"(Weight|Hops|Link Type) between two GPUs|^\s*(WEIGHT|HOPS|LINK TYPE) TABLE", source.text, re.MULTILINE):
+    if "<br" in source.text:  # a table inside one cell of another
+        source = Source(source.name, re.sub(r"<br ?/?>", "\n", source.text), source.notes)
+    if re.search(r"(Weight|Hops|Link Type) between two GPUs|^[ \t]*(WEIGHT|HOPS|LINK TYPE) TABLE", source.text, re.MULTILINE):
         return parse_rocm_smi(source, arch)
     if re.search(r"\bGPU[0-9]+\b", source.text):
         return parse_nvidia_smi(source, arch)

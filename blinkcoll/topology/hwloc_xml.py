@@ -12,28 +12,19 @@ from dataclasses import dataclass, field
 
 from ..errors import TopologyError
 from .draft import Draft, PciNode, flatten_broadcom, merge_ports
+from .gpu_models import arch_of_model
 from .model import Device, GpuIndex, PciBusId, Switch, Topology, Uuid
-from .rates import XGMI_LATENCY_US, cpu_model, most_nvlinks, xgmi_rate
+from .rates import CPU_LATENCY_US, XGMI_LATENCY_US, cpu_model, most_nvlinks, nvlink_rate, xgmi_rate
 from .safe_xml import Element, parse_xml
 from .source import Source
 
+#: GPUs and NVSwitches of one machine.
+MOST_GPUS = 1024
 #: MB/s one way of one NVLink (20000 P100, 25000 V100 to H100, 50000 B200) and of one xGMI link.
 _NVLINK_MB_S = {"sm_60": 20000, "sm_100": 50000, "sm_103": 50000}
 _XGMI_MB_S = 50000
 #: GB/s of one PCIe lane as hwloc computes it, by generation.
 _LANE_GB_S = {1: 0.25, 2: 0.5, 3: 0.984615, 4: 1.969231, 5: 3.938462, 6: 7.5625}
-_MODELS = (
-    ("P100", "sm_60"), ("V100", "sm_70"), ("A100", "sm_80"), ("A800", "sm_80"), ("A30", "sm_80"), ("A40", "sm_86"), ("A6000", "sm_86"),
-    ("A5000", "sm_86"), ("3090", "sm_86"), ("H100", "sm_90"), ("H200", "sm_90"), ("H800", "sm_90"), ("H20", "sm_90"), ("GH200", "sm_90"),
-    ("B200", "sm_100"), ("GB200", "sm_100"), ("B300", "sm_103"), ("L40", "sm_89"), ("L4", "sm_89"), ("4090", "sm_89"), ("T4", "sm_75"),
-    ("MI300", "gfx942"), ("MI325", "gfx942"), ("MI250", "gfx90a"), ("MI210", "gfx90a"), ("MI200", "gfx90a"), ("MI100", "gfx908"), ("MI50", "gfx906"), ("MI60", "gfx906"),
-    ("Vega 20", "gfx906"),
-)  # fmt: skip
-
-
-def arch_of_model(model: str) -> str:
-    """The architecture of a GPU by what its driver calls it, "" where unknown."""
-    return next((arch for sign, arch in _MODELS if re.search(rf"\b{sign}(?![0-9])", model.replace("-", " "))), "")
 
 
 @dataclass
@@ -105,6 +96,8 @@ class _Reader:
                 cpu_info = {**cpu_info, **_infos(element)}
                 if kind in ("Package", "Socket", "NUMANode") or not cpu:
                     cpu = self._cpu_name(element, kind, cpu)
+                if kind in ("Package", "Socket"):
+                    self.found.vertex[f"Package:{element.get('gp_index')}"] = f"\0{cpu}"
             elif kind == "Bridge":
                 bridges = [*bridges, self._bridge(element, cpu, cpu_info, bridges)]
             elif kind == "PCIDev":
@@ -205,10 +198,12 @@ class _Reader:
     def _bandwidths(self, element: Element) -> None:
         """A matrix of MB/s between GPUs and NVSwitches."""
         kind = element.get("type", "OSDev")
-        labels = [word for e in element.all("indexes") for word in e.text.split()]
+        labels = [word for e in element.all("indexes") for word in e.text[:1_000_000].split()]
         labels = [word if ":" in word else f"{kind}:{word}" for word in labels]
+        if len(labels) > MOST_GPUS:
+            raise self.source.error(f"a matrix of {len(labels)} objects: no machine has so many GPUs and NVSwitches", element.line)
         words = [word for e in element.all("u64values") for word in e.text.split()]
-        if len(labels) > 4096 or len(words) != len(labels) ** 2 or not all(re.fullmatch(r"[0-9]{1,15}", w) for w in words):
+        if len(words) != len(labels) ** 2 or not all(re.fullmatch(r"[0-9]{1,15}", w) for w in words):
             self.source.note(f"the {element.get('name')} matrix has {len(words)} values for {len(labels)} objects; not used", element.line)
             return
         values = [int(word) for word in words]
@@ -221,6 +216,7 @@ class _Reader:
 
     def _nvlinks(self, rate: dict[tuple[str, str], int], element: Element) -> None:
         to_switch: dict[str, int] = {}
+        to_cpu: list[tuple[str, str, int]] = []
         for (a, b), mb_s in sorted(rate.items()):
             if a not in self.found.gpus or not mb_s:
                 continue
@@ -228,6 +224,8 @@ class _Reader:
             lanes = round(mb_s / _NVLINK_MB_S.get(arch, 25000))
             if b in self.found.nvswitches:
                 to_switch[name] = to_switch.get(name, 0) + lanes
+            elif b.startswith("\0"):
+                to_cpu.append((name, b[1:], lanes))
             elif b in self.found.gpus and a < b:
                 back = rate.get((b, a), 0)
                 if back != mb_s:
@@ -235,6 +233,8 @@ class _Reader:
                     lanes = round(min(mb_s, back) / _NVLINK_MB_S.get(arch, 25000))
                 if lanes:
                     self.draft.wire_nvlinks(name, self._name(b)[0], lanes, arch)
+        for name, cpu, lanes in to_cpu:
+            self._at_cpu(name, cpu, lanes)
         if to_switch:
             switch = self.draft.add_nvswitch(self.draft.devices[next(iter(to_switch))].arch, len(self.found.nvswitches))
             for name, lanes in to_switch.items():
@@ -242,6 +242,13 @@ class _Reader:
                 if lanes > most:
                     self.source.note(f"{name} has {lanes} NVLinks in the matrix, a {self.draft.devices[name].arch} has {most}; {most} are kept", element.line)
                 self.draft.wire_nvlinks(name, switch, min(lanes, most), self.draft.devices[name].arch)
+
+    def _at_cpu(self, name: str, cpu: str, lanes: int) -> None:
+        """NVLinks between a GPU and its CPU (POWER8, POWER9) take the place of its PCIe link."""
+        self.draft.links = [k for k in self.draft.links if k.kind != "PCIE" or name not in (k.src, k.dst)]
+        nvlink = nvlink_rate(self.draft.devices[name].arch)
+        if cpu in self.draft.switches and lanes:
+            self.draft.wire(name, cpu, "CPU", nvlink.lane_gb_s * lanes, CPU_LATENCY_US, lanes, nvlink.generation)
 
     def _xgmi(self, rate: dict[tuple[str, str], int]) -> None:
         for (a, b), mb_s in sorted(rate.items()):

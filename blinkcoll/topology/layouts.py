@@ -19,6 +19,8 @@ else:
 
 _FOLDER = Path(__file__).resolve().parent.parent / "topologies"
 SCHEMA = 1
+#: Characters of a layout; that of the largest rack has 10000.
+MOST_TEXT = 1 << 20
 
 
 @lru_cache(maxsize=1)
@@ -54,6 +56,8 @@ def load_layout(name: str) -> Topology:
 
 def parse_layout(text: str, where: str) -> Topology:
     """A topology from the TOML of a layout file; ``where`` names it in errors."""
+    if len(text) > MOST_TEXT:
+        raise TopologyError(f"{where}: {len(text)} characters of TOML, expected at most {MOST_TEXT}")
     try:
         body = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -65,7 +69,9 @@ def parse_layout(text: str, where: str) -> Topology:
         switches = tuple(switch for group in body.get("switches", ()) for switch in _switches(group))
         links = tuple(link for group in body.get("wires", ()) for link in _wires(group, body["class"], devices))
         refused = body["gpus"].get("no_peer_access", False)
-        pairs = tuple((a.name, b.name) for a in devices for b in devices if refused and a is not b)
+        pairs = tuple((a.name, b.name) for a in devices[:1024] for b in devices[:1024] if refused and a is not b)
+        if not isinstance(body["name"], str):
+            raise TopologyError(f"name: expected text, got {body['name']!r}")
         return Topology(name=body["name"], devices=devices, switches=switches, links=links, no_peer_access=pairs)
     except TopologyError as error:
         raise TopologyError(f"{where}: {error}") from None
@@ -78,7 +84,10 @@ def _devices(group: dict[str, Any]) -> list[Device]:
     count, kind = int(group["count"]), str(group.get("kind", "gpu"))
     if not 0 < count <= MOST_DEVICES:
         raise TopologyError(f"gpus.count is {count}, expected 1 to {MOST_DEVICES}")
-    share = count // int(group.get("servers", 1))
+    servers = int(group.get("servers", 1))
+    if not 0 < servers <= count or count % servers:
+        raise TopologyError(f"gpus.servers is {servers}, expected a divisor of {count}")
+    share = count // servers
     return [
         Device(
             name=f"{kind}{i}", kind=kind, index=GpuIndex(i), arch=group.get("arch", ""), server=i // share, model=group.get("model", "")
@@ -90,7 +99,11 @@ def _devices(group: dict[str, Any]) -> list[Device]:
 def _switches(group: dict[str, Any]) -> list[Switch]:
     """A group of like switches; ``per_server`` of them stand in each server, ``shared`` ones between servers."""
     fields = {name: group[name] for name in ("multicast", "reduce", "planes", "arch", "vendor", "model") if name in group}
-    share = int(group.get("per_server", len(group["names"])))
+    for name, value in fields.items():
+        wanted = bool if name in ("multicast", "reduce") else int if name == "planes" else str
+        if type(value) is not wanted:
+            raise TopologyError(f"switches {group['names']}: {name}: expected {wanted.__name__}, got {value!r}")
+    share = int(group.get("per_server", len(group["names"]))) or 1
     return [
         Switch(name=name, kind=group["kind"], server=BETWEEN_SERVERS if group.get("shared") else i // share, **fields)
         for i, name in enumerate(group["names"])

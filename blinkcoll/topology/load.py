@@ -48,6 +48,8 @@ def load_topology(source: str, arch: str = "") -> Topology:
         return parse(read_source(Path(source)), arch)
     servers = _CLUSTER.fullmatch(source)
     if servers:
+        if "*" in servers["server"] and not Path(servers["server"]).is_file():
+            raise TopologyError(f"{source[:200]!r}: servers of servers; expected NAME*N@RATE with one *")
         if servers["rate"] is None:
             raise TopologyError(f"{source!r}: expected NAME*N@RATE with RATE in GB/s a NIC, as in 'dgx1-v100*2@12.5'")
         rate = exact(servers["rate"], f"{source!r}: the rate of a NIC in GB/s")

@@ -187,6 +187,8 @@ class Topology:
                 raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} joins a vertex to itself")
             if link.kind not in LINK_KINDS:
                 raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} has kind {link.kind!r}; known: {', '.join(LINK_KINDS)}")
+            if link.lanes < 1:
+                raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} has {link.lanes} lanes, expected at least 1")
             if link.capacity <= 0:
                 raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} has capacity {link.capacity}, expected GB/s > 0")
 
@@ -212,13 +214,19 @@ class Topology:
         present = {link.kind for link in self.links}
         return tuple(kind for kind in LINK_KINDS if kind in present)
 
+    @cached_property
+    def _capacities(self) -> dict[str, dict[tuple[int | str, int | str], Fraction]]:
+        return {}
+
     def capacities(self, rates: str = "planning") -> dict[tuple[int | str, int | str], Fraction]:
         """Total capacity in GB/s per directed pair of vertices (ranks as ints, switches by name)."""
-        total: dict[tuple[int | str, int | str], Fraction] = {}
-        for link in self.links:
-            key = (self.vertex(link.src), self.vertex(link.dst))
-            total[key] = total.get(key, Fraction(0)) + link.rate(rates)
-        return total
+        if rates not in self._capacities:
+            total: dict[tuple[int | str, int | str], Fraction] = {}
+            for link in self.links:
+                key = (self.vertex(link.src), self.vertex(link.dst))
+                total[key] = total.get(key, Fraction(0)) + link.rate(rates)
+            self._capacities[rates] = total
+        return dict(self._capacities[rates])
 
     # -- cutting ------------------------------------------------------------------------------------------------
 
@@ -317,14 +325,14 @@ class Topology:
             body[part] = sorted(body[part], key=lambda item: json.dumps(item, sort_keys=True))
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
-    def isomorphic(self, other: Topology, names: bool = False) -> bool:
-        """Whether the two are one machine up to the names (``names``: and the rank order) of their vertices.
+    def isomorphic(self, other: Topology, same_ranks: bool = False) -> bool:
+        """Whether the two are one machine under other names; with ``same_ranks``, with every rank in its place.
 
         See :func:`blinkcoll.topology.isomorphism.isomorphic`.
         """
         from .isomorphism import isomorphic
 
-        return isomorphic(self, other, same_ranks=names)
+        return isomorphic(self, other, same_ranks)
 
     # -- JSON ---------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from fractions import Fraction
 
 from ..errors import TopologyError
 from .draft import Draft, PciNode, flatten_broadcom
+from .gpu_models import arch_of_nvidia_device
 from .model import BETWEEN_SERVERS, Device, GpuIndex, PciBusId, Switch, Topology
 from .rates import (
     CPU_LATENCY_US,
@@ -31,11 +32,8 @@ from .source import Source
 
 _NVSWITCH, _CPU = "0x068000", "0x068001"
 _GPU_CLASSES = ("0x03", "0x12")
-#: GPUs by PCI device id (pci-ids.ucw.cz), for files that list them without saying what they are.
-_DEVICES = (
-    (0x15F0, 0x15FF, "sm_60"), (0x1DB0, 0x1DBF, "sm_70"), (0x20B0, 0x20FF, "sm_80"), (0x2200, 0x25FF, "sm_86"),
-    (0x2680, 0x28FF, "sm_89"), (0x2300, 0x234F, "sm_90"), (0x2900, 0x293F, "sm_100"),
-)  # fmt: skip
+#: A rack has fewer.
+MOST_GPUS = 1024
 
 
 @dataclass
@@ -86,7 +84,7 @@ class _Reader:
         self.source, self.arch = source, arch
         self.draft = Draft(re.split(r"[/\\]", source.name)[-1].removesuffix(".xml") or "machine")
         self.gpus: list[_Gpu] = []
-        self.hosts: list[str] = []
+        self.hosts: dict[str, int] = {}
         self.skeleton = False
 
     def read(self, root: Element) -> Topology:
@@ -107,7 +105,7 @@ class _Reader:
             server = self.draft.switches[name].server
             for node in pci:
                 if node is not None:
-                    self.draft.hang(name, flatten_broadcom(node), server)
+                    self.draft.hang(name, flatten_broadcom(node), server, port="")  # host bridges are not in the file
             for nic in cpu.all("nic"):
                 self._virtual_nic(nic, name, server)
         self._fast_links()
@@ -119,9 +117,7 @@ class _Reader:
 
     def _cpu(self, element: Element) -> tuple[str, int]:
         host = element.get("host_hash")
-        if host not in self.hosts:
-            self.hosts.append(host)
-        server = self.hosts.index(host)
+        server = self.hosts.setdefault(host, len(self.hosts))
         numa = self._number(element, "numaid", 0)
         name = f"cpu{numa}" if server == 0 else f"s{server}.cpu{numa}"
         vendor = element.get("vendor")
@@ -163,9 +159,12 @@ class _Reader:
         dev = self._number(gpu, "dev", -1) if gpus else -1
         if gpus and dev < 0:
             raise self.source.error("a GPU without the number that the driver gives it (dev)", gpu.line)
+        at_cpu = any(e.tag == "c2c" or (e.tag == "nvlink" and e.get("tclass").startswith(_CPU)) for e in gpu.children)
         node.kind = "gpu"
+        if len(self.gpus) >= MOST_GPUS:
+            raise self.source.error(f"lists more than {MOST_GPUS} GPUs", gpu.line)
         self.gpus.append(_Gpu(gpu, bus_id, dev, self._number(gpu, "rank", -1) if gpus else -1, arch, cpu, server, node))
-        return node
+        return None if at_cpu else node  # data goes over NVLink to that CPU, PCIe only configures such a GPU
 
     def _arch(self, gpu: Element, pci: Element) -> str:
         gcn = gpu.get("gcn").split(":")[0]
@@ -176,8 +175,7 @@ class _Reader:
         if sm:
             return f"sm_{sm}"
         if pci.get("vendor") == "0x10de":
-            device = int(pci.get("device"), 16) if re.fullmatch(r"0x[0-9a-fA-F]{1,4}", pci.get("device")) else 0
-            return next((name for least, most, name in _DEVICES if least <= device <= most), self.arch)
+            return arch_of_nvidia_device(pci.get("device")) or self.arch
         return self.arch
 
     def _nic(self, nic: Element, node: PciNode, server: int) -> PciNode:
@@ -305,6 +303,9 @@ class _Reader:
             switch = self.draft.add_nvswitch(behind[0].arch, planes, server)
             for gpu in behind:
                 self.draft.wire_nvlinks(gpu.name, switch, gpu.switched, gpu.arch)
+            for gpu in self.gpus:
+                if gpu.arch == behind[0].arch and not (gpu.switched or gpu.direct):
+                    self.source.note(f"{gpu.name} has no NVLink, which {len(behind)} others of its kind have", gpu.element.line)
         for gpu in self.gpus:
             if gpu.to_cpu:
                 rate = nvlink_rate(gpu.arch)

@@ -14,19 +14,21 @@ from itertools import combinations
 
 from ..errors import TopologyError
 from .draft import Draft
-from .hwloc_xml import arch_of_model
+from .gpu_models import arch_of_model
 from .model import Device, GpuIndex, PciBusId, Switch, Topology, Uuid
 from .pcie_matrix import PcieMatrix
-from .rates import MOST_NVLINKS, most_nvlinks
+from .rates import MOST_NVLINKS, most_nvlinks, pcie_generation_of
 from .source import Source
 from .text_matrix import Matrix, read_matrices
 
-_CELL = re.compile(r"X|NV[0-9]{1,4}|PIX|PXB|PHB|NODE|SYS|SOC|N/A|DIS", re.IGNORECASE)
+_CELL = re.compile(r"X|NV[0-9]{1,4}|PIX|PXB|PHB|PSB|NODE|SYS|SOC|N/A|DIS", re.IGNORECASE)
 _P2P = re.compile(r"X|OK|CNS|GNS|TNS|NS|DR|U", re.IGNORECASE)
 _REFUSALS = {
     "CNS": "the chipset does not support it", "GNS": "the GPU does not support it", "TNS": "the topology does not support it",
     "NS": "it is not supported", "DR": "it is disabled in the registry", "U": "unknown",
 }  # fmt: skip
+#: Words of older drivers.
+_OLD = {"SOC": "SYS", "PSB": "PIX"}
 _FARTHER = ("PIX", "PXB", "PHB", "NODE", "SYS")
 
 
@@ -65,6 +67,7 @@ class _Reader:
         self.draft = Draft(re.split(r"[/\\]", source.name)[-1].removesuffix(".txt") or "machine")
         self.gpus = matrix.gpus
         self.models = _models(source)
+        self.legend = {m[1]: m[2] for line in source.lines if (m := re.fullmatch(r"[\s>|]{0,20}(NIC[0-9]{1,4}):\s+(\S{1,60})\s*", line[:200]))}
         self.cells: dict[frozenset[str], str] = {}
 
     def read(self, p2p: Matrix | None) -> Topology:
@@ -88,13 +91,14 @@ class _Reader:
         """One cell a pair, from both halves of the matrix."""
         for row, word, line in self.matrix.rubbish:
             self.source.note(f"the row of {row} cannot be read from {word[:20]!r} on; the other half of the matrix is used", line)
-        missing = []
+        missing: list[tuple[str, str]] = []
+        missing_nics: list[tuple[str, str]] = []
         for a, b in combinations(self.matrix.columns, 2):
             cell = self._agreed(a, b)
             if cell is not None:
                 self.cells[frozenset((a, b))] = cell
-            elif a in self.gpus and b in self.gpus:
-                missing.append((a, b))
+            else:
+                (missing if a in self.gpus and b in self.gpus else missing_nics).append((a, b))
         if missing:
             a, b = missing[0]
             raise self.source.error(
@@ -102,8 +106,11 @@ class _Reader:
                 f"neither half, {a} and {b} first",
                 self.matrix.rows.get(b, self.matrix.rows.get(a, self.matrix.line)),
             )
-        nics = [c for c in self.matrix.columns if c not in self.gpus]
-        unknown = [n for n in nics if any(frozenset((n, other)) not in self.cells for other in self.matrix.columns if other != n)]
+        unknown = []
+        while gaps := Counter(n for a, b in missing_nics for n in (a, b) if n not in self.gpus):
+            worst = max(gaps, key=lambda n: gaps[n])
+            unknown.append(worst)
+            missing_nics = [pair for pair in missing_nics if worst not in pair]
         if unknown:
             self.source.note(f"where {', '.join(unknown[:4])}{' and others' if len(unknown) > 4 else ''} hang cannot be told: left out")
             self.matrix.columns = [c for c in self.matrix.columns if c not in unknown]
@@ -111,7 +118,7 @@ class _Reader:
     def _agreed(self, a: str, b: str) -> str | None:
         """What the matrix says of a pair; where its halves differ, what both allow: fewer links, the farther way."""
         words = [self.matrix.cells.get(pair) for pair in ((a, b), (b, a))]
-        cells = ["SYS" if w.upper() == "SOC" else w.upper() for w in words if w is not None and w.upper() not in ("N/A", "DIS")]
+        cells = [_OLD.get(w.upper(), w.upper()) for w in words if w is not None and w.upper() not in ("N/A", "DIS")]
         if not cells:
             return None
         if "X" in cells:
@@ -128,29 +135,31 @@ class _Reader:
 
     def _lanes(self) -> dict[frozenset[str], int]:
         lanes = {pair: int(cell[2:]) for pair, cell in self.cells.items() if cell.startswith("NV")}
-        for pair in [p for p, n in lanes.items() if n == 0]:
-            del lanes[pair]
-        return lanes
+        stray = [p for p in lanes if not p.issubset(self.gpus)]
+        if stray:
+            self.source.note(f"shows NVLinks of {' and '.join(sorted(stray[0]))}, which are not both GPUs: not used", self.matrix.line)
+        return {pair: n for pair, n in lanes.items() if n and pair not in stray}
 
     # -- NVLink -------------------------------------------------------------------------------------------------
 
     def _behind_nvswitch(self, lanes: dict[frozenset[str], int], archs: dict[str, str]) -> dict[str, int]:
         """The GPUs behind NVSwitches with their links: those that would need more links than they have.
 
-        Between such GPUs every cell shows all links that a GPU has to the switches. Where only some exceed what a GPU
-        can have, or the cells of one differ, the matrix contradicts itself.
+        Between such GPUs a cell shows the links to the switches of the one that has fewer (a link may be down). Where
+        cells cannot be that, the matrix contradicts itself.
         """
         total: Counter[str] = Counter()
         for pair, n in lanes.items():
             for gpu in pair:
                 total[gpu] += n
         over = [gpu for gpu in self.gpus if total[gpu] > self._most(archs[gpu], gpu, lanes)]
+        own = {gpu: max(n for pair, n in lanes.items() if gpu in pair) for gpu in over}
         found: dict[str, int] = {}
         for gpu in over:
-            own = {n for pair, n in lanes.items() if gpu in pair}
             most = most_nvlinks(archs[gpu])
-            if len(own) == 1 and max(own) <= most:
-                found[gpu] = max(own)
+            cells = {other: lanes.get(frozenset((gpu, other)), 0) for other in over if other != gpu}
+            if own[gpu] <= most and cells and all(n == min(own[gpu], own[other]) for other, n in cells.items()):
+                found[gpu] = own[gpu]
                 continue
             self.source.note(
                 f"{gpu} would have {total[gpu]} NVLinks, a {archs[gpu] or 'GPU'} has at most {most}; which of them exist cannot be told, "
@@ -172,9 +181,7 @@ class _Reader:
         own = [n for pair, n in lanes.items() if gpu in pair]
         if len(own) > 1 and set(own) == {6} and len(own) != 3:
             return 6
-        if len(own) > 1 and len(set(own)) == 1 and own[0] in (8, 12):
-            return own[0]
-        return MOST_NVLINKS
+        return own[0] if len(own) > 1 and len(set(own)) == 1 and own[0] in (8, 12) else MOST_NVLINKS
 
     def _guess(self, lanes: dict[frozenset[str], int], switched: dict[str, int]) -> str:
         """The architecture to plan with where the text names no model: the slowest that has such links."""
@@ -188,8 +195,8 @@ class _Reader:
         one_peer = max(Counter(gpu for pair in lanes for gpu in pair).values()) == 1
         if self._power9():
             guess = "sm_70"
-        elif most <= 4:
-            guess = "sm_86" if one_peer else "sm_60"
+        elif most <= 4:  # bridges: two links on Turing, four on Ampere
+            guess = "sm_60" if not one_peer else "sm_75" if most <= 2 else "sm_86"
         else:
             guess = "sm_70" if most <= 6 else "sm_80" if most <= 12 else "sm_90"
         self.source.note(f"names no GPU model: {most} NVLinks a GPU are planned as those of {guess}; --arch says otherwise")
@@ -216,9 +223,9 @@ class _Reader:
 
     def _numa(self, label: str) -> tuple[str, str]:
         """CPU affinity and NUMA node of a row, "" where they are not there."""
-        words = self.matrix.rest.get(label, "").split()
-        affinity = words[0] if words and re.fullmatch(r"[0-9][0-9,-]*", words[0]) else ""
-        numa = words[1] if len(words) > 1 and affinity and re.fullmatch(r"[0-9]{1,4}", words[1]) else ""
+        fields = [*self.matrix.rest.get(label, []), "", ""]
+        affinity = fields[0] if re.fullmatch(r"[0-9][0-9,-]*", fields[0]) else ""
+        numa = fields[1] if re.fullmatch(r"[0-9]{1,4}", fields[1]) else ""
         return affinity, numa
 
     def _power9(self) -> bool:
@@ -227,24 +234,23 @@ class _Reader:
 
     def _pcie(self, guess: str) -> None:
         names = {label: _name(label) if label in self.gpus else self._nic(label) for label in self.matrix.columns}
-        generation = {"sm_60": 3, "sm_70": 3, "sm_75": 3, "sm_80": 4, "sm_86": 4, "sm_89": 4, "sm_90": 5, "sm_100": 5, "sm_103": 5}.get(guess)
+        generation = pcie_generation_of(guess)
         tree = PcieMatrix(
             {pair: cell for pair, cell in self.cells.items() if cell in _FARTHER and pair.issubset(names)},
             {label: self._numa(label) for label in names}, self.source,
         )  # fmt: skip
         to_cpu: dict[str, int] = {}
         if self._power9():
-            total = Counter(gpu for pair in self._lanes() for gpu in pair for _ in range(self._lanes()[pair]))
+            total: Counter[str] = Counter()
+            for pair, n in self._lanes().items():
+                total.update(dict.fromkeys(pair, n))
             to_cpu = {gpu: most_nvlinks("sm_70") - n for gpu, n in total.items() if n < most_nvlinks("sm_70")}
             self.source.note("NUMA nodes 0 and 8 are those of POWER9: the NVLinks of each V100 that join no GPU go to its CPU")
         tree.hang(self.draft, names, generation, to_cpu if self._power9() else None)
 
     def _nic(self, label: str) -> str:
-        for line in self.source.lines:
-            match = re.fullmatch(rf"\s*{re.escape(label)}:\s+(\S{{1,60}})\s*", line)
-            if match:
-                return self.draft.add_switch(Switch(match.group(1), "nic"))
-        return self.draft.add_switch(Switch(label.lower() if label.startswith("NIC") else label, "nic"))
+        name = self.legend.get(label, label.lower() if label.startswith("NIC") else label)
+        return self.draft.add_switch(Switch(name, "nic"))
 
     def _refused(self, p2p: Matrix) -> None:
         """Pairs that the driver refuses lose their NVLinks and are staged through host memory."""

@@ -71,7 +71,7 @@ def xgmi_rate(arch: str) -> Fraction:
     """One xGMI link of an AMD GPU (``"gfx90a"``)."""
     if arch.startswith("gfx90a"):
         return Fraction(36)
-    return Fraction(48) if arch.startswith("gfx94") else Fraction(24)
+    return Fraction(48) if arch.startswith(("gfx94", "gfx95")) else Fraction(24)  # gfx95: not in that source, its predecessor's
 
 
 def pcie_generation(gt_s: str) -> int | None:
@@ -81,6 +81,17 @@ def pcie_generation(gt_s: str) -> int | None:
         return None
     whole, tenth = match.group(1), match.group(2) or ".0"
     return _PCIE_GT_S.get(whole if tenth == ".0" else whole + tenth)
+
+
+def pcie_generation_of(arch: str) -> int | None:
+    """The PCIe generation that GPUs of an architecture are made for (their data sheets); None for an unknown one."""
+    if arch.startswith("gfx9"):
+        return 5 if arch.startswith(("gfx94", "gfx95")) else 4
+    match = re.fullmatch(r"sm_([0-9]{2,3})", arch)
+    if not match:
+        return None
+    capability = int(match.group(1))
+    return 5 if capability >= 90 else 4 if capability >= 80 else 3
 
 
 def pcie_rate(generation: int | None, width: int) -> Fraction:
@@ -105,8 +116,9 @@ def cpu_rate(arch: str, vendor: str, model: str) -> Fraction | None:
         return Fraction(32)
     if arch.startswith(("arm64", "aarch64")):
         return Fraction(6)
+    vendor = vendor.strip()
     if vendor == "GenuineIntel":
         return next((Fraction(rate) for _, name, rate in _INTEL if name == model), Fraction(6))
     if vendor == "AuthenticAMD":
         return Fraction(16)
-    return Fraction(6) if vendor in ("CentaurHauls", "  Shanghai  ") else None
+    return Fraction(6) if vendor in ("CentaurHauls", "Shanghai") else None

@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 
 from .draft import UNKNOWN_CPU_GB_S, Draft
 from .model import Device, GpuIndex, PciBusId, Switch, Topology
-from .rates import CPU_LATENCY_US, PCIE_LATENCY_US, XGMI_LATENCY_US, pcie_rate, xgmi_rate
+from .rates import CPU_LATENCY_US, PCIE_LATENCY_US, XGMI_LATENCY_US, pcie_generation_of, pcie_rate, xgmi_rate
 from .source import Source
 from .text_matrix import Matrix, read_matrices
 
@@ -20,10 +20,13 @@ _SECTIONS = (
     ("weight", re.compile(r"Weight between two GPUs|^\s*WEIGHT TABLE", re.IGNORECASE), re.compile(r"[0-9]{1,6}")),
     ("hops", re.compile(r"Hops between two GPUs|^\s*HOPS TABLE", re.IGNORECASE), re.compile(r"[0-9]{1,6}")),
     ("type", re.compile(r"Link Type between two GPUs|^\s*LINK TYPE TABLE", re.IGNORECASE), re.compile(r"0|SELF|XGMI|PCIE|N/A|UNKNOWN", re.IGNORECASE)),
+    ("bandwidth", re.compile(r"^\s*NUMA BW TABLE", re.IGNORECASE), re.compile(r"N/A|[0-9]{1,7}-[0-9]{1,7}")),
 )  # fmt: skip
-_OTHER = re.compile(r"^\s*=+.*=+\s*$|^\s*[A-Z ]+ TABLE\b")
+_OTHER = re.compile(r"^\s*=+.*=+\s*$|^\s*[A-Z -]+ TABLE\b")
 _NUMA = re.compile(r"GPU\s*\[?([0-9]{1,4})\]?\s*:\s*\(Topology\) Numa (Node|Affinity):\s*(-?[0-9]{1,5})")
 _GFX = re.compile(r"\b(gfx[0-9a-f]{3,5})\b")
+#: MB/s that the driver gives one xGMI link.
+_XGMI_MB_S = 50000
 #: One hop of xGMI in weights.
 _HOP = 15
 
@@ -52,12 +55,22 @@ def parse_rocm_smi(source: Source, arch: str = "") -> Topology:
         index = int(match.group(1)) if match else i
         bus_id = None if match else PciBusId(label)
         names[label] = draft.add_device(Device(f"gpu{index}", index=GpuIndex(index), arch=gfx, bus_id=bus_id))
+    counted = 0
     for a, b in direct:
-        draft.wire(names[a], names[b], "XGMI", xgmi_rate(rate_of), XGMI_LATENCY_US)
-    if direct:
+        lanes = _lanes(tables.get("bandwidth"), a, b)
+        counted += not lanes
+        draft.wire(names[a], names[b], "XGMI", xgmi_rate(rate_of) * (lanes or 1), XGMI_LATENCY_US, lanes or 1)
+    if counted:
         source.note("says not how many xGMI links join a pair: one is counted")
     _hang(source, draft, labels, names, weights, rate_of)
     return draft.build(None, source.notes)
+
+
+def _lanes(bandwidths: Matrix | None, a: str, b: str) -> int:
+    """xGMI links of a pair by ``amd-smi``'s table of least and most MB/s, 0 where it says nothing."""
+    cell = bandwidths.cells.get((a, b), "") if bandwidths else ""
+    most = int(cell.split("-")[1]) if "-" in cell else 0
+    return min(8, round(most / _XGMI_MB_S))
 
 
 def _tables(source: Source) -> dict[str, Matrix]:
@@ -126,7 +139,7 @@ def _hang(source: Source, draft: Draft, labels: list[str], names: dict[str, str]
             numa[int(match.group(1))] = int(match.group(3))
     if any((draft.devices[names[label]].index or 0) not in numa for label in labels):
         source.note("says not for all GPUs which NUMA node they are at: those are taken to be at one")
-    generation = 5 if arch.startswith("gfx94") else 4 if arch.startswith("gfx9") else None
+    generation = pcie_generation_of(arch)
     source.note(f"shows no PCIe tree: each GPU is planned at its NUMA node, generation {generation or 3}, sixteen lanes")
     cpus: dict[int, str] = {}
     for label in labels:

@@ -11,6 +11,8 @@ from ..errors import TopologyError
 
 #: The largest real dump known is under 1 MB (hwloc, thousands of cores); beyond this nothing is read.
 MOST_BYTES = 16 << 20
+#: Nor has any that many lines.
+MOST_LINES = 200_000
 #: Characters of an offending line that a message repeats.
 MOST_QUOTED = 80
 
@@ -90,4 +92,7 @@ def decode_source(data: bytes, name: str) -> Source:
         text = data.decode("latin-1")
     if "\0" in text:
         raise TopologyError(f"{name}: not text: it contains zero bytes")
-    return Source(name, text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.count("\n") > MOST_LINES:
+        raise TopologyError(f"{name}: has more than {MOST_LINES} lines; no topology dump has")
+    return Source(name, text)

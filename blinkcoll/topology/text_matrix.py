@@ -12,21 +12,26 @@ from dataclasses import dataclass, field
 from .source import Source
 
 #: A machine has at most so many GPUs and NICs in one table.
-MOST_COLUMNS = 1024
+MOST_COLUMNS = 192
+
+#: A report repeats a table a few times.
+MOST_TABLES = 256
 
 _GPU = re.compile(r"GPU\[?([0-9]{1,4})\]?:?|([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]):?", re.IGNORECASE)
-_LABEL = re.compile(r"[A-Za-z][\w.:/+-]*")
+_NIC = re.compile(r"[A-Za-z][\w.:/+-]*[0-9][\w.:/+-]*|[A-Z]{2,12}")
 
 
 @dataclass
 class Matrix:
-    """One table. ``cells[a, b]`` is what row a says of column b; ``rest[a]`` is what follows the cells."""
+    """One table. ``cells[a, b]`` is what row a says of column b; ``rest[a]`` is what follows the cells: the fields
+    between tabs, empty ones too, or the words where there are no tabs.
+    """
 
     columns: list[str]
     line: int
     cells: dict[tuple[str, str], str] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)  # label -> line
-    rest: dict[str, str] = field(default_factory=dict)
+    rest: dict[str, list[str]] = field(default_factory=dict)
     rubbish: list[tuple[str, str, int]] = field(default_factory=list)  # row, word, line
 
     @property
@@ -46,10 +51,13 @@ def read_matrices(source: Source, cell: re.Pattern[str], first: int = 0, last: i
         columns = _header(words, cell)
         if columns:
             open_table = Matrix(columns, number)
-            found.append(open_table)
         elif open_table is not None and words[0].rstrip(":") in open_table.columns and len(words) > 1:
+            if not open_table.rows:
+                found.append(open_table)
             _row(open_table, line, words, number, cell)
-    return [table for table in found if table.rows]
+        if len(found) > MOST_TABLES:
+            raise source.error(f"has more than {MOST_TABLES} tables", number)
+    return found
 
 
 def _words(line: str) -> list[str]:
@@ -65,11 +73,12 @@ def _header(words: list[str], cell: re.Pattern[str]) -> list[str]:
         return []
     columns: list[str] = []
     for word in words[:MOST_COLUMNS]:
-        if word.upper() in ("CPU", "NUMA", "GPU") or not (_GPU.fullmatch(word) or _LABEL.fullmatch(word)):
+        if word.upper().startswith(("CPU", "NUMA")) or word == "GPU" or not (_GPU.fullmatch(word) or _NIC.fullmatch(word)):
             break
         columns.append(word.rstrip(":"))
-    others = [word for word in words[len(columns) :] if word.upper() not in ("CPU", "NUMA", "GPU", "AFFINITY", "ID")]
-    if others or len(set(columns)) < len(columns):
+    others = [w for w in words[len(columns) :] if not w.upper().startswith(("CPU", "NUMA")) and w.upper() not in ("GPU", "AFFINITY", "ID")]
+    gpus = sum(bool(_GPU.fullmatch(column)) for column in columns)
+    if others or len(set(columns)) < len(columns) or not all(_GPU.fullmatch(column) for column in columns[:gpus]):
         return []
     return columns
 
@@ -79,12 +88,23 @@ def _row(table: Matrix, line: str, words: list[str], number: int, cell: re.Patte
     if label in table.rows:  # the table again, further down: the first one counts
         return
     table.rows[label] = number
+    columns = iter(table.columns)
     read = 0
-    for column, word in zip(table.columns, words[1:], strict=False):
-        if not cell.fullmatch(word):
-            if not re.fullmatch(r"[0-9,/NA-]+", word):
+    for word in words[1:]:
+        parts = [word] if cell.fullmatch(word) else _glued(word, cell)
+        left = [column for part, column in zip(parts, columns, strict=False)]
+        if not left:
+            if read < len(table.columns) and not re.fullmatch(r"[0-9,/NA-]+", word):
                 table.rubbish.append((label, word, number))
             break
-        table.cells[label, column] = word
+        table.cells.update({(label, column): part for column, part in zip(left, parts, strict=False)})
         read += 1
-    table.rest[label] = " ".join(words[1 + read :])
+    fields = line.split("\t")
+    table.rest[label] = [f.strip() for f in fields[1 + read :]] if len(fields) > 1 + read else words[1 + read :]
+
+
+def _glued(word: str, cell: re.Pattern[str]) -> list[str]:
+    """The cells of a word in which columns ran together (``NODEPIX``), none where it is something else."""
+    if len(word) > 64 or not word[0].isalpha() or not re.fullmatch(f"(?:{cell.pattern}){{2,}}", word, cell.flags):
+        return []
+    return re.findall(cell.pattern, word, cell.flags)

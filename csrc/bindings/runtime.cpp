@@ -32,8 +32,18 @@ void bind_runtime(nb::module_& m) {
   m.def("run_threads", [](const std::vector<nb::bytes>& launches) {
     std::vector<Launch> records;
     for (const nb::bytes& launch : launches) records.push_back(launch_from(launch));
-    nb::gil_scoped_release release;
-    return run_threads(records);
+    bool stopped = false;
+    std::vector<bool> ran;
+    {
+      nb::gil_scoped_release release;
+      ran = run_threads(records, [&] {
+        nb::gil_scoped_acquire acquire;
+        stopped = stopped || PyErr_CheckSignals() != 0;
+        return stopped;
+      });
+    }
+    if (stopped) throw nb::python_error();  // KeyboardInterrupt, as a rule
+    return ran;
   }, nb::arg("launches"), "Run every rank on a thread of its own.");
   m.def("can_reduce", [](u32 dtype, u32 op, bool premultiplied, bool divided) { return can_reduce(dtype, op, premultiplied, divided); },
         nb::arg("dtype"), nb::arg("op"), nb::arg("premultiplied"), nb::arg("divided"), "Whether there is a mover for this.");

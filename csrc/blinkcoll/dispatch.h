@@ -10,6 +10,7 @@
 //   void barrier()               orders all memory operations of all lanes before it with all after it
 //   void publish(word, value)    release store that the peer's look() synchronises with
 //   void publish_local(...)      the same, where only this rank's own channels look
+//   u64 peek(word)               its value, ordering nothing; bool aborted(): whether the rank was told to leave
 //   void copy(dsts, ndsts, src, nbytes), void reduce(dsts, ndsts, srcs, nsrcs, count, scaling)
 //
 // How the order of memory operations follows: data is written by all lanes, barrier(), then one lane publishes `tail`
@@ -117,12 +118,14 @@ class ChannelRun {
 
   // Leave a note of the first wait that has not come true. Lane 0 only; the waits may come true meanwhile.
   BC_HD void record(Platform& p, const StepEntry& step) {
-    ChannelRecord note{p.aborted() ? kAborted : kTimedOut, position_, kNoConnection, 0, iteration_, 0, 0};
+    ChannelRecord note{p.aborted() ? kAborted : kTimedOut, position_, kOnNothing, 0, iteration_, 0, 0};
     for (u32 i = 0; i < u32(step.nwaits) + step.nafters; i++) {
       Condition c = condition(step, i);
       u64 seen = p.peek(c.word);
       if (seen >= c.target) continue;
-      note.connection = i < step.nwaits ? view_.syncs(step.first_sync)[i].connection : kNoConnection;
+      bool slot = i < step.nwaits;
+      note.kind = slot ? kOnConnection : kOnChannel;
+      note.index = slot ? view_.syncs(step.first_sync)[i].connection : view_.afters(step.first_after)[i - step.nwaits].channel;
       note.target = c.target;
       note.seen = seen;
       break;

@@ -27,10 +27,11 @@ struct ConnectionAddresses {
 
 enum RecordCode : u32 { kRan = 0, kTimedOut = 1, kAborted = 2 };
 
-// Why a channel stopped before its end: what it waited for. `connection` is kNoConnection for an `after`.
-constexpr u32 kNoConnection = 0xffffffffu;
+// Why a channel stopped before its end: what it waited for. `index` is a connection, or the channel that an `after`
+// names; kOnNothing: what it waited for came true between giving up and taking this note.
+enum WaitKind : u32 { kOnNothing = 0, kOnConnection = 1, kOnChannel = 2 };
 struct ChannelRecord {
-  u32 code, step, connection, reserved;
+  u32 code, step, kind, index;
   u64 iteration, target, seen;
 };
 

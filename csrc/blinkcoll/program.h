@@ -30,7 +30,7 @@ struct RankEntry {
 };
 
 // A FIFO of `slots` slots from rank `src` to rank `dst`; it carries chunks of one share only, `uses` of them per
-// iteration, so that the sequence number of any use is a closed form (see slots.h).
+// iteration, so that the sequence number of any use is a closed form (ChannelRun::sequence).
 struct ConnectionEntry {
   u32 src, dst, slots, uses, share;
 };

@@ -15,18 +15,20 @@
 
 namespace blinkcoll {
 
-BC_DEVICE u64 load_acquire_system(const u64* word) {
+// Whether *word has reached target; if so, an acquire. sm_60 pays for its fence once, not at every look in vain.
+BC_DEVICE bool reached_acquire_system(const u64* word, u64 target) {
 #if !defined(__CUDA_ARCH__)
-  return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+  return __atomic_load_n(word, __ATOMIC_ACQUIRE) >= target;
 #elif __CUDA_ARCH__ >= 700
   u64 value;
   asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
-  return value;
+  return value >= target;
 #else
   u64 value;
   asm volatile("ld.volatile.global.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
+  if (value < target) return false;
   asm volatile("membar.sys;" ::: "memory");
-  return value;
+  return true;
 #endif
 }
 
@@ -41,14 +43,15 @@ BC_DEVICE void store_release_system(u64* word, u64 value) {
 #endif
 }
 
-// Only blocks of this GPU look: a release at GPU scope is enough, and does not wait for writes over links.
+// Only blocks of this GPU look: a release at GPU scope is enough, and does not wait for writes over links. On sm_60 the
+// block that looks may pass the word's meaning on to another GPU, and membar.gl promises nothing there: membar.sys.
 BC_DEVICE void store_release_gpu(u64* word, u64 value) {
 #if !defined(__CUDA_ARCH__)
   __atomic_store_n(word, value, __ATOMIC_RELEASE);
 #elif __CUDA_ARCH__ >= 700
   asm volatile("st.release.gpu.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
 #else
-  asm volatile("membar.gl;" ::: "memory");
+  asm volatile("membar.sys;" ::: "memory");
   asm volatile("st.volatile.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
 #endif
 }

@@ -1,4 +1,5 @@
-// Data movers of a thread block: 16 bytes a thread and access where every address allows it, single elements elsewhere.
+// Data movers of a thread block: 16 bytes a thread and access where every address allows it; else single
+// elements of a reduction, single bytes of a copy.
 //
 // All accesses are weak: the order around them is made by the barrier and the flag (dispatch.h). Slots are read with
 // plain loads, never through the read-only path, because other GPUs write them while the kernel runs.

@@ -32,7 +32,7 @@ class CudaPlatform {
   BC_DEVICE Look look(const u64* word, u64 target) const {
     u64 deadline = 0;
     for (u32 spins = 0;; spins++) {
-      if (load_acquire_system(word) >= target) return Look::kReached;
+      if (reached_acquire_system(word, target)) return Look::kReached;
       relax();
       if (spins % 64 != 63) continue;
       if (aborted()) return Look::kGaveUp;

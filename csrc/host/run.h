@@ -1,6 +1,7 @@
 // Running a rank's channels on the calling thread.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "blinkcoll/launch.h"
@@ -11,7 +12,9 @@ namespace blinkcoll {
 // any progress of this rank, or the rank's abort word was set; the channels' records then say what they waited for.
 bool run_rank(const Launch& launch);
 
-// Every rank on a thread of its own; returns when all have ended. Element i: whether rank i ran to its end.
-std::vector<bool> run_threads(const std::vector<Launch>& launches);
+// Every rank on a thread of its own; returns when all have ended. Element i: whether rank i ran to its end. Ten times a
+// second the calling thread asks `interrupted`; if so, all ranks are told to leave. Throws what a rank's thread threw,
+// or std::system_error where there was no thread to be had, after all others have ended.
+std::vector<bool> run_threads(const std::vector<Launch>& launches, const std::function<bool()>& interrupted = [] { return false; });
 
 }  // namespace blinkcoll

@@ -1,6 +1,7 @@
 #include "fair_sharing.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace blinkcoll::simulator {
@@ -8,12 +9,14 @@ namespace {
 
 // Rates and capacities closer than this part of themselves are taken as equal.
 constexpr double kSlack = 1e-9;
+// A load is added up anew after this many changes, long before their rounding errors come near kSlack.
+constexpr uint32_t kUpdatesBeforeSum = 4096;
 
 }  // namespace
 
 FairSharing::FairSharing(std::vector<double> capacity, uint32_t nflows) : flows_(nflows) {
   resources_.reserve(capacity.size());
-  for (double c : capacity) resources_.push_back({c, 0, 0, false, {}});
+  for (double c : capacity) resources_.push_back({c, 0, 0, 0, 0, 0, false, {}});
 }
 
 void FairSharing::affect(uint32_t flow) {
@@ -22,11 +25,28 @@ void FairSharing::affect(uint32_t flow) {
   affected_.push_back(flow);
 }
 
+void FairSharing::change_load(Resource& resource, double difference) {
+  resource.load += difference;
+  if (++resource.updates < kUpdatesBeforeSum && !resource.members.empty()) return;
+  resource.updates = 0;
+  resource.load = 0;
+  for (const Member& member : resource.members) resource.load += member.coefficient * flows_[member.flow].rate;
+}
+
+void FairSharing::set_bottleneck(Flow& flow, uint32_t resource) {
+  if (flow.bottleneck != kOwnLimit) resources_[flow.bottleneck].nlimited--;
+  flow.bottleneck = resource;
+  if (resource != kOwnLimit) resources_[resource].nlimited++;
+}
+
 // The flows for which a change on one of these resources matters at once.
 void FairSharing::affect_limited_by(Uses uses) {
-  for (const Use& use : uses)
-    for (const Member& member : resources_[use.resource].members)
+  for (const Use& use : uses) {
+    const Resource& r = resources_[use.resource];
+    if (r.nlimited == 0) continue;
+    for (const Member& member : r.members)
       if (flows_[member.flow].bottleneck == use.resource) affect(member.flow);
+  }
 }
 
 void FairSharing::start(uint32_t flow, Uses uses, double limit, double amount, double now) {
@@ -37,7 +57,6 @@ void FairSharing::start(uint32_t flow, Uses uses, double limit, double amount, d
   f.left = amount;
   f.since = now;
   f.rate = 0;
-  f.bottleneck = kOwnLimit;
   f.active = true;
   for (const Use& use : uses) resources_[use.resource].members.push_back({flow, use.coefficient});
   affect(flow);
@@ -46,7 +65,7 @@ void FairSharing::start(uint32_t flow, Uses uses, double limit, double amount, d
 void FairSharing::finish(uint32_t flow) {
   Flow& f = flows_[flow];
   f.active = false;
-  f.bottleneck = kOwnLimit;
+  set_bottleneck(f, kOwnLimit);
   for (const Use& use : f.uses) {
     std::vector<Member>& members = resources_[use.resource].members;
     for (Member& member : members) {
@@ -55,6 +74,7 @@ void FairSharing::finish(uint32_t flow) {
       members.pop_back();
       break;
     }
+    change_load(resources_[use.resource], -use.coefficient * f.rate);
   }
   affect_limited_by(f.uses);
 }
@@ -82,7 +102,9 @@ const std::vector<uint32_t>& FairSharing::settle(double now) {
     f.left -= f.rate * (now - f.since);
     if (f.left < 0) f.left = 0;
     f.since = now;
+    double difference = f.next - f.rate;
     f.rate = f.next;
+    for (const Use& use : f.uses) change_load(resources_[use.resource], use.coefficient * difference);
     changed_.push_back(flow);
   }
   affected_.clear();
@@ -93,26 +115,19 @@ const std::vector<uint32_t>& FairSharing::settle(double now) {
 
 // What the affected flows can share: capacity less what all others keep.
 void FairSharing::touch_resources() {
+  for (uint32_t index : touched_) resources_[index].touched = false;
+  touched_.clear();
   for (uint32_t flow : affected_) {
-    flows_[flow].frozen = false;
     for (const Use& use : flows_[flow].uses) {
       Resource& r = resources_[use.resource];
       if (!r.touched) {
         r.touched = true;
+        r.left = r.capacity - r.load;
+        r.demand = 0;
         touched_.push_back(use.resource);
       }
-    }
-  }
-  for (uint32_t index : touched_) {
-    Resource& r = resources_[index];
-    r.left = r.capacity;
-    r.demand = 0;
-    for (const Member& member : r.members) {
-      const Flow& f = flows_[member.flow];
-      if (f.affected)
-        r.demand += member.coefficient;
-      else
-        r.left -= member.coefficient * f.rate;
+      r.left += use.coefficient * flows_[flow].rate;
+      r.demand += use.coefficient;
     }
   }
 }
@@ -153,9 +168,8 @@ void FairSharing::fill() {
 
 void FairSharing::freeze(uint32_t flow, double level, uint32_t bottleneck) {
   Flow& f = flows_[flow];
-  f.frozen = true;
   f.next = level;
-  f.bottleneck = bottleneck;
+  set_bottleneck(f, bottleneck);
   for (const Use& use : f.uses) {
     Resource& r = resources_[use.resource];
     r.left -= use.coefficient * level;
@@ -168,6 +182,7 @@ bool FairSharing::extend() {
   size_t before = affected_.size();
   for (uint32_t index : touched_) {
     const Resource& r = resources_[index];
+    if (r.nlimited == 0) continue;
     double fastest = 0, limited = -1;  // of the affected here: any, and those that this resource limits
     bool others = false;
     for (const Member& member : r.members) {

@@ -46,7 +46,7 @@ class FairSharing {
     double limit = 0, left = 0, since = 0, rate = 0;
     double next = 0;                   // the rate being computed
     uint32_t bottleneck = kOwnLimit;   // the resource that limits it
-    bool active = false, affected = false, frozen = false;
+    bool active = false, affected = false;
   };
   struct Member {
     uint32_t flow;
@@ -54,12 +54,17 @@ class FairSharing {
   };
   struct Resource {
     double capacity;
+    double load = 0;              // what the flows on it take together, kept up to date
     double left = 0, demand = 0;  // while filling: capacity not given away yet, and the unfrozen flows' coefficients
+    uint32_t nlimited = 0;        // flows whose bottleneck it is
+    uint32_t updates = 0;         // of `load`, since it was last added up
     bool touched = false;
     std::vector<Member> members;
   };
 
   void affect(uint32_t flow);
+  void change_load(Resource& resource, double difference);
+  void set_bottleneck(Flow& flow, uint32_t resource);
   void affect_limited_by(Uses uses);
   void touch_resources();
   void fill();

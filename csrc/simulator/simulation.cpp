@@ -21,7 +21,7 @@ void Simulation::Signals::reset(uint32_t least) {
 }
 
 void Simulation::Signals::push(Stamp stamp, uint64_t oldest_needed) {
-  if (count_ - oldest_needed >= ring_.size()) {
+  if (count_ > oldest_needed && count_ - oldest_needed >= ring_.size()) {
     std::vector<Stamp> larger(ring_.size() * 2);
     for (uint64_t i = oldest_needed; i < count_; i++) larger[i & (larger.size() - 1)] = at(i);
     ring_ = std::move(larger);
@@ -60,7 +60,6 @@ void Simulation::plan_step(uint32_t rank, const StepEntry& step) {
   const uint32_t nlinks = uint32_t(machine_.link_rate.size()), nranks = program_.header().nranks;
   std::vector<double> load(capacity_.size(), 0.0);
   StepPlan& plan = plans_[first_link_use_.size() - 1];
-  const StepCost* cost = &machine_.costs.back();
   double pull_us = 0;
   auto cross = [&](const Route& route) {
     for (uint32_t link : route.links) load[link] += 1 / route.efficiency;
@@ -87,13 +86,17 @@ void Simulation::plan_step(uint32_t rank, const StepEntry& step) {
     load[nlinks + where] += 1;
   }
   const SyncEntry* syncs = program_.syncs(step.first_sync);
+  // The dearest synchronisation and the slowest rate of the protocols it takes part in.
+  const StepCost& alone = machine_.costs.back();
+  plan.limit = step.op == kReduce ? alone.reduce_rate : alone.copy_rate;
+  plan.delay_us = 0;
   for (u32 i = 0; i < u32(step.nwaits) + step.nsignals; i++) {
-    const StepCost& other = machine_.costs[syncs[i].connection];
-    if (cost == &machine_.costs.back() || other.busy_us > cost->busy_us) cost = &other;
+    const StepCost& cost = machine_.costs[syncs[i].connection];
+    plan.limit = std::min(plan.limit, step.op == kReduce ? cost.reduce_rate : cost.copy_rate);
+    plan.delay_us = std::max(plan.delay_us, cost.busy_us);
   }
-  bool synchronises = step.nwaits || step.nsignals || step.nafters;
-  plan.limit = step.op == kReduce ? cost->reduce_rate : cost->copy_rate;
-  plan.delay_us = (synchronises ? cost->busy_us : 0) + pull_us;
+  if (step.nafters && !step.nwaits && !step.nsignals) plan.delay_us = alone.busy_us;
+  plan.delay_us += pull_us;
   for (uint32_t r = 0; r < load.size(); r++) {
     if (load[r] == 0) continue;
     uses_.push_back({r, load[r]});

@@ -76,7 +76,7 @@ class Execution {
   void touch(int event, const Operand& o, bool writes) {
     const Event& e = dependence_.events[size_t(event)];
     if (o.buffer == Buffer::kScratch) scratch_[locate(e, o)].push_back({event, writes});
-    else if (o.buffer != Buffer::kSlot && o.rank != kOwn && o.rank != e.rank) check_lifetime(event, o.rank);
+    else if (repeated_ && o.buffer != Buffer::kSlot && o.rank != kOwn && o.rank != e.rank) check_lifetime(event, o.rank);
   }
 
   Place locate(const Event& e, const Operand& o) const {

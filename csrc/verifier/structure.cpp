@@ -30,7 +30,7 @@ class Structure {
       if (weight < 0) throw Refused("a share of weight " + std::to_string(weight) + " cannot be cut");
       total += weight;
     }
-    if (total >= 1LL << 31) throw Refused("weights that add up to " + std::to_string(total) + ", expected less than 2^31");
+    if (total >= 1LL << 31) throw Refused("weights that add up to " + std::to_string(total) + " do not cut a buffer: expected less than 2^31");
     if (program_.nshards < 1 || total < 1) throw Refused("nshards " + std::to_string(program_.nshards) + " and weights that add up to " + std::to_string(total) + " do not cut a buffer");
   }
 

@@ -19,8 +19,8 @@ struct Refused : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Throws Refused. Out of place, and in place too where the program claims that; `repeated`: also that calls may follow one
-// another with nothing between them.
+// Throws Refused. Out of place, and in place too where the program claims that; `repeated`: also that a rank
+// may begin its next call as soon as its own has ended.
 void verify(const Program& program, bool repeated);
 
 // Throws Refused where half-open ranges of elements do not cover 0..count exactly once.

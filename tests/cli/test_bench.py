@@ -38,7 +38,7 @@ def test_bench_json_says_what_was_simulated():
     body = json.loads(done.stdout)
     assert body["schema"] == 1 and body["simulated"] is True and body["topology"]["gpus"] == [0, 1, 4]
     assert {row["collective"] for row in body["rows"]} == {"allreduce", "broadcast"}
-    assert {row["algorithm"] for row in body["rows"]} == {"trees", "baidu-ring"}
+    assert {row["library"] for row in body["rows"]} == {"blinkcoll", "nccl", "baidu-ring"}
     for row in body["rows"]:
         assert row["nbytes"] / row["time_us"] / 1e3 == pytest.approx(row["algbw"])
         assert row["algbw"] <= float(Fraction(row["bound"])) * (1 + 1e-9), "no simulated rate exceeds the bound"
@@ -64,6 +64,10 @@ def test_the_order_of_gpus_is_the_order_of_ranks():
         (["bench", "--topo", "dgx1-v100", "--compare", "magic", "-e", "8"], 1, "no baseline is called 'magic'"),
         (["bench", "--topo", "dgx1-v100", "--collective", "broadcast", "--root", "8"], 2, "not a rank"),
         (["bench"], 2, "--topo"),
+        (["bench", "--topo", "dgx1-v100", "--gpus", "²"], 1, "no device"),
+        (["bench", "--topo", "dgx1-v100", "-e", "100000000T"], 2, "sizes go up to"),
+        (["bench", "--topo", "dgx1-v100", "--root", "3"], 2, "has no root"),
+        (["plan", "--topo", "dgx1-v100", "--nbytes", "many"], 2, "not a size"),
         (["plan", "--topo", "dgx1-v100", "--collective", "broadcast"], 1, "root"),
         (["plan", "--topo", "dgx1-v100", "--gpus", "0"], 1, "single rank"),
     ],
@@ -96,6 +100,11 @@ def test_a_full_disk_is_told(tmp_path):
     assert done.returncode in (1, 2) and "No space left" in done.stderr
 
 
+def test_output_that_cannot_be_written_is_told():
+    done = subprocess.run(["bash", "-c", f"{BLINKCOLL} bench --topo dgx1-v100 -e 1K --compare baidu-ring > /dev/full"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_output_into_a_closed_pipe_is_no_traceback():
-    done = subprocess.run(["bash", "-c", f"{BLINKCOLL} bench --topo dgx1-v100 -e 1K | head -1"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", f"{BLINKCOLL} bench --topo dgx1-v100 -e 1K | true"], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr

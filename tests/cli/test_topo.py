@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from blinkcoll.cli.probe import probe
 from blinkcoll.cli.topo import app as topo
+from blinkcoll.cli.topo import fitting
 from blinkcoll.errors import TopologyError
 from blinkcoll.topology import Topology, layout_names, load_layout
 
@@ -23,6 +24,11 @@ GPU2\tSYS\tSYS\t X \t16-31\t1
 
 def run(*arguments, text=None):
     return CliRunner().invoke(app, list(arguments), input=text)
+
+
+def test_a_terminal_without_unicode_gets_the_tree_in_ascii():
+    assert fitting("├─ gpu0 é\n│  └─ x", "ascii") == "|- gpu0 ?\n|  `- x"
+    assert fitting("├─ gpu0", "utf-8") == "├─ gpu0"
 
 
 def test_list_names_every_layout():

@@ -1,5 +1,6 @@
 """Inputs that nobody sane would plan on: each gives a valid plan or an error that says what is wrong."""
 
+import random
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -7,7 +8,7 @@ from fractions import Fraction
 import pytest
 from packing_fabrics import a100_boxes, both, mi250_boxes, star, topology
 
-from blinkcoll.errors import PackingError
+from blinkcoll.errors import PackingError, TopologyError
 from blinkcoll.packing import make_plan
 from blinkcoll.packing.progress import progress
 from blinkcoll.topology import Link, load_topology
@@ -68,6 +69,16 @@ def test_capacities_with_many_different_denominators(collective, root):
 
 
 @every_collective
+@pytest.mark.parametrize("seed", range(6))
+def test_capacities_twelve_orders_of_magnitude_apart(collective, root, seed):
+    """Floats find no basis for these at once: the linear programs have to be refined."""
+    draw = random.Random(seed)
+    arcs = {(a, b): Fraction(draw.randint(1, 10**4), draw.randint(1, 50)) * Fraction(10) ** draw.randint(-6, 6) for a in range(4) for b in range(4) if a != b}
+    arcs.update({arc: Fraction(10) ** draw.randint(-6, 6) for r in range(4) for arc in ((r, "s"), ("s", r)) if draw.random() < 0.7})
+    planned(topology(4, arcs, ["s"]), collective, root)
+
+
+@every_collective
 def test_capacities_too_far_apart_are_refused_or_planned(collective, root):
     edges = {(0, 1): Fraction(10) ** 40, (1, 2): Fraction(1, 10**7), (0, 2): Fraction(1, 3)}
     try:
@@ -99,6 +110,20 @@ def test_a_switch_with_one_slow_port(collective, root):
     assert time.monotonic() - start < 5
 
 
+@every_collective
+def test_capacities_given_as_ints_and_floats_mean_what_is_written(collective, root):
+    topo = topology(3, both({(0, 1): 1, (1, 2): 1}))
+    rough = replace(topo, links=tuple(replace(k, capacity=20.6 if k.src == "gpu0" else 25) for k in topo.links))
+    fine = replace(topo, links=tuple(replace(k, capacity=Fraction(103, 5) if k.src == "gpu0" else Fraction(25)) for k in topo.links))
+    assert planned(rough, collective, root).rate == planned(fine, collective, root).rate
+
+
+def test_capacities_that_are_no_numbers_are_refused():
+    topo = topology(2, both({(0, 1): 1}))
+    with pytest.raises(TopologyError, match="is not an int"):
+        make_plan(replace(topo, links=tuple(replace(k, capacity=float("inf")) for k in topo.links)), "allreduce")
+
+
 def test_servers_of_unequal_sizes():
     topo = a100_boxes(2)
     part = topo.subset([topo.devices[i].name for i in (0, 1, 2, 3, 4, 8, 9, 10)])
@@ -127,6 +152,7 @@ def test_relays_forward():
     plan = planned(topo, "allreduce", None)
     assert plan.rate == 80  # every lane of gpu0 to the other three: one direct, one over gpu2, one over gpu3, one over both
     assert {v for tree in plan.trees for path in tree.down for v in path[1:-1]} == {"gpu2", "gpu3"}
+    assert "relays that only forward" in plan.certificate.model
 
 
 @pytest.mark.parametrize(

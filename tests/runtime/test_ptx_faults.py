@@ -6,6 +6,7 @@ import re
 
 import pytest
 from emulator import EmulatedDevices, load_ptxrun
+from runtime.handmade import HANDMADE
 from runtime.inputs import integers
 
 import blinkcoll as bc
@@ -23,32 +24,35 @@ def _program():
     return bc.plan(bc.load_topology("dgx1-v100").subset([0, 1, 4, 5]), "allreduce").schedule(nbytes=1 << 20)
 
 
-def _run(seed: int, mode: str, **options) -> bool:
+def _run(seed: int, mode: str, program=None, **options) -> bool:
     """Whether the result is right."""
-    inputs = integers(4, 515, seed)
+    program = program or _program()
+    inputs = integers(program.nranks, 515, seed)
     layer = EmulatedDevices(seed, mode)
-    with cuda.CudaExecutor(_program(), layer=layer, arch="sm_80", threads=32, max_count=515, chunk_bytes=64, **options) as executor:
+    with cuda.CudaExecutor(program, layer=layer, arch="sm_80", threads=32, max_count=515, chunk_bytes=64, **options) as executor:
         outputs = executor.run(inputs)
     return all((o == sum(inputs)).all() for o in outputs)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "replacement"),
+    ("pattern", "replacement", "program"),
     [
-        pytest.param(r"st\.release\.sys", "st.relaxed.sys", id="publish without release"),
-        pytest.param(r"ld\.acquire\.sys", "ld.relaxed.sys", id="look without acquire"),
-        pytest.param(r"st\.release\.sys", "st.release.cta", id="release of too small a scope"),
-        pytest.param(r"bar\.sync\s+0;|barrier\.sync\s+0;", "", id="no barrier before the signal"),
+        pytest.param(r"st\.release\.sys", "st.relaxed.sys", None, id="publish without release"),
+        pytest.param(r"ld\.acquire\.sys", "ld.relaxed.sys", None, id="look without acquire"),
+        pytest.param(r"st\.release\.sys", "st.release.cta", None, id="release of too small a scope"),
+        pytest.param(r"bar\.sync\s+0;|barrier\.sync\s+0;", "", None, id="no barrier before the signal"),
+        pytest.param(r"st\.release\.gpu", "st.relaxed.gpu", "split root", id="progress without release"),
+        pytest.param(r"st\.release\.gpu", "st.release.cta", "relay", id="progress of too small a scope"),
     ],
 )
-def test_a_missing_order_is_caught(pattern, replacement, monkeypatch):
+def test_a_missing_order_is_caught(pattern, replacement, program, monkeypatch):
     ptx, hits = re.subn(pattern, replacement, kernel_ptx("sm_80"))
     assert hits, f"{pattern} does not occur in the kernel's PTX"
     monkeypatch.setattr(cuda, "kernel_ptx", lambda *variant: ptx)
     caught = 0
     for seed in range(8):
         try:
-            caught += not _run(seed, "race", timeout_s=1)
+            caught += not _run(seed, "race", HANDMADE.get(program), timeout_s=1)
         except (load_ptxrun().PtxError, WaitTimeout):
             caught += 1
     assert caught == 8, f"only {caught} of 8 race-mode runs noticed"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from allocations import classes, name_of, spread
 from emulator import EmulatedDevices, load_ptxrun
+from runtime.handmade import HANDMADE
 from runtime.inputs import assert_result, integers
 
 import blinkcoll as bc
@@ -69,6 +70,17 @@ def test_rings_with_few_slots(slots, mode):
     program = lower_rings(topology, [[0, 1, 2, 3, 4], [4, 2, 0, 3, 1]], slots=slots)
     inputs = integers(5, 1003, seed=slots)
     assert_result("allreduce", None, inputs, run(program, inputs, arch="sm_80", mode=mode, seed=slots, chunk_bytes=64), f"{slots} slots")
+
+
+@pytest.mark.parametrize("name", HANDMADE)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("arch", ("sm_60", *ARCHES))
+def test_handmade_programs(name, arch, mode):
+    program = HANDMADE[name]
+    for seed, (count, threads, chunk_bytes) in enumerate(((301, 32, 64), (130, 3, 16), (77, 33, 48), (0, 1, 16))):
+        inputs = integers(program.nranks, count, seed)
+        outputs = run(program, inputs, arch=arch, mode=mode, seed=seed, threads=threads, chunk_bytes=chunk_bytes, in_place=seed % 2 == 1, calls=3)
+        assert_result(program.collective, program.root, inputs, outputs, f"seed {seed}, count {count}")
 
 
 @pytest.mark.parametrize("options", [{"atomicity": 1}, {"drain": 1}, {"skew": 1}, {"skew": 3}, {"stale": 1}], ids=str)

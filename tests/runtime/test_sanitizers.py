@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runtime.handmade import HANDMADE
 from runtime.inputs import assert_result, integers
 
 import blinkcoll as bc
@@ -52,7 +53,7 @@ def binaries(tmp_path_factory):
 
 def run_image(binary: Path, folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: int, threads: int, in_place: bool) -> list[np.ndarray]:
     code = encode(program)
-    work = describe_work(program, inputs[0].size, "float32", 4, "sum", chunk_bytes)
+    work = describe_work(program, inputs[0].size, inputs[0].size, "float32", 4, "sum", chunk_bytes)
     arenas = [lay_out(program, code, rank, work.slot_bytes) for rank in range(program.nranks)]
     head = -(-program.nranks * ctypes.sizeof(LaunchRecord) // 4096) * 4096
     layout = lay_out_segment(arenas, [(inputs[0].nbytes,) * 3] * program.nranks)
@@ -91,6 +92,16 @@ def test_trees_under_sanitizers(what, sanitizer, gpus, binaries, tmp_path):
         inputs = integers(topology.nranks, 1021, seed)
         outputs = run_image(binaries(what, sanitizer), tmp_path, program, inputs, chunk_bytes=128, threads=3, in_place=in_place)
         assert_result("allreduce", None, inputs, outputs, f"in place {in_place}")
+
+
+@pytest.mark.parametrize("name", HANDMADE)
+@pytest.mark.parametrize("sanitizer", BUILDS)
+@pytest.mark.parametrize("what", ["host", "kernel"])
+def test_handmade_programs_under_sanitizers(what, sanitizer, name, binaries, tmp_path):
+    program = HANDMADE[name]
+    inputs = integers(program.nranks, 301, 0)
+    outputs = run_image(binaries(what, sanitizer), tmp_path, program, inputs, chunk_bytes=64, threads=3, in_place=False)
+    assert_result(program.collective, program.root, inputs, outputs, name)
 
 
 @pytest.mark.parametrize("sanitizer", BUILDS)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from allocations import classes, name_of
+from runtime.handmade import HANDMADE, split_root
 from runtime.inputs import assert_result, integers
 
 import blinkcoll as bc
 from blinkcoll.errors import ExecutionError, WaitTimeout
 from blinkcoll.runtime.threads import ThreadExecutor
-from blinkcoll.schedules import INPUT, OUTPUT, SCRATCH, After, Channel, Connection, Program, Step, lower_rings, slot
+from blinkcoll.schedules import Channel, Program, Step, lower_rings
 
 SIZES = (0, 1, 2, 1021, 10007)
 
@@ -67,54 +72,22 @@ def test_broadcast_copies_any_dtype(dtype):
     assert all(o.dtype == data.dtype and (o == data).all() for o in outputs)
 
 
-def _split_root() -> Program:
-    """Two ranks; rank 0 gathers into scratch in one channel and answers from another, ordered by `after` only."""
-    topology = bc.load_topology("dgx1-v100").subset([0, 1])
-    up, down = Connection(1, 0, (1, 0), 1), Connection(0, 1, (0, 1), 1)
-    reduce = Step("reduce", 0, (INPUT, slot(0)), (SCRATCH,), wait=(0,), signal=(0,))
-    answer = Step("copy", 0, (SCRATCH,), (OUTPUT, slot(1)), wait=(1,), signal=(1,), after=(After(0, 0),))
-    send = Step("copy", 0, (INPUT,), (slot(0),), wait=(0,), signal=(0,))
-    receive = Step("copy", 0, (slot(1),), (OUTPUT,), wait=(1,), signal=(1,))
-    ranks = ((Channel((reduce,)), Channel((answer,))), (Channel((send,)), Channel((receive,))))
-    return Program("by hand", "allreduce", topology, 1, (1,), (up, down), ranks)
-
-
-def test_after_orders_channels_of_a_rank():
-    with ThreadExecutor(_split_root(), max_count=3001, chunk_bytes=32) as executor:
-        for seed in range(20):
-            inputs = integers(2, 3001, seed)
-            assert_result("allreduce", None, inputs, executor.run(inputs, in_place=seed % 2 == 1), f"seed {seed}")
-
-
-def test_signal_only_connections_and_peers_buffers():
-    """One-shot all-reduce of two ranks: tell the peer that the input is ready, read it in place, tell it when done."""
-    topology = bc.load_topology("dgx1-v100").subset([0, 1])
-    connections = tuple(Connection(a, b, (a, b), 1) for a, b in ((0, 1), (1, 0), (0, 1), (1, 0)))
-
-    def channel(rank: int) -> Channel:
-        tell, hear, done, peer_done = (0, 1, 2, 3) if rank == 0 else (1, 0, 3, 2)
-        inputs = tuple(INPUT if r == rank else bc.schedules.Operand("input", rank=r) for r in range(2))
-        return Channel((
-            Step("nop", 0, wait=(tell,), signal=(tell,)),
-            Step("reduce", 0, inputs, (SCRATCH,), wait=(hear, done), signal=(hear, done)),
-            Step("copy", 0, (SCRATCH,), (OUTPUT,), wait=(peer_done,), signal=(peer_done,)),
-        ))  # fmt: skip
-
-    program = Program("one-shot", "allreduce", topology, 1, (1,), connections, ((channel(0),), (channel(1),)))
-    with ThreadExecutor(program, max_count=999, chunk_bytes=64) as executor:
-        for seed in range(10):
-            inputs = integers(2, 999, seed)
-            assert_result("allreduce", None, inputs, executor.run(inputs, in_place=seed % 2 == 1), f"seed {seed}")
+@pytest.mark.parametrize("name", HANDMADE)
+def test_handmade_programs(name):
+    program = HANDMADE[name]
+    with ThreadExecutor(program, max_count=3001, chunk_bytes=32, timeout_s=30) as executor:
+        for seed, count in enumerate((0, 1, 5, 301, 3001) * 2):
+            inputs = integers(program.nranks, count, seed)
+            outputs = executor.run(inputs, in_place=seed % 2 == 1)
+            assert_result(program.collective, program.root, inputs, outputs, f"{name}, count {count}")
 
 
 def test_a_timeout_says_who_waited_for_whom(monkeypatch):
     """A program whose rank 1 never sends: the verifier would refuse it, so it is switched off here."""
-    good = _split_root()
-    silent = (Channel((Step("nop", 0),)), good.ranks[1][1])
-    broken = Program("by hand", "allreduce", good.topology, 1, (1,), good.connections, (good.ranks[0], silent))
+    broken = silent_program()
     with pytest.raises(bc.ScheduleError):
         bc.verify(broken)
-    monkeypatch.setattr("blinkcoll.runtime.executor.verify", lambda program, repeated: None)
+    monkeypatch.setattr("blinkcoll.runtime.executor.verify", lambda program: None)
     monkeypatch.setattr("blinkcoll.runtime.executor.encode", _encode_unbalanced)
     executor = ThreadExecutor(broken, max_count=8, timeout_s=0.3)
     inputs = integers(2, 8, 0)
@@ -124,11 +97,18 @@ def test_a_timeout_says_who_waited_for_whom(monkeypatch):
         executor.run(inputs)
 
 
+def silent_program() -> Program:
+    """`split_root`, where rank 1 never sends."""
+    good = split_root()
+    silent = (Channel((Step("nop", 0),)), good.ranks[1][1])
+    return Program("by hand", "allreduce", good.topology, 1, (1,), good.connections, (good.ranks[0], silent))
+
+
 def _encode_unbalanced(program: Program) -> bytes:
     """Encode although the two ends of c0 disagree: the bytes of the good program, with rank 1's send made a nop."""
     from blinkcoll.schedules import encode
 
-    good = bytearray(encode(_split_root()))
+    good = bytearray(encode(split_root()))
     header = np.frombuffer(good, dtype=np.uint32, count=21)
     first_of_rank_1 = 2  # steps are stored rank by rank
     at = int(header[16]) + 28 * first_of_rank_1
@@ -165,7 +145,7 @@ def test_what_the_movers_cannot_reduce_is_refused():
     with pytest.raises(ExecutionError, match="chunk_bytes is 0"):
         ThreadExecutor(program, max_count=10, chunk_bytes=0)
     with pytest.raises(ExecutionError, match="does not mark where inputs and results are scaled"):
-        ThreadExecutor(_split_root(), max_count=10, op="avg")
+        ThreadExecutor(split_root(), max_count=10, op="avg")
     with ThreadExecutor(program, max_count=10, op="premul_sum") as executor, pytest.raises(ExecutionError, match="takes one a rank"):
         executor.run(integers(3, 4, 0))
 
@@ -181,3 +161,77 @@ def test_counts_and_calls_that_the_contract_does_not_allow_are_refused():
     apart = replace(program, in_place=False)
     with ThreadExecutor(apart, max_count=12) as executor, pytest.raises(ExecutionError, match="not made to be called in place"):
         executor.run(integers(3, 10, 0), in_place=True)
+
+
+@pytest.mark.parametrize("dtype", [">f4", object, "S0", "V0"])
+def test_elements_that_are_no_plain_data_are_refused(dtype):
+    topology = bc.load_topology("dgx1-v100").subset([0, 1, 4])
+    for collective, root in (("allreduce", None), ("broadcast", 0)):
+        program = bc.plan(topology, collective, root=root).schedule(nbytes=64)
+        with pytest.raises(ExecutionError, match="cannot be moved"):
+            ThreadExecutor(program, max_count=10, dtype=dtype)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf"), 1e10])
+def test_a_timeout_that_is_none_is_refused(timeout_s):
+    program = bc.plan(bc.load_topology("dgx1-v100").subset([0, 1, 4]), "allreduce").schedule(nbytes=64)
+    with pytest.raises(ExecutionError, match="timeout_s"):
+        ThreadExecutor(program, max_count=10, timeout_s=timeout_s)
+
+
+def test_slots_are_no_larger_than_the_data():
+    program = bc.plan(bc.load_topology("dgx1-v100"), "allreduce").schedule(nbytes=1 << 30)
+    with ThreadExecutor(program, max_count=10, chunk_bytes=1 << 40) as executor:
+        assert sum(arena.nbytes for arena in executor.arenas) < 1 << 20
+        inputs = integers(8, 10, 0)
+        assert_result("allreduce", None, inputs, executor.run(inputs), "few elements")
+
+
+def test_a_closed_executor_says_so():
+    executor = ThreadExecutor(HANDMADE["one-shot"], max_count=4)
+    executor.close()
+    executor.close()
+    with pytest.raises(ExecutionError, match="was closed"):
+        executor.run(integers(2, 4, 0))
+
+
+def test_too_few_threads_are_an_error_not_a_crash():
+    """With no memory left for thread stacks, the ranks that did start are told to leave."""
+    code = """
+import resource, numpy as np, blinkcoll as bc
+from blinkcoll.runtime.threads import ThreadExecutor
+program = bc.plan(bc.load_topology("dgx1-v100"), "allreduce").schedule(nbytes=64)
+executor = ThreadExecutor(program, max_count=8)
+inputs = [np.ones(8, "f4")] * 8
+executor.run(inputs)
+used = int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20),) * 2)
+try:
+    executor.run(inputs)
+except (RuntimeError, OSError, MemoryError) as error:
+    print("raised", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd="/")
+    assert done.returncode == 0 and done.stdout.startswith("raised"), done.stdout + done.stderr
+
+
+def test_an_interrupt_ends_a_call():
+    """Ctrl-C while ranks wait for one that never comes."""
+    code = f"""
+import sys; sys.path[:0] = {[str(Path(__file__).parents[1])]!r}
+import _thread, signal, threading, time
+from runtime import test_threads
+import blinkcoll.runtime.executor as executor
+executor.verify = lambda program: None
+executor.encode = test_threads._encode_unbalanced
+threading.Timer(0.5, signal.raise_signal, (signal.SIGINT,)).start()
+silent = test_threads.silent_program()
+try:
+    test_threads.ThreadExecutor(silent, max_count=8, timeout_s=60).run(test_threads.integers(2, 8, 0))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd="/")
+    assert done.stdout == "interrupted\n", done.stdout + done.stderr
+    assert time.monotonic() - began < 30

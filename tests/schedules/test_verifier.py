@@ -73,6 +73,12 @@ DAMAGE = {
     "two sources for a copy": (lambda p: _with_step(p, 1, 0, srcs=(INPUT, OUTPUT)), "a copy of 2 sources"),
     "a path where no link is": (lambda p: replace(p, connections=(Connection(1, 0, (1, 2, 0)), *p.connections[1:])), "does not lead through switches"),
     "a link that is not there": (lambda p: replace(p, connections=(*p.connections[:3], Connection(1, 2, (1, 2)))), "1→2, where there is no link"),
+    "too many slots": (lambda p: replace(p, connections=(replace(p.connections[0], slots=1 << 40), *p.connections[1:])), "needs 1 to 32"),
+    "an unknown protocol": (lambda p: replace(p, connections=(replace(p.connections[0], protocol="morse"), *p.connections[1:])), "unknown protocol 'morse'"),
+    "an unknown transport": (lambda p: replace(p, connections=(replace(p.connections[0], transport="mail"), *p.connections[1:])), "unknown protocol 'simple' or transport 'mail'"),
+    "a chunk size below 1": (lambda p: p.with_chunk_bytes(0), "chunk_bytes is 0"),
+    "weights that are too large": (lambda p: replace(p, weights=(1 << 31,)), "do not cut a buffer"),
+    "a root where none is": (lambda p: replace(p, root=1), "allreduce has no root"),
     "no slots": (lambda p: replace(p, connections=(replace(p.connections[0], slots=0), *p.connections[1:])), "0 slots"),
     "a rank too few": (lambda p: replace(p, ranks=p.ranks[:2]), "2 ranks, its topology 3"),
     "an unknown collective": (lambda p: replace(p, collective="gossip"), "does not know what gossip promises"),
@@ -219,12 +225,12 @@ def test_a_peers_buffer_is_read_only_while_its_rank_runs():
     tell = Step("nop", 0, wait=(0,), signal=(0,))
     finish = Step("nop", 0, wait=(1,), signal=(1,))
     right = Program("by hand", "reduce", topology, 1, (1,), (ready, done), ((Channel((read, finish)),), (Channel((tell, finish)),)), root=0)
-    bc.verify(right)
+    bc.verify(right, repeated=True)
     with pytest.raises(bc.ScheduleError, match="rank 0, channel 0, step 0, iteration 0: uses a buffer of rank 1, which does not wait until that is over"):
-        bc.verify(replace(right, connections=(ready,), ranks=((Channel((read,)),), (Channel((tell,)),))))
+        bc.verify(replace(right, connections=(ready,), ranks=((Channel((read,)),), (Channel((tell,)),))), repeated=True)
     with pytest.raises(bc.ScheduleError, match="nothing says that this rank has begun"):
         early = replace(read, wait=(), signal=())
-        bc.verify(replace(right, connections=(Connection(0, 1, (0, 1), 1),), ranks=((Channel((early, Step("nop", 0, wait=(0,), signal=(0,)))),), (Channel((Step("nop", 0, wait=(0,), signal=(0,)),)),))))
+        bc.verify(replace(right, connections=(Connection(0, 1, (0, 1), 1),), ranks=((Channel((early, Step("nop", 0, wait=(0,), signal=(0,)))),), (Channel((Step("nop", 0, wait=(0,), signal=(0,)),)),))), repeated=True)
 
 
 def test_a_channel_of_two_shares_is_refused():
@@ -277,10 +283,47 @@ def test_a_peers_scratch_may_not_be_overwritten_by_the_next_call():
     other = Channel((Step("copy", 0, (Operand("scratch"),), (OUTPUT,), wait=(0,), signal=(0,)),))
     program = Program("by hand", "broadcast", topology, 1, (1,), (Connection(0, 1, (0, 1), 4),), ((root,), (other,)), root=0)
     bc.verify(program)
-    with pytest.raises(bc.ScheduleError, match="nothing says that .* of the call before is done with it"):
+    with pytest.raises(bc.ScheduleError, match=r"nothing says that .* of the call before is done with it"):
         bc.verify(program, repeated=True)
     answered = replace(program, connections=(*program.connections, Connection(1, 0, (1, 0), 1)), ranks=(
         (Channel((*root.steps, Step("nop", 0, wait=(1,), signal=(1,)))),),
         (Channel((*other.steps, Step("nop", 0, wait=(1,), signal=(1,)))),),
     ))  # fmt: skip
     bc.verify(answered, repeated=True)
+
+
+def _two_shards(first: int, second: int) -> Program:
+    """Broadcast 0→1→2 of two shards; rank 1 passes the slots on labelled as these shards."""
+    topology = bc.load_topology("dgx1-v100").subset([0, 1, 2])
+    connections = tuple(Connection(a, a + 1, (a, a + 1), 2) for a in (0, 1, 0, 1))
+    root = [Step("copy", 0, (INPUT,), (OUTPUT, slot(c)), wait=(c,), signal=(c,), shard=shard) for shard, c in ((0, 0), (1, 2))]
+    middle = []
+    for shard, label, c in ((0, first, 0), (1, second, 2)):
+        middle.append(Step("copy", 0, (slot(c),), (OUTPUT,), wait=(c,), shard=shard))
+        middle.append(Step("copy", 0, (slot(c),), (slot(c + 1),), wait=(c + 1,), signal=(c, c + 1), shard=label))
+    last = [Step("copy", 0, (slot(c),), (OUTPUT,), wait=(c,), signal=(c,), shard=shard) for shard, c in ((0, 1), (1, 3))]
+    ranks = tuple((Channel(tuple(steps)),) for steps in (root, middle, last))
+    return Program("by hand", "broadcast", topology, 2, (1,), connections, ranks, root=0)
+
+
+def test_a_slot_passed_on_as_another_shard_is_refused():
+    """The shards may differ in length, so the label decides how much is moved."""
+    bc.verify(_two_shards(0, 1))
+    with pytest.raises(bc.ScheduleError, match=r"reads chunk 0 of c\d as a chunk of shard"):
+        bc.verify(_two_shards(1, 0))
+
+
+def test_an_input_read_again_after_its_own_copy_is_right_in_place():
+    topology = bc.load_topology("dgx1-v100").subset([0, 1])
+    root = Channel((Step("copy", 0, (INPUT,), (OUTPUT,)), Step("copy", 0, (INPUT,), (slot(0),), wait=(0,), signal=(0,))))
+    other = Channel((Step("copy", 0, (slot(0),), (OUTPUT,), wait=(0,), signal=(0,)),))
+    bc.verify(Program("by hand", "broadcast", topology, 1, (1,), (Connection(0, 1, (0, 1)),), ((root,), (other,)), root=0))
+
+
+def test_one_connection_for_two_shares_is_refused():
+    topology = bc.load_topology("dgx1-v100").subset([0, 1])
+    send = Channel((Step("copy", 0, (INPUT,), (OUTPUT, slot(0)), wait=(0,), signal=(0,)),))
+    receive = Channel((Step("copy", 1, (slot(0),), (OUTPUT,), wait=(0,), signal=(0,)),))
+    program = Program("by hand", "broadcast", topology, 1, (1, 1), (Connection(0, 1, (0, 1)),), ((send,), (receive,)), root=0)
+    with pytest.raises(bc.ScheduleError, match="c0 carries share 0, this step is of share 1"):
+        bc.verify(program)

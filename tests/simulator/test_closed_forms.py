@@ -150,7 +150,7 @@ def test_a_deadlock_names_who_waits_for_what():
         run(program, 4096)
 
 
-@pytest.mark.parametrize(("kwargs", "match"), [({"nbytes": 7}, "whole number"), ({"nbytes": 8, "rates": "best"}, "best"), ({"nbytes": 8, "chunk_bytes": 0}, "chunk_bytes")])
+@pytest.mark.parametrize(("kwargs", "match"), [({"nbytes": 7}, "whole number"), ({"nbytes": 1 << 43}, "2\\^40"), ({"nbytes": 8, "elem_size": 0}, "whole number"), ({"nbytes": 8, "rates": "best"}, "best"), ({"nbytes": 8, "chunk_bytes": 0}, "chunk_bytes")])
 def test_bad_arguments_are_refused(kwargs, match):
     with pytest.raises(SimulationError, match=match):
         run(lower_rings(line(2), [(0, 1)]), **kwargs)

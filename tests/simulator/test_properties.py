@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 
@@ -36,14 +37,14 @@ def machines(draw: st.DrawFn) -> Topology:
 
 
 @st.composite
-def tree_programs(draw: st.DrawFn) -> Program:
-    """One to three random spanning trees with random rates (not a packing: links are overbooked)."""
+def tree_programs(draw: st.DrawFn, most: int = 3) -> Program:
+    """One to ``most`` random spanning trees with random rates (not a packing: links are overbooked)."""
     topology = draw(machines())
     graph = nx.Graph(list(topology.capacities()))
     collective = draw(st.sampled_from(["broadcast", "reduce", "allreduce"]))
     root = draw(st.integers(0, topology.nranks - 1))
     trees = []
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(1, most))):
         order = list(graph.edges)
         draw(st.randoms(use_true_random=False)).shuffle(order)
         spanning = nx.Graph()
@@ -54,7 +55,7 @@ def tree_programs(draw: st.DrawFn) -> Program:
         own_root = root if collective != "allreduce" else draw(st.integers(0, topology.nranks - 1))
         down = tuple(nx.bfs_edges(spanning, own_root))
         up = tuple((b, a) for a, b in down)
-        trees.append(Tree(own_root, Fraction(draw(st.integers(1, 40))), Fraction(1), None if collective == "broadcast" else up, None if collective == "reduce" else down))
+        trees.append(Tree(own_root, Fraction(draw(st.integers(1, 40 if most > 1 else 20))), Fraction(1), None if collective == "broadcast" else up, None if collective == "reduce" else down))
     rate = sum((t.rate for t in trees), Fraction(0))
     plan = Plan(topology, collective, "random", rate, rate, rate, None, ("NVLINK",), None if collective == "allreduce" else root, tuple(trees))
     return lower_trees(plan, slots=draw(st.integers(1, 5)), max_channels=256)
@@ -96,22 +97,25 @@ def test_no_link_carries_more_than_its_capacity_at_any_time(program, nbytes, chu
         assert carried <= float(capacities[hop]) * 1e3 * busy * (1 + 1e-6)
 
 
+# Monotone, as a theorem, where flows never meet: one tree, one channel each way. Where they share links, another order of
+# sharing can arrive later with less latency (Graham's anomalies).
+
+
 @settings(max_examples=40, deadline=None)
-@given(tree_programs(), SIZES, st.integers(64, 40_000), st.floats(1.0, 4.0))
-def test_time_grows_with_latency_but_for_other_orders_of_sharing(program, nbytes, chunk_bytes, factor):
-    # Not a theorem where flows share links (Graham's anomalies): with one tree, whose flows never meet, it is.
+@given(tree_programs(most=1), SIZES, st.integers(64, 40_000), st.floats(1.0, 4.0))
+def test_time_grows_with_latency(program, nbytes, chunk_bytes, factor):
     plain = run(program, nbytes, chunk_bytes=chunk_bytes, params=Parameters()).time_us
     late = run(program, nbytes, chunk_bytes=chunk_bytes, params=slower(Parameters(), factor)).time_us
-    assert late >= plain * (1 - 1e-9 if len(program.weights) == 1 else 0.8)
+    assert late >= plain * (1 - 1e-9)
 
 
 @settings(max_examples=40, deadline=None)
-@given(tree_programs(), SIZES, st.integers(64, 40_000), st.integers(2, 5))
+@given(tree_programs(most=1), SIZES, st.integers(64, 40_000), st.integers(2, 5))
 def test_time_shrinks_with_bandwidth(program, nbytes, chunk_bytes, factor):
     wide = replace(program.topology, links=tuple(replace(k, capacity=k.capacity * factor) for k in program.topology.links))
     plain = run(program, nbytes, chunk_bytes=chunk_bytes).time_us
     fast = run(replace(program, topology=wide), nbytes, chunk_bytes=chunk_bytes).time_us
-    assert fast <= plain * (1 + 1e-9 if len(program.weights) == 1 else 1.2)
+    assert fast <= plain * (1 + 1e-9)
 
 
 @settings(max_examples=30, deadline=None)
@@ -173,3 +177,11 @@ def test_a_ring_on_a_single_rank_copies_and_nothing_else():
 def test_nothing_to_move_takes_the_launch_alone():
     program = lower_rings(load_topology("dgx1-v100"), [range(8)])
     assert run(program, 0).time_us == 6.6
+
+
+def test_threads_may_simulate_one_program_at_once():
+    program = lower_rings(load_topology("dgx1-v100"), [range(8)] * 2)
+    sizes = [1 << k for k in range(12, 28)]
+    expected = [run(program, nbytes).time_us for nbytes in sizes]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda nbytes: run(program, nbytes).time_us, sizes * 4)) == expected * 4

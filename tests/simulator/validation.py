@@ -1,25 +1,22 @@
-"""Simulated NCCL rings beside published timings: ``python tests/simulator/validation.py`` prints the tables of docs/simulator.md.
+"""Simulated NCCL beside published timings: ``python tests/simulator/validation.py`` prints the tables of docs/simulator.md.
 
-NCCL's plan is written down as the rings that such a machine's links hold, by each protocol in turn; the fastest is taken,
-as NCCL's own tuning means to. By the simple protocol an all-gather hop stores straight into the next rank's output, and
-a broadcast's chunk is always 512 KiB (its buffer's eighth). Every machine's links run at one rate, which comes from a
-two-GPU measurement where there is one; nothing is fitted to a row.
+What NCCL ran is what ``blinkcoll.simulator.baselines.nccl`` says: its own plan, protocol and number of channels, by the
+nearest of the versions that are rebuilt. Every machine's links run at one rate, which comes from a two-GPU measurement
+where there is one; nothing is fitted to a row.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from statistics import median
 
-from blinkcoll.cost import default_chunk_bytes
-from blinkcoll.schedules import OUTPUT, Channel, Operand, Program, Step, lower_rings
 from blinkcoll.simulator import parameters_for, run
-from blinkcoll.simulator.baselines.ring import chain_broadcasts
+from blinkcoll.simulator.baselines import baseline_program
 from blinkcoll.topology import Device, GpuIndex, Link, Switch, Topology, load_topology
 
 TIMINGS = Path(__file__).with_name("published_timings.csv")
@@ -64,142 +61,32 @@ def read_timings() -> list[Timing]:
 def machine(name: str, gpus: tuple[int, ...]) -> Topology:
     """The GPUs of a machine, its NVLinks at the rate that channels reach."""
     lane = Fraction(LANE_GB_S[name][0])
-    if name == "dgx-a100":
-        whole = switched(8, "sm_80", 12, lane)
-    elif name == "hgx-h100":
-        whole = switched(8, "sm_90", 18, lane)
-    elif name == "a100-mesh-nv4":
-        whole = meshed(4, "sm_80", 4, lane)
-    else:
-        whole = load_topology("dgx1-v100" if name == "v100-cube-mesh" else name)
+    whole = _mesh_of_four_a100() if name == "a100-mesh-nv4" else load_topology("dgx1-v100" if name == "v100-cube-mesh" else name)
     links = tuple(replace(k, measured_gb_s=lane * k.lanes) if k.kind == "NVLINK" else k for k in whole.links)
     return replace(whole, links=links).subset(gpus)
 
 
-def switched(n: int, arch: str, lanes: int, lane: Fraction) -> Topology:
-    links = [
-        Link(a, b, "NVLINK", lane * lanes, Fraction(3, 10), lanes=lanes)
-        for i in range(n)
-        for a, b in ((f"gpu{i}", "nvswitch"), ("nvswitch", f"gpu{i}"))
-    ]
-    return Topology("switched", tuple(Device(f"gpu{i}", index=GpuIndex(i), arch=arch) for i in range(n)), (Switch("nvswitch", "nvswitch"),), tuple(links))
+def _mesh_of_four_a100() -> Topology:
+    """Four A100s, four links between any two, under one CPU (Leonardo's booster nodes: NVIDIA/nccl-tests#331)."""
+    n, lane = 4, Fraction(20)
+    links = [Link(f"gpu{i}", f"gpu{j}", "NVLINK", 4 * lane, Fraction(6, 10), lanes=4, generation=3) for i in range(n) for j in range(n) if i != j]
+    for i in range(n):
+        links += [Link(a, b, "PCIE", Fraction(24), Fraction(1, 2), lanes=16, generation=4) for a, b in ((f"gpu{i}", "cpu0"), ("cpu0", f"gpu{i}"))]
+    return Topology("a100-mesh-nv4", tuple(Device(f"gpu{i}", index=GpuIndex(i), arch="sm_80") for i in range(n)), (Switch("cpu0", "cpu"),), tuple(links))
 
 
-def meshed(n: int, arch: str, lanes: int, lane: Fraction) -> Topology:
-    links = [Link(f"gpu{i}", f"gpu{j}", "NVLINK", lane * lanes, Fraction(6, 10), lanes=lanes) for i in range(n) for j in range(n) if i != j]
-    return Topology("meshed", tuple(Device(f"gpu{i}", index=GpuIndex(i), arch=arch) for i in range(n)), (), tuple(links))
-
-
-def rings(topology: Topology) -> list[list[int]]:
-    """The rings of NCCL's plan, each of half a lane's rate: every cycle is used in both directions.
-
-    The most cycles through all ranks that whole lanes hold at once, two channels a direction; cycles of half-lanes where
-    these use up every lane (four fully connected GPUs). Over PCIe, in rank order, where there is no cycle. Behind a
-    switch every order is as good: the same cycle, twice a lane.
-    """
-    n = topology.nranks
-    halves: dict[tuple[int, int], int] = {}
-    for link in topology.links:
-        if link.kind == "NVLINK":
-            a, b = topology.vertex(link.src), topology.vertex(link.dst)
-            if isinstance(a, str) or isinstance(b, str):
-                return [list(range(n))] * (2 * link.lanes)
-            if a < b:
-                halves[a, b] = halves.get((a, b), 0) + 2 * link.lanes
-    if n == 2:
-        return [[0, 1]] * halves.get((0, 1), 0)
-    found = [cycle for cycle in most_cycles(n, {edge: c // 2 for edge, c in halves.items()}, ()) for _ in range(2)]
-    finer = most_cycles(n, halves, ()) if n <= 4 else []
-    if n * len(finer) == sum(halves.values()):
-        found = finer
-    if not found:
-        return [list(range(n))] * 2
-    return [order for cycle in found for order in (cycle, [cycle[0], *reversed(cycle[1:])])]
-
-
-def most_cycles(n: int, halves: dict[tuple[int, int], int], least: Sequence[int]) -> list[list[int]]:
-    """Branch over the cycles through rank 0 in lexicographic order."""
-    bound = min(sum(c for edge, c in halves.items() if r in edge) // 2 for r in range(n))
-    best: list[list[int]] = []
-    for cycle in cycles(n, halves):
-        if tuple(cycle) < tuple(least):
-            continue
-        left = dict(halves)
-        for a, b in zip(cycle, cycle[1:] + cycle[:1], strict=True):
-            left[min(a, b), max(a, b)] -= 1
-        found = [cycle, *most_cycles(n, left, cycle)]
-        if len(found) > len(best):
-            best = found
-        if len(best) >= bound:
-            break
-    return best
-
-
-def cycles(n: int, halves: dict[tuple[int, int], int]) -> Iterator[list[int]]:
-    """Cycles through all ranks from rank 0, each in one direction."""
-
-    def there(a: int, b: int) -> bool:
-        return halves.get((min(a, b), max(a, b)), 0) > 0
-
-    def extend(path: list[int]) -> Iterator[list[int]]:
-        if len(path) == n:
-            if path[1] < path[-1] and there(path[-1], 0):
-                yield list(path)
-            return
-        for r in range(1, n):
-            if r not in path and there(path[-1], r):
-                yield from extend([*path, r])
-
-    yield from extend([0])
-
-
-def stored_directly(program: Program) -> Program:
-    """A ring all-reduce whose all-gather hops store into the next rank's output instead of a slot."""
-    n = program.nranks
-
-    def direct(rank: int, hop: int, step: Step) -> Step:
-        if hop < n - 1:
-            return step
-        leaves = [o.connection for o in step.dsts if o.connection is not None]
-        onward = tuple(Operand("output", rank=program.connections[c].dst) for c in leaves)
-        if hop == n - 1:
-            return replace(step, dsts=(OUTPUT, *onward))
-        return replace(step, op="copy" if onward else "nop", srcs=(OUTPUT,) if onward else (), dsts=onward)
-
-    return replace(
-        program,
-        ranks=tuple(
-            tuple(Channel(tuple(direct(rank, hop, step) for hop, step in enumerate(channel.steps))) for channel in channels)
-            for rank, channels in enumerate(program.ranks)
-        ),
-    )
-
-
-@cache
-def programs(name: str, gpus: tuple[int, ...], collective: str) -> dict[str, Program]:
-    """NCCL's rings by each protocol that it may choose on that generation."""
-    topology = machine(name, gpus)
-    orders = rings(topology)
-    plain = lower_rings(topology, orders) if collective == "allreduce" else chain_broadcasts(topology, orders, "nccl-ring")
-    protocols = ["LL"] if topology.devices[0].arch in ("sm_60", "sm_70") else ["LL", "LL128"]
-    made = {p: replace(plain, connections=tuple(replace(c, protocol=p) for c in plain.connections)) for p in protocols}
-    return made | {"simple": stored_directly(plain) if collective == "allreduce" else plain}
+def baseline(nccl: str) -> str:
+    """The nearest rebuilt version: 2.4 has rings only, 2.7 is the last that crosses no GPU."""
+    minor = nccl.removeprefix("2.").split(".")[0]
+    return "nccl-2.4" if minor in ("x", "4") else "nccl-2.7" if minor == "7" else "nccl"
 
 
 def simulate(timing: Timing) -> float:
     """The simulated time of a row, us."""
     topology = machine(timing.machine, timing.gpus)
-    params = parameters_for(topology, timing.launch)
-
-    def chunk_bytes(protocol: str, program: Program) -> int:
-        if protocol == "simple" and timing.collective == "broadcast":
-            return 1 << 19
-        return default_chunk_bytes(program, timing.size_bytes)
-
-    return min(
-        run(p, timing.size_bytes, chunk_bytes=chunk_bytes(name, p), rates="measured", params=params).time_us
-        for name, p in programs(timing.machine, timing.gpus, timing.collective).items()
-    )
+    root = 0 if timing.collective == "broadcast" else None
+    program = baseline_program(baseline(timing.nccl), topology, timing.collective, root, timing.size_bytes)
+    return run(program, timing.size_bytes, rates="measured", params=parameters_for(topology, timing.launch)).time_us
 
 
 def errors(timings: Sequence[Timing]) -> list[float]:

@@ -41,8 +41,8 @@ def test_equal_names_ask_for_equal_ranks():
     topology = load_layout("dgx1-v100")
     turned = replace(topology, devices=topology.devices[::-1])
     assert topology.isomorphic(turned)
-    assert topology.isomorphic(topology, names=True)
-    assert not topology.restrict(["NVLINK"]).isomorphic(turned.subset([1, 0, 2, 3, 4, 5, 6, 7]).restrict(["NVLINK"]), names=True)
+    assert topology.isomorphic(topology, same_ranks=True)
+    assert not topology.restrict(["NVLINK"]).isomorphic(turned.subset([1, 0, 2, 3, 4, 5, 6, 7]).restrict(["NVLINK"]), same_ranks=True)
 
 
 @settings(max_examples=60, deadline=None)

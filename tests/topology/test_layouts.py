@@ -1,6 +1,7 @@
 """Facts about every layout, written down here a second time from the machines' public descriptions."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +130,9 @@ def test_broken_layout_is_refused_with_its_place(text, expected):
     with pytest.raises(TopologyError, match=r"some\.toml") as caught:
         parse_layout(text, "some.toml")
     assert expected in str(caught.value)
+
+
+def test_the_page_on_topologies_names_every_layout():
+    page = Path(__file__).resolve().parents[2] / "docs" / "topologies.md"
+    text = page.read_text(encoding="utf-8")
+    assert [name for name in own_names() if f"`{name}`" not in text] == []

@@ -1,9 +1,5 @@
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from fake_nvml import FakeNvml, write_sysfs
 
 from blinkcoll.errors import TopologyError

@@ -10,7 +10,7 @@ import numpy as np
 from ...schedules.contract import REDUCING
 from ..buffers import RankBuffers, Regions
 from ..executor import Array, Executor
-from ..launch import ChannelRecord, LaunchRecord, Work, buffer_table, connection_table
+from ..launch import BUFFER_ORDER, ChannelRecord, LaunchRecord, Work, buffer_table, connection_table
 from .device import DeviceLayer
 from .kernel import KERNEL, kernel_ptx
 
@@ -35,9 +35,17 @@ class CudaExecutor(Executor):
         self._layer = layer
         self._threads = threads
         self._module = layer.load(kernel_ptx(arch, *self._variant()))
-        ranks = range(self.program.nranks)
-        self._bases = [layer.allocate(self.arenas[r].nbytes, r, f"arena of rank {r}") for r in ranks]
-        self._buffers = [self._allocate(r) for r in ranks]
+        self._addresses: list[int] = []
+        try:
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
+        ranks, layer = range(self.program.nranks), self._layer
+        self._bases = [self._allocate(self.arenas[r].nbytes, r, "arena") for r in ranks]
+        self._buffers = [self._allocate_regions(r) for r in ranks]
         table = connection_table(self.program, self.arenas, self._bases)
         for base, arena in zip(self._bases, self.arenas, strict=True):
             layer.write(base + arena.program, self.code)
@@ -47,9 +55,12 @@ class CudaExecutor(Executor):
         """The dtype and operation to compile for; programs that only copy share one kernel."""
         return (self.dtype_name, self.op) if self.program.collective in REDUCING else ("float32", "sum")
 
-    def _allocate(self, rank: int) -> Regions:
-        names = [f"{what} of rank {rank}" for what in ("input", "output", "scratch")]
-        made = [self._layer.allocate(nbytes, rank, name) for nbytes, name in zip(self._region_bytes(rank), names, strict=True)]
+    def _allocate(self, nbytes: int, rank: int, what: str) -> int:
+        self._addresses.append(self._layer.allocate(nbytes, rank, f"{what} of rank {rank}"))
+        return self._addresses[-1]
+
+    def _allocate_regions(self, rank: int) -> Regions:
+        made = [self._allocate(nbytes, rank, what) for nbytes, what in zip(self._region_bytes(rank), BUFFER_ORDER, strict=True)]
         return made[0], made[1], made[2]
 
     def _run(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> list[Array]:
@@ -61,8 +72,13 @@ class CudaExecutor(Executor):
                 self._layer.write(address, bytes(nbytes))
             if array.nbytes:
                 self._layer.write(buffers[rank].input_at(regions, work.elem_size), array.tobytes())
-        for rank in range(self.program.nranks):
-            self._launch(self._record(work, rank, self._bases[rank]), rank)
+        try:
+            for rank in range(self.program.nranks):
+                self._launch(self._record(work, rank, self._bases[rank]), rank)
+        except BaseException:
+            self._abort()  # kernels that were launched wait for those that were not
+            self._layer.synchronize()
+            raise
         self._layer.synchronize()
         records = [self._records(rank) for rank in range(self.program.nranks)]
         if any(ChannelRecord.from_buffer_copy(r, at).code for r in records for at in range(0, len(r), ctypes.sizeof(ChannelRecord))):
@@ -72,7 +88,7 @@ class CudaExecutor(Executor):
     def _output(self, buffers: RankBuffers, regions: Regions, elem_size: int) -> Array:
         if not buffers.output:
             return np.zeros(0, dtype=self.dtype)
-        return np.frombuffer(self._layer.read(buffers.output_at(regions, elem_size), buffers.output * elem_size), dtype=self.dtype)
+        return np.frombuffer(self._layer.read(buffers.output_at(regions, elem_size), buffers.output * elem_size), dtype=self.dtype).copy()
 
     def _launch(self, record: LaunchRecord, rank: int) -> None:
         channels = len(self.program.ranks[rank])
@@ -83,8 +99,11 @@ class CudaExecutor(Executor):
         nbytes = len(self.program.ranks[rank]) * ctypes.sizeof(ChannelRecord)
         return self._layer.read(self._bases[rank] + self.arenas[rank].records, nbytes)
 
-    def close(self) -> None:
-        """Free the device memory."""
-        for address in (*self._bases, *(a for of_rank in self._buffers for a in of_rank)):
+    def _abort(self) -> None:
+        for base, arena in zip(self._bases, self.arenas, strict=True):
+            self._layer.write(base + arena.abort, (1).to_bytes(4, "little"))
+
+    def _release(self) -> None:
+        for address in self._addresses:
             self._layer.free(address)
-        self._bases, self._buffers = [], []
+        self._addresses = []

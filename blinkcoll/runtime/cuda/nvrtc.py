@@ -37,13 +37,6 @@ def _wheel_libraries() -> list[str]:
     return found
 
 
-def version() -> tuple[int, int]:
-    """NVRTC's version, as (12, 9)."""
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    _check(_library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)), "nvrtcVersion")
-    return major.value, minor.value
-
-
 def compile_ptx(source: str, arch: str, *, name: str = "kernel.cu", include: Sequence[str] = (), options: Sequence[str] = ()) -> str:
     """Compile device code.
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache
 
 from ...cost.chunks import default_chunk_bytes
 from ...errors import SimulationError
 from ...schedules.program import Program
 from ...topology import Topology
 from .nccl import nccl_program
-from .ring import rank_order_ring
+from .ring import rank_order_ring, store_directly
 
 #: (topology, collective, root, nbytes) to a program.
 Maker = Callable[[Topology, str, "int | None", int], Program]
@@ -29,15 +29,39 @@ class Baseline:
         What it has programs for.
     make
         From (topology, collective, root, nbytes) to the program.
+    chunk_bytes
+        From (program, nbytes) to its chunk size.
     """
 
     title: str
     collectives: tuple[str, ...]
     make: Maker
+    chunk_bytes: Callable[[Program, int], int] = default_chunk_bytes
 
 
 def _nccl(release: str, version: str, plan: str) -> Baseline:
-    return Baseline(f"NCCL {release}'s own {plan}, rebuilt from its sources", ("allreduce", "broadcast", "reduce"), partial(nccl_program, version=version))
+    def make(topology: Topology, collective: str, root: int | None, nbytes: int) -> Program:
+        program = nccl_program(topology, collective, root, nbytes, version=version)
+        return _between_peers(program)
+
+    return Baseline(f"NCCL {release}'s own {plan}, rebuilt from its sources", ("allreduce", "broadcast", "reduce"), make, _nccl_chunk_bytes)
+
+
+@lru_cache(maxsize=256)
+def _between_peers(program: Program) -> Program:
+    """Between peers, NCCL's simple protocol stores what is complete straight into the output."""
+    return store_directly(program) if _simple(program) and program.nshards == program.nranks > 1 else program
+
+
+def _nccl_chunk_bytes(program: Program, nbytes: int) -> int:
+    """By the simple protocol a chain's chunk is an eighth of NCCL's buffer of 4 MiB, whatever the size."""
+    if _simple(program) and program.collective in ("broadcast", "reduce"):
+        return 1 << 19
+    return default_chunk_bytes(program, nbytes)
+
+
+def _simple(program: Program) -> bool:
+    return all(connection.protocol == "simple" for connection in program.connections)
 
 
 BASELINES: dict[str, Baseline] = {
@@ -62,4 +86,4 @@ def baseline_program(name: str, topology: Topology, collective: str, root: int |
     if collective not in baseline.collectives:
         raise SimulationError(f"baseline {name} has no {collective}; it has {', '.join(baseline.collectives)}")
     program = baseline.make(topology, collective, root, nbytes)
-    return replace(program, chunk_bytes=default_chunk_bytes(program, nbytes))
+    return program.with_chunk_bytes(baseline.chunk_bytes(program, nbytes))

@@ -1,4 +1,4 @@
-"""A ring in rank order, as baidu-allreduce (2017) ran it: no search, whatever the links are.
+"""A ring in rank order, as baidu-allreduce (2017) ran it: no search, whatever the links are; and rings' other forms.
 
 Each ring runs in two channels, each with half of the data: a ring's next step depends on what its neighbour has just
 sent, and while one half waits for that the other uses the link, as NCCL's slices do.
@@ -7,6 +7,8 @@ sent, and while one half waits for that the other uses the link, as NCCL's slice
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 
 from ...errors import SimulationError
 from ...schedules.program import INPUT, OUTPUT, Channel, Connection, Operand, Program, Step, slot
@@ -30,6 +32,11 @@ def rank_order_ring(topology: Topology, collective: str, root: int | None, nbyte
         Where nothing leads from a rank to the next.
     """
     del nbytes  # the same at every size
+    return _rank_order(topology, collective, root)
+
+
+@lru_cache(maxsize=64)
+def _rank_order(topology: Topology, collective: str, root: int | None) -> Program:
     order = list(range(topology.nranks))
     if collective == "allreduce":
         return lower_rings(topology, [order] * COPIES, algorithm=ALGORITHM)
@@ -72,4 +79,38 @@ def chain_broadcasts(topology: Topology, orders: Sequence[Sequence[int]], algori
         weights=(1,) * len(orders),
         connections=tuple(connections),
         ranks=tuple(map(tuple, channels)),
+    )
+
+
+def store_directly(program: Program) -> Program:
+    """A ring all-reduce whose all-gather hops store into the next rank's output, as NCCL's do between peers.
+
+    A rank then has nothing left to do for what it only receives. That is allowed even where output and input are the same
+    buffer: a complete shard reaches a rank only after that rank's own part went into it. Hops that already lead through
+    other memory than a slot stay as they are.
+    """
+    n = program.nranks
+
+    def complete(hop: int, step: Step) -> Step:
+        """Steps from hop n - 1 on carry complete shards; those from hop n on received them."""
+        arrived = hop >= n and all(o.connection is not None for o in step.srcs)
+        srcs = (OUTPUT,) if arrived else step.srcs
+        dsts = tuple(
+            o if o.connection is None else Operand("output", rank=program.connections[o.connection].dst)
+            for o in step.dsts
+            if not (arrived and o == OUTPUT)
+        )
+        return replace(step, srcs=srcs, dsts=dsts) if dsts else replace(step, op="nop", srcs=(), dsts=())
+
+    if program.collective != "allreduce" or program.nshards != n:
+        raise SimulationError(f"{program.algorithm}: only a ring all-reduce has all-gather hops, this is {program.collective} in {program.nshards} shards")
+    return replace(
+        program,
+        ranks=tuple(
+            tuple(
+                Channel(tuple(step if hop < n - 1 else complete(hop, step) for hop, step in enumerate(channel.steps)))
+                for channel in channels
+            )
+            for channels in program.ranks
+        ),
     )

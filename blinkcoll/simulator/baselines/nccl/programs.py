@@ -64,10 +64,17 @@ def nccl_program(
             f"NCCL {plan.version.release} runs {collective} of {nbytes} bytes on {topology.name} over NVLS, which the IR cannot "
             "say; algorithm='ring' or 'tree' compares with what it would run without"
         )
-    name = f"nccl-{plan.version.name}-{choice.algorithm}"
-    channels = plan.trees if choice.algorithm == "tree" else plan.rings
-    orders = [channels[c % plan.common_channels] for c in range(choice.nchannels)]
-    if choice.algorithm == "tree":
+    return _built(topology, collective, root, version, choice.algorithm, choice.protocol, choice.nchannels)
+
+
+@lru_cache(maxsize=256)
+def _built(topology: Topology, collective: str, root: int | None, version: str, algorithm: str, protocol: str, nchannels: int) -> Program:
+    """The program of a choice of the tuner's; many sizes share one."""
+    plan = _plan(topology, version)
+    name = f"nccl-{plan.version.name}-{algorithm}"
+    channels = plan.trees if algorithm == "tree" else plan.rings
+    orders = [channels[c % plan.common_channels] for c in range(nchannels)]
+    if algorithm == "tree":
         program = _chain_allreduces(topology, orders, name)
     elif collective == "allreduce":
         program = lower_rings(topology, orders, algorithm=name, slots=_SLOTS)
@@ -78,8 +85,8 @@ def nccl_program(
             program = chain_broadcasts(topology, opened, name, slots=_SLOTS)
         else:
             program = _chain_reduces(topology, [(*order[1:], order[0]) for order in opened], name)
-    program = replace(program, connections=tuple(replace(c, protocol=choice.protocol) for c in program.connections))
-    across = cross_by_copy if choice.protocol == "LL" else cross_through_memory
+    program = replace(program, connections=tuple(replace(c, protocol=protocol) for c in program.connections))
+    across = cross_by_copy if protocol == "LL" else cross_through_memory
     return across(program, _crossed(plan, program))
 
 
