@@ -56,6 +56,8 @@ def with_fewer_trees(plan: Plan, more: Iterable[Tree], wish: Wish, budget_s: flo
     """
     if wish.max_trees is not None and plan.collective in ("allgather", "reducescatter") and wish.max_trees < plan.topology.nranks:
         raise PackingError(f"{plan.collective} needs a tree for each of the {plan.topology.nranks} ranks, got max_trees={wish.max_trees}")
+    if wish.max_trees is not None and len(plan.trees) <= wish.max_trees:
+        return plan
     candidates = _candidates([*plan.trees, *more])
     program = _Choice(plan, candidates)
     rate, trees = program.weigh(program.choose(wish, budget_s))
@@ -63,7 +65,8 @@ def with_fewer_trees(plan: Plan, more: Iterable[Tree], wish: Wish, budget_s: flo
         return plan
     if not trees or (wish.max_trees is not None and len(trees) > wish.max_trees):
         raise PackingError(f"{plan.collective}: no plan of at most {wish.max_trees} trees was found among {len(candidates)} trees within {budget_s:g} s")
-    return replace(plan, rate=rate, trees=tuple(sorted(trees, key=lambda t: (-t.rate, t.root))))
+    method = plan.method if rate == plan.bound else "approximate"
+    return replace(plan, method=method, rate=rate, trees=tuple(sorted(trees, key=lambda t: (-t.rate, t.root))))
 
 
 def _candidates(trees: Iterable[Tree]) -> list[Tree]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 
 from ...cost.chunks import default_chunk_bytes
 from ...errors import SimulationError
 from ...schedules.program import Program
 from ...topology import Topology
 from .nccl import nccl_program
-from .ring import rank_order_ring, store_directly
+from .ring import rank_order_ring
 
 #: (topology, collective, root, nbytes) to a program.
 Maker = Callable[[Topology, str, "int | None", int], Program]
@@ -40,17 +40,8 @@ class Baseline:
 
 
 def _nccl(release: str, version: str, plan: str) -> Baseline:
-    def make(topology: Topology, collective: str, root: int | None, nbytes: int) -> Program:
-        program = nccl_program(topology, collective, root, nbytes, version=version)
-        return _between_peers(program)
-
-    return Baseline(f"NCCL {release}'s own {plan}, rebuilt from its sources", ("allreduce", "broadcast", "reduce"), make, _nccl_chunk_bytes)
-
-
-@lru_cache(maxsize=256)
-def _between_peers(program: Program) -> Program:
-    """Between peers, NCCL's simple protocol stores what is complete straight into the output."""
-    return store_directly(program) if _simple(program) and program.nshards == program.nranks > 1 else program
+    title = f"NCCL {release}'s own {plan}, rebuilt from its sources"
+    return Baseline(title, ("allreduce", "broadcast", "reduce"), partial(nccl_program, version=version), _nccl_chunk_bytes)
 
 
 def _nccl_chunk_bytes(program: Program, nbytes: int) -> int:

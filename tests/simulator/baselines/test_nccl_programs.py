@@ -70,7 +70,7 @@ def test_the_crossed_gpu_holds_the_buffer_and_with_ll_copies():
     topology = dgx1(0, 1, 4)
     large, small = nccl_program(topology, "allreduce", None, LARGE), nccl_program(topology, "allreduce", None, 1 << 12)
     assert {c.protocol for c in small.connections} == {"LL"}
-    elsewhere = {o.rank for channels in large.ranks for ch in channels for s in ch.steps for o in (*s.srcs, *s.dsts) if o.rank is not None}
+    elsewhere = {o.rank for channels in large.ranks for ch in channels for s in ch.steps for o in (*s.srcs, *s.dsts) if o.rank is not None and o.buffer == "scratch"}
     assert elsewhere == {0}, "GPU0 lies between GPU1 and GPU4"
     rings = search(topology).choose(1 << 12).nchannels
     assert [len(channels) for channels in small.ranks] == [2 * rings, rings, rings]

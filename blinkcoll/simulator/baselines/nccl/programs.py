@@ -21,7 +21,7 @@ from ....packing.collectives import canonical, check_root
 from ....schedules.program import INPUT, OUTPUT, Channel, Connection, Operand, Program, Step, slot
 from ....schedules.rings import lower_rings
 from ....topology import Topology, route
-from ..ring import chain_broadcasts
+from ..ring import chain_broadcasts, store_directly
 from .plan import NcclPlan, search
 
 #: What there are programs for.
@@ -87,7 +87,9 @@ def _built(topology: Topology, collective: str, root: int | None, version: str, 
             program = _chain_reduces(topology, [(*order[1:], order[0]) for order in opened], name)
     program = replace(program, connections=tuple(replace(c, protocol=protocol) for c in program.connections))
     across = cross_by_copy if protocol == "LL" else cross_through_memory
-    return across(program, _crossed(plan, program))
+    program = across(program, _crossed(plan, program))
+    # Between peers, NCCL's simple protocol stores what is complete straight into the output.
+    return store_directly(program) if protocol == "simple" and program.nshards == program.nranks > 1 else program
 
 
 @lru_cache(maxsize=64)
