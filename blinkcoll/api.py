@@ -74,8 +74,8 @@ def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNEL
     """
     from .cost.chunks import default_chunk_bytes
 
-    program = schedules.lower_trees(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
-    verify(program)
+    program = schedules.lower(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
+    verify(program, repeated=True)
     return program.with_chunk_bytes(default_chunk_bytes(program, nbytes))
 
 

@@ -30,7 +30,7 @@ def test_from_a_layout_to_the_same_sums_on_three_executors():
     # Lowered to what each rank executes; verified; the same as text, JSON and bytes.
     program = plan.schedule(nbytes=64 << 20)
     bc.verify(program)
-    assert "reduce input + slot c0 + slot c1 → output, slot c2, slot c3" in program_text(program)
+    assert "reduce f · input + slot c0 + slot c1 ÷ d → output, slot c2, slot c3" in program_text(program)
     assert bc.Program.from_json(program.to_json()) == program
     code = encode(program)
 

@@ -10,7 +10,9 @@ import numpy as np
 
 from ..errors import ExecutionError, WaitTimeout
 from ..schedules import Program, encode, verify
-from .launch import Arena, Work, describe_work, explain_records, lay_out
+from ..schedules.contract import view
+from .buffers import RankBuffers, buffers_of, check_count, region_elements
+from .launch import Arena, LaunchRecord, Work, describe_work, explain_records, launch_record, lay_out
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: About three years: what 64 bits of nanoseconds hold is far more.
@@ -25,11 +27,14 @@ class Executor:
     program
         Verified before anything is set up; ``executor.program_hash`` names it.
     max_count
-        The most elements of any call.
+        The most elements of any call, in the collective's sense: all shards together where ranks have a shard each.
     dtype
-        A numpy dtype. Reductions need float32; what only copies takes any.
+        A numpy dtype, or ``"bfloat16"``, whose arrays are the bits as uint16. Reductions take float64, float32, float16,
+        bfloat16, int64, int32, int16, int8, uint8 and bool; what only copies takes any.
     op
-        ``"sum"``.
+        ``"sum"``, ``"prod"``, ``"min"``, ``"max"``; ``"band"``, ``"bor"``, ``"bxor"`` of integers and bool; ``"avg"``
+        (a sum divided by the number of ranks; integers towards zero); ``"premul_sum"`` of floats (each rank's input
+        times its factor).
     chunk_bytes
         The most bytes of a chunk; the program's own default where None.
     timeout_s
@@ -41,11 +46,12 @@ class Executor:
         chunk_bytes: int | None = None, timeout_s: float = 60.0,
     ) -> None:  # fmt: skip
         verify(program)
-        _check_executable(program, np.dtype(dtype), timeout_s)
+        self.dtype_name = "bfloat16" if str(dtype) == "bfloat16" else np.dtype(dtype).name
+        self.dtype = np.dtype(np.uint16 if self.dtype_name == "bfloat16" else dtype)
+        _check_executable(program, self.dtype, timeout_s)
         self.program = program
         self.program_hash = program.hash
         self.code = encode(program)
-        self.dtype = np.dtype(dtype)
         self.op = op
         self.max_count = max_count
         self.timeout_s = timeout_s
@@ -55,21 +61,25 @@ class Executor:
             lay_out(program, self.code, rank, self._work(max_count).slot_bytes) for rank in range(program.nranks)
         ]
         self._failed = self._closed = False
+        self._factors: list[float] = []
 
-    def run(self, inputs: Sequence[Array], *, in_place: bool = False) -> list[Array]:
-        """One call of the collective; arrays are taken as flat.
+    def run(self, inputs: Sequence[Array | None], *, in_place: bool = False, factors: Sequence[float] | None = None) -> list[Array]:
+        """One call of the collective; arrays are taken as flat. It begins and ends on all ranks together.
 
         Parameters
         ----------
         inputs
-            One array a rank, all of the same length (elements of the executor's dtype, up to ``max_count``).
+            One array a rank, as the collective has it (elements of the executor's dtype): the whole, or the rank's own
+            shard. Where a rank has no input (all but the root of a broadcast) it is not looked at and may be None.
         in_place
             Whether input and output are the same memory while it runs. ``inputs`` itself is never written.
+        factors
+            What each rank's input is multiplied by, for ``premul_sum``.
 
         Returns
         -------
         list of arrays
-            Each rank's output, flat. Where the collective gives a rank none: zeros, or in place its input.
+            Each rank's output, flat; empty where the collective gives a rank none.
 
         Raises
         ------
@@ -80,10 +90,16 @@ class Executor:
             raise ExecutionError("this executor was closed")
         if self._failed:
             raise ExecutionError("this executor failed in an earlier call: its counters are in the middle of it; make a new one")
-        arrays = self._check(inputs)
+        if in_place and not self.program.in_place:
+            raise ExecutionError(f"program {self.program_hash} is not made to be called in place")
+        if (factors is not None) != (self.op == "premul_sum") or len(factors or inputs) != len(inputs):
+            raise ExecutionError(f"{self.op} with {'no' if factors is None else len(factors)} factors: premul_sum takes one a rank, other operations none")
+        arrays, count = self._check(inputs)
+        self._factors = [1.0] * self.program.nranks if factors is None else [float(f) for f in factors]
+        buffers = [buffers_of(self.program, rank, count, in_place) for rank in range(self.program.nranks)]
         self.epoch += 1
         self._failed = True
-        outputs = self._run(arrays, self._work(arrays[0].size), in_place)
+        outputs = self._run(arrays, self._work(count), buffers)
         self._failed = False
         return outputs
 
@@ -99,26 +115,47 @@ class Executor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _run(self, inputs: list[Array], work: Work, in_place: bool) -> list[Array]:
+    def _run(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> list[Array]:
         raise NotImplementedError
 
     def _release(self) -> None:
         """What close does."""
 
     def _work(self, count: int) -> Work:
-        return describe_work(self.program, count, self.max_count, self.dtype.name, self.dtype.itemsize, self.op, self.chunk_bytes)
+        return describe_work(self.program, count, self.max_count, self.dtype_name, self.dtype.itemsize, self.op, self.chunk_bytes)
 
-    def _check(self, inputs: Sequence[Array]) -> list[Array]:
-        if len(inputs) != self.program.nranks:
-            raise ExecutionError(f"{len(inputs)} inputs for a program of {self.program.nranks} ranks")
+    def _record(self, work: Work, rank: int, base: int) -> LaunchRecord:
+        return launch_record(work, rank, self.arenas[rank], base, self.epoch, self.timeout_s, self._factors[rank])
+
+    def _region_bytes(self, rank: int) -> tuple[int, int, int]:
+        """Sizes of a rank's input, output and scratch at ``max_count``; none is empty, so that each has an address."""
+        sizes = [max(1, size) * self.dtype.itemsize for size in region_elements(self.program, rank, self.max_count)]
+        return sizes[0], sizes[1], sizes[2]
+
+    def _check(self, inputs: Sequence[Array | None]) -> tuple[list[Array], int]:
+        """The inputs that the collective looks at (empty arrays for the others), and the count they agree on."""
+        program = self.program
+        if len(inputs) != program.nranks:
+            raise ExecutionError(f"{len(inputs)} inputs for a program of {program.nranks} ranks")
+        arrays = [np.zeros(0, dtype=self.dtype)] * program.nranks
+        first: tuple[int, int] | None = None  # the first rank that has an input, and its size
         for rank, array in enumerate(inputs):
-            if array.dtype != self.dtype:
-                raise ExecutionError(f"rank {rank}: input is {array.dtype}, this executor was made for {self.dtype}")
-            if array.size != inputs[0].size:
-                raise ExecutionError(f"rank {rank}: input has {array.size} elements, rank 0's has {inputs[0].size}")
-        if inputs[0].size > self.max_count:
-            raise ExecutionError(f"inputs have {inputs[0].size} elements, this executor was made for at most {self.max_count}")
-        return [np.ascontiguousarray(array).reshape(-1) for array in inputs]
+            if view(program.collective, "input", rank, program.root) == "none":
+                continue
+            if array is None or array.dtype != self.dtype:
+                raise ExecutionError(f"rank {rank}: input is {None if array is None else array.dtype}, this executor was made for {self.dtype}")
+            first = first or (rank, array.size)
+            if array.size != first[1]:
+                raise ExecutionError(f"rank {rank}: input has {array.size} elements, rank {first[0]}'s has {first[1]}")
+            arrays[rank] = np.ascontiguousarray(array).reshape(-1)
+        if first is None:
+            return arrays, 1  # a barrier: nothing moves, and one chunk of nothing makes it run
+        own = view(program.collective, "input", first[0], program.root) == "own"
+        count = first[1] * (program.nranks if own else 1)
+        if count > self.max_count:
+            raise ExecutionError(f"inputs make {count} elements, this executor was made for at most {self.max_count}")
+        check_count(program, count)
+        return arrays, count
 
     def _timed_out(self, records: Sequence[bytes]) -> WaitTimeout:
         what = f"{self.program.collective} (program {self.program_hash}, call {self.epoch})"

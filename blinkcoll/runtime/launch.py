@@ -12,11 +12,17 @@ from dataclasses import dataclass
 
 from ..errors import ExecutionError
 from ..schedules import Program
+from ..schedules.contract import REDUCING
+from .buffers import check_count
 
 LINE_BYTES = 128
 _SLOT_ALIGNMENT = 256
-_DTYPES = {"float32": 1}
-_OPS = {"sum": 0}
+#: Numbers of ``enum DType``; any other dtype is only copied (0).
+DTYPES = {
+    "float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "int16": 7, "int8": 8, "uint8": 9, "bool": 10,
+}  # fmt: skip
+#: Numbers of ``enum ReduceOp``: ``avg`` is a sum divided by the number of ranks, ``premul_sum`` one of scaled inputs.
+OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 0}
 _ON_CONNECTION, _ON_CHANNEL = 1, 2
 BUFFER_ORDER = ("input", "output", "scratch")
 
@@ -27,7 +33,8 @@ class LaunchRecord(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_uint64) for name in ("program", "buffers", "connections", "cursors", "progress", "records", "abort")),
         *((name, ctypes.c_uint64) for name in ("count", "chunk_bytes", "slot_bytes", "timeout_ns")),
-        *((name, ctypes.c_uint32) for name in ("rank", "elem_size", "dtype", "op", "epoch", "reserved")),
+        ("prescale", ctypes.c_double),
+        *((name, ctypes.c_uint32) for name in ("rank", "elem_size", "dtype", "op", "epoch", "divisor")),
     ]
 
 
@@ -62,6 +69,7 @@ class Work:
     op: int
     chunk_bytes: int
     slot_bytes: int
+    divisor: int = 1
 
 
 def describe_work(program: Program, count: int, max_count: int, dtype: str, elem_size: int, op: str, chunk_bytes: int) -> Work:
@@ -70,28 +78,40 @@ def describe_work(program: Program, count: int, max_count: int, dtype: str, elem
     Raises
     ------
     ExecutionError
-        Where the count is negative, the chunk is empty, or the executors cannot reduce this dtype with this operation.
+        Where the count does not suit the collective, the chunk is empty, or the executors cannot reduce this dtype with
+        this operation.
     """
     from .._core import Partition
 
-    if not 0 <= count <= 1 << 40:
-        raise ExecutionError(f"count is {count}, expected 0 to 2^40 elements")
+    check_count(program, count)
     if chunk_bytes < 1:
         raise ExecutionError(f"chunk_bytes is {chunk_bytes}, expected at least 1")
-    if op not in _OPS:
-        raise ExecutionError(f"operation {op!r} is not supported; known: {', '.join(_OPS)}")
-    reduces = any(step.op == "reduce" for channels in program.ranks for channel in channels for step in channel.steps)
-    if reduces and dtype not in _DTYPES:
-        raise ExecutionError(f"{program.collective} of {dtype} is not supported; dtypes that can be reduced: {', '.join(_DTYPES)}")
-    partition = Partition(count, elem_size, program.nshards, program.weights, chunk_bytes)
+    _check_operation(program, dtype, op)
+    partition = Partition(count, elem_size, program.nshards, program.weights, chunk_bytes, program.equal_shards)
     steps = max((len(channel.steps) for channels in program.ranks for channel in channels), default=0)
     iterations = max(partition.iterations(share) for share in range(len(program.weights)))
     if iterations * steps >= 1 << 32:
         raise ExecutionError(f"{iterations} iterations of {steps} steps are more than a launch can count; raise chunk_bytes (now {chunk_bytes})")
-    largest = Partition(max_count, elem_size, program.nshards, program.weights, chunk_bytes)
+    largest = Partition(max_count, elem_size, program.nshards, program.weights, chunk_bytes, program.equal_shards)
     longest = max(largest.chunk_range(shard, share, 0)[1] for shard in range(program.nshards) for share in range(len(program.weights)))
     slot_bytes = _round_up(max(longest, 1) * elem_size, _SLOT_ALIGNMENT)
-    return Work(count, elem_size, _DTYPES.get(dtype, 0), _OPS[op], chunk_bytes, slot_bytes)
+    return Work(count, elem_size, DTYPES.get(dtype, 0), OPS[op], chunk_bytes, slot_bytes, program.nranks if op == "avg" else 1)
+
+
+def _check_operation(program: Program, dtype: str, op: str) -> None:
+    from .._core import can_reduce
+
+    if op not in OPS:
+        raise ExecutionError(f"operation {op!r} is not supported; known: {', '.join(OPS)}")
+    if program.collective not in REDUCING:
+        return
+    if dtype not in DTYPES:
+        raise ExecutionError(f"{program.collective} of {dtype} is not supported; dtypes that can be reduced: {', '.join(DTYPES)}")
+    scaled = op in ("avg", "premul_sum")
+    if scaled and not program.scales:
+        raise ExecutionError(f"program {program.hash} does not mark where inputs and results are scaled: it cannot do {op}")
+    if not can_reduce(DTYPES[dtype], OPS[op], op == "premul_sum", op == "avg"):
+        raise ExecutionError(f"{op} of {dtype} is not supported")
 
 
 @dataclass(frozen=True)
@@ -154,7 +174,7 @@ def buffer_table(buffers: Sequence[tuple[int, int, int]]) -> bytes:
     return bytes((BufferAddresses * len(buffers))(*(BufferAddresses(*b) for b in buffers)))
 
 
-def launch_record(work: Work, rank: int, arena: Arena, base: int, epoch: int, timeout_s: float) -> LaunchRecord:
+def launch_record(work: Work, rank: int, arena: Arena, base: int, epoch: int, timeout_s: float, prescale: float = 1.0) -> LaunchRecord:
     """The record of one rank whose arena the executing side sees at ``base``."""
     return LaunchRecord(
         program=base + arena.program,
@@ -172,7 +192,9 @@ def launch_record(work: Work, rank: int, arena: Arena, base: int, epoch: int, ti
         elem_size=work.elem_size,
         dtype=work.dtype,
         op=work.op,
+        prescale=prescale,
         epoch=epoch,
+        divisor=work.divisor,
     )
 
 

@@ -17,8 +17,9 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import ExecutionError, RankFailed, WaitTimeout
+from .buffers import RankBuffers
 from .executor import Array, Executor
-from .launch import ChannelRecord, Work, buffer_table, connection_table, explain_records, launch_record
+from .launch import ChannelRecord, Work, buffer_table, connection_table, explain_records
 from .segment import Segment, lay_out_segment
 
 #: How long a worker may take to start: an interpreter and numpy, on a busy machine.
@@ -49,7 +50,7 @@ class ProcessExecutor(Executor):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._layout = lay_out_segment(self.arenas, self.max_count * self.dtype.itemsize)
+        self._layout = lay_out_segment(self.arenas, [self._region_bytes(rank) for rank in range(self.program.nranks)])
         self._segment = Segment(self._layout.nbytes)
         self._workers: list[_Worker] = []
         # Also where nobody calls close: neither processes nor descriptors outlive the executor.
@@ -83,27 +84,27 @@ class ProcessExecutor(Executor):
             os.close(theirs)
         return _Worker(process, os.fdopen(mine, encoding="ascii"))
 
-    def _run(self, inputs: list[Array], work: Work, in_place: bool) -> list[Array]:
-        self._place(inputs, in_place)
+    def _run(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> list[Array]:
+        self._place(inputs, work, buffers)
         for rank, worker in enumerate(self._workers):
-            record = launch_record(work, rank, self.arenas[rank], self._layout.arenas[rank], self.epoch, self.timeout_s)
-            worker.tell(bytes(record).hex())
+            worker.tell(bytes(self._record(work, rank, self._layout.arenas[rank])).hex())
         try:
             self._await_all("ran", self.timeout_s + _GRACE_S, f"run {self.program.collective}")
         except BaseException:
             self._abort()
             raise
-        nbytes = work.count * work.elem_size
-        return [self._segment.view(output, nbytes).view(self.dtype).copy() for _, output, _ in self._layout.buffers]
+        places = [b.output_at(r, work.elem_size) for b, r in zip(buffers, self._layout.buffers, strict=True)]
+        return [self._segment.view(at, b.output * work.elem_size).view(self.dtype).copy() for at, b in zip(places, buffers, strict=True)]
 
-    def _place(self, inputs: list[Array], in_place: bool) -> None:
-        """Inputs into the segment; in place, input and output are one buffer."""
-        places = [(o, o, s) if in_place else (i, o, s) for i, o, s in self._layout.buffers]
-        table = buffer_table(places)
+    def _place(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> None:
+        """Inputs into the segment, on zeros."""
+        regions = self._layout.buffers
+        table = buffer_table([b.addresses(r, work.elem_size) for b, r in zip(buffers, regions, strict=True)])
         for rank, array in enumerate(inputs):
             self._segment.store(self._layout.arenas[rank] + self.arenas[rank].buffers, table)
-            self._segment.view(self._layout.buffers[rank][1], array.nbytes)[:] = 0
-            self._segment.view(places[rank][0], array.nbytes)[:] = array.view(np.uint8)
+            for start, nbytes in zip(regions[rank], self._region_bytes(rank), strict=True):
+                self._segment.view(start, nbytes)[:] = 0
+            self._segment.view(buffers[rank].input_at(regions[rank], work.elem_size), array.nbytes)[:] = array.view(np.uint8)
 
     def _await_all(self, expected: str, seconds: float, doing: str) -> None:
         """An answer from every worker; a rank that dies makes the others leave at once.

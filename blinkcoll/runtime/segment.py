@@ -30,8 +30,8 @@ class SegmentLayout:
     nbytes: int
 
 
-def lay_out_segment(arenas: Sequence[Arena], buffer_bytes: int) -> SegmentLayout:
-    """Arenas first, then three buffers of ``buffer_bytes`` a rank, each on pages of its own."""
+def lay_out_segment(arenas: Sequence[Arena], buffer_bytes: Sequence[tuple[int, int, int]]) -> SegmentLayout:
+    """Arenas first, then each rank's three buffers of these sizes, each on pages of its own."""
     at = 0
 
     def take(nbytes: int) -> int:
@@ -41,7 +41,7 @@ def lay_out_segment(arenas: Sequence[Arena], buffer_bytes: int) -> SegmentLayout
         return start
 
     places = tuple(take(arena.nbytes) for arena in arenas)
-    buffers = tuple((take(buffer_bytes), take(buffer_bytes), take(buffer_bytes)) for _ in arenas)
+    buffers = tuple((take(i), take(o), take(s)) for i, o, s in buffer_bytes)
     return SegmentLayout(places, buffers, at)
 
 

@@ -7,8 +7,9 @@ import ctypes
 import numpy as np
 
 from .. import _core
+from .buffers import RankBuffers, Regions
 from .executor import Array, Executor
-from .launch import ChannelRecord, Work, buffer_table, connection_table, launch_record
+from .launch import ChannelRecord, Work, buffer_table, connection_table
 
 
 class ThreadExecutor(Executor):
@@ -16,20 +17,23 @@ class ThreadExecutor(Executor):
 
     _memory: list[Array] | None = None
 
-    def _run(self, inputs: list[Array], work: Work, in_place: bool) -> list[Array]:
+    def _run(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> list[Array]:
         memory = self._set_up()
-        bases = [m.ctypes.data for m in memory]
-        outputs = [a.copy() if in_place else np.zeros_like(a) for a in inputs]
-        scratch = [np.zeros_like(a) for a in inputs]
-        sources = outputs if in_place else inputs
-        table = buffer_table([(i.ctypes.data, o.ctypes.data, s.ctypes.data) for i, o, s in zip(sources, outputs, scratch, strict=True)])
+        held = [[np.zeros(nbytes, dtype=np.uint8) for nbytes in self._region_bytes(rank)] for rank in range(self.program.nranks)]
+        regions = [(i.ctypes.data, o.ctypes.data, s.ctypes.data) for i, o, s in held]
+        table = buffer_table([b.addresses(r, work.elem_size) for b, r in zip(buffers, regions, strict=True)])
         launches = []
         for rank, arena in enumerate(self.arenas):
+            ctypes.memmove(buffers[rank].input_at(regions[rank], work.elem_size), inputs[rank].ctypes.data, inputs[rank].nbytes)
             _store(memory[rank], arena.buffers, table)
-            launches.append(bytes(launch_record(work, rank, arena, bases[rank], self.epoch, self.timeout_s)))
+            launches.append(bytes(self._record(work, rank, memory[rank].ctypes.data)))
         if not all(_core.run_threads(launches)):
             raise self._timed_out([_records(m, a.records, len(c)) for m, a, c in zip(memory, self.arenas, self.program.ranks, strict=True)])
-        return outputs
+        return [self._output(b, r, work.elem_size) for b, r in zip(buffers, regions, strict=True)]
+
+    def _output(self, buffers: RankBuffers, regions: Regions, elem_size: int) -> Array:
+        nbytes = buffers.output * elem_size
+        return np.frombuffer(ctypes.string_at(buffers.output_at(regions, elem_size), nbytes), dtype=self.dtype)
 
     def _release(self) -> None:
         self._memory = None

@@ -15,8 +15,8 @@ from ..errors import ScheduleError
 from .program import BUFFERS, OPS, Operand, Program, Step
 
 MAGIC = 0x4C4F4342
-VERSION = 1
-_HEADER = struct.Struct("<20I")
+VERSION = 2
+_HEADER = struct.Struct("<21I")
 _MOST_OPERANDS = 64  # kMostOperands of csrc/blinkcoll/dispatch.h
 
 
@@ -117,7 +117,7 @@ def encode(program: Program) -> bytes:
                 where = f"rank {rank}, channel {c}, step {s}"
                 _check_step(program, rank, step, where)
                 steps.append(
-                    (OPS.index(step.op), len(step.srcs), len(step.dsts), len(step.wait), len(step.signal), len(step.after),
+                    (OPS.index(step.op), int(step.postscaled), len(step.srcs), len(step.dsts), len(step.wait), len(step.signal), len(step.after),
                      step.share, step.shard, len(operands), len(syncs), len(afters))
                 )  # fmt: skip
                 operands += [_operand(o, rank, numbered) for o in (*step.srcs, *step.dsts)]
@@ -131,7 +131,7 @@ def encode(program: Program) -> bytes:
         cumulative.append(cumulative[-1] + weight)
     tables = [
         _table("<2I", ranks), _table("<5I", connections), _table("<I", [(c,) for c in cumulative]), _table("<3I", channels),
-        _table("<8H3I", steps), _table("<3I", operands), _table("<2I", syncs), _table("<3I", afters),
+        _table("<2B7H3I", steps), _table("<2H2I", operands), _table("<2I", syncs), _table("<3I", afters),
     ]  # fmt: skip
     offsets, at = [], _HEADER.size
     for table in tables:
@@ -139,7 +139,7 @@ def encode(program: Program) -> bytes:
         at += len(table)
     header = _HEADER.pack(
         MAGIC, VERSION, at, program.nranks, len(connections), len(program.weights), program.nshards, len(channels),
-        len(steps), len(operands), len(syncs), len(afters), *offsets,
+        len(steps), len(operands), len(syncs), len(afters), *offsets, int(program.equal_shards),
     )  # fmt: skip
     return header + b"".join(tables)
 
@@ -152,10 +152,10 @@ def _table(form: str, rows: Iterable[tuple[int, ...]]) -> bytes:
         raise ScheduleError(f"program too large for its binary layout: {error}") from None
 
 
-def _operand(operand: Operand, rank: int, numbered: NumberedStep) -> tuple[int, int, int]:
+def _operand(operand: Operand, rank: int, numbered: NumberedStep) -> tuple[int, int, int, int]:
     if operand.connection is not None:
-        return BUFFERS.index("slot"), operand.connection, numbered.slots[operand.connection]
-    return BUFFERS.index(operand.buffer), rank if operand.rank is None else operand.rank, 0
+        return BUFFERS.index("slot"), int(operand.prescaled), operand.connection, numbered.slots[operand.connection]
+    return BUFFERS.index(operand.buffer), int(operand.prescaled), rank if operand.rank is None else operand.rank, 0
 
 
 def _check_step(program: Program, rank: int, step: Step, where: str) -> None:

@@ -16,6 +16,12 @@ The semantics of synchronisation, for a channel of rank r and a connection c:
   ``i - lag``.
 
 A connection that no operand names is a pure signal: a counter that one side raises and the other waits for.
+
+A channel and a connection carry one share, so all their iterations are alike; what a channel has waited for it signals
+within the same iteration.
+
+Scaling: a program whose inputs are marked ``prescaled`` where they are read, and whose results are marked ``postscaled``
+where they are complete, can average and pre-multiply; one without marks cannot. The factors come at launch.
 """
 
 from __future__ import annotations
@@ -28,8 +34,9 @@ from typing import Any
 
 from ..errors import ScheduleError, TopologyError
 from ..topology import Path, Topology
+from .contract import SHARDED
 
-SCHEMA = 1
+SCHEMA = 2
 #: Buffers an operand can lie in.
 BUFFERS = ("input", "output", "scratch", "slot")
 #: What a step does: only synchronise, copy one source, or reduce its sources in the order listed.
@@ -40,15 +47,19 @@ OPS = ("nop", "copy", "reduce")
 class Operand:
     """Where a step reads or writes: the step's range of a rank's buffer, or the current slot of a connection.
 
-    ``rank`` is None for the executing rank's own buffer, another rank for a peer's (zero-copy).
+    ``rank`` is None for the executing rank's own buffer, another rank for a peer's (zero-copy). ``prescaled``: a source
+    that is multiplied by the caller's factor while it is read.
     """
 
     buffer: str
     connection: int | None = None
     rank: int | None = None
+    prescaled: bool = False
 
 
 INPUT = Operand("input")
+#: The input as a reduction takes it up.
+SCALED_INPUT = Operand("input", prescaled=True)
 OUTPUT = Operand("output")
 SCRATCH = Operand("scratch")
 
@@ -69,7 +80,10 @@ class After:
 
 @dataclass(frozen=True)
 class Step:
-    """One operation with its synchronisation; the range is chunk i of (shard, share)."""
+    """One operation with its synchronisation; the range is chunk i of (shard, share).
+
+    ``postscaled``: what it computes is divided by the caller's divisor before it is stored.
+    """
 
     op: str
     share: int
@@ -79,6 +93,7 @@ class Step:
     signal: tuple[int, ...] = ()
     after: tuple[After, ...] = ()
     shard: int = 0
+    postscaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,13 +128,15 @@ class Program:
     topology
         The machine its connections' paths lie in; rank i of the program is rank i of it.
     nshards
-        Equal parts that the buffer is cut into first (1, or one a rank for rings).
+        Parts that the buffer is cut into first (1; one a rank for rings and where shards are the caller's).
     weights
         Each share's part of a shard, as integers.
     connections
         Connection i is called ``c<i>`` in the text view.
     ranks
         Each rank's channels.
+    in_place
+        Whether it may be called with input and output in the same memory.
     chunk_bytes
         The chunk size to use where the caller names none; no part of the program's identity.
     """
@@ -132,12 +149,24 @@ class Program:
     connections: tuple[Connection, ...]
     ranks: tuple[tuple[Channel, ...], ...]
     root: int | None = None
+    in_place: bool = True
     chunk_bytes: int = field(default=1 << 19, compare=False)
 
     @property
     def nranks(self) -> int:
         """How many ranks run it."""
         return len(self.ranks)
+
+    @property
+    def equal_shards(self) -> bool:
+        """Whether shards are the caller's: exactly ``count / nshards`` elements each."""
+        return self.collective in SHARDED
+
+    @cached_property
+    def scales(self) -> bool:
+        """Whether its steps carry the marks that averaging and pre-multiplying need."""
+        steps = (step for channels in self.ranks for channel in channels for step in channel.steps)
+        return any(step.postscaled or any(o.prescaled for o in step.srcs) for step in steps)
 
     @property
     def nchannels(self) -> int:
@@ -167,6 +196,7 @@ class Program:
             "collective": self.collective,
             "root": self.root,
             "nshards": self.nshards,
+            "in_place": self.in_place,
             "weights": list(self.weights),
             "chunk_bytes": self.chunk_bytes,
             "connections": [_plain(c) for c in self.connections],
@@ -198,6 +228,7 @@ class Program:
                 topology=Topology.from_json(json.dumps(body["topology"])),
                 nshards=_integer("nshards", body["nshards"]),
                 weights=tuple(_integer("weights", w) for w in body["weights"]),
+                in_place=_boolean("in_place", body["in_place"]),
                 chunk_bytes=_integer("chunk_bytes", body["chunk_bytes"]),
                 connections=tuple(_connection(c) for c in body["connections"]),
                 ranks=tuple(tuple(Channel(tuple(_step(s) for s in ch)) for ch in channels) for channels in body["ranks"]),
@@ -237,14 +268,26 @@ def _connection(body: dict[str, Any]) -> Connection:
     return Connection(**_typed({**body, "path": path}, str_fields=("protocol", "transport"), skip=("path",)))
 
 
+_FLAGS = ("prescaled", "postscaled")
+
+
 def _typed(body: dict[str, Any], str_fields: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The same fields, where each is of its type: text for ``str_fields``, whole numbers else."""
+    """The same fields, where each is of its type: text for ``str_fields``, true or false for flags, whole numbers else."""
     for name, value in body.items():
+        if name in _FLAGS:
+            _boolean(name, value)
+            continue
         if name in str_fields and not isinstance(value, str):
             raise TypeError(f"{name} is {value!r}, expected text")
         if name not in str_fields and name not in skip:
             _integer(name, value)
     return body
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, expected true or false")
+    return value
 
 
 def _integer(name: str, value: Any) -> int:

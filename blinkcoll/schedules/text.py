@@ -1,4 +1,7 @@
-"""A program as people read it: connections first, then one line per step."""
+"""A program as people read it: connections first, then one line per step.
+
+``f ·`` marks what a pre-multiplied sum scales, ``÷ d`` what an average divides; other operations pass over both.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,8 @@ def _step(step: Step, nshards: int) -> str:
         parts.append("wait " + " ".join(f"c{c}" for c in step.wait))
     parts += [f"after ch {a.channel} step {a.step}" + (f" lag {a.lag}" if a.lag else "") for a in step.after]
     if step.op != "nop":
-        parts.append(f"{step.op} {' + '.join(map(_operand, step.srcs))} → {', '.join(map(_operand, step.dsts))}")
+        scaled = " ÷ d" if step.postscaled else ""
+        parts.append(f"{step.op} {' + '.join(map(_operand, step.srcs))}{scaled} → {', '.join(map(_operand, step.dsts))}")
     if step.signal:
         parts.append("signal " + " ".join(f"c{c}" for c in step.signal))
     return "  ".join(parts)
@@ -49,4 +53,4 @@ def _operand(operand: Operand) -> str:
     if operand.connection is not None:
         return f"slot c{operand.connection}"
     whose = "" if operand.rank is None else f" of rank {operand.rank}"
-    return f"{operand.buffer}{whose}"
+    return f"{'f · ' if operand.prescaled else ''}{operand.buffer}{whose}"

@@ -15,7 +15,8 @@ from fractions import Fraction
 from ..errors import ScheduleError
 from ..packing.plan import Plan, Tree
 from ..topology import Path
-from .program import INPUT, OUTPUT, Channel, Connection, Operand, Program, Step, slot
+from .contract import REDUCING
+from .program import INPUT, OUTPUT, SCALED_INPUT, Channel, Connection, Operand, Program, Step, slot
 from .shares import channels_per_tree, integer_weights
 
 #: Channels (thread blocks) any rank may run, unless the caller says otherwise.
@@ -77,7 +78,8 @@ def _alone(plan: Plan) -> tuple[tuple[Channel, ...], ...]:
     """One rank has nobody to talk to: its output is its input."""
     if plan.topology.nranks != 1:
         raise ScheduleError(f"a plan of {plan.topology.nranks} ranks without trees cannot be lowered")
-    return ((Channel((Step("copy", 0, (INPUT,), (OUTPUT,)),)),),)
+    reduces = plan.collective in REDUCING
+    return ((Channel((Step("copy", 0, (SCALED_INPUT if reduces else INPUT,), (OUTPUT,), postscaled=reduces),)),),)
 
 
 class _Builder:
@@ -89,6 +91,7 @@ class _Builder:
         self.channels: list[list[Channel]] = [[] for _ in range(nranks)]
 
     def add(self, tree: Tree, share: int) -> None:
+        own = SCALED_INPUT if tree.up is not None else INPUT
         to_parent = self._connect(tree.up or (), child=0)
         from_parent = self._connect(tree.down or (), child=-1)
         below: dict[int, list[int]] = defaultdict(list)  # connections that bring children's sums
@@ -99,10 +102,10 @@ class _Builder:
             above[self.connections[connection].src].append(connection)
         for rank in range(len(self.channels)):
             if rank == tree.root:
-                self._step(rank, share, (INPUT, *map(slot, below[rank])), (OUTPUT, *map(slot, above[rank])), below[rank], above[rank])
+                self._step(rank, share, (own, *map(slot, below[rank])), (OUTPUT, *map(slot, above[rank])), below[rank], above[rank], tree.up is not None)
                 continue
             if tree.up is not None:
-                self._step(rank, share, (INPUT, *map(slot, below[rank])), (slot(to_parent[rank]),), below[rank], [to_parent[rank]])
+                self._step(rank, share, (own, *map(slot, below[rank])), (slot(to_parent[rank]),), below[rank], [to_parent[rank]])
             if tree.down is not None:
                 arrives = from_parent[rank]
                 self._step(rank, share, (slot(arrives),), (OUTPUT, *map(slot, above[rank])), [arrives], above[rank])
@@ -120,7 +123,8 @@ class _Builder:
 
     def _step(
         self, rank: int, share: int, srcs: tuple[Operand, ...], dsts: tuple[Operand, ...], arriving: list[int], leaving: list[int],
+        complete: bool = False,
     ) -> None:  # fmt: skip
         touched = (*arriving, *leaving)
         op = "copy" if len(srcs) == 1 else "reduce"
-        self.channels[rank].append(Channel((Step(op, share, srcs, dsts, wait=touched, signal=touched),)))
+        self.channels[rank].append(Channel((Step(op, share, srcs, dsts, wait=touched, signal=touched, postscaled=complete),)))

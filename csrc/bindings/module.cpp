@@ -9,6 +9,7 @@ void bind_packing(nb::module_& m);
 void bind_partition(nb::module_& m);
 void bind_runtime(nb::module_& m);
 void bind_simulator(nb::module_& m);
+void bind_verifier(nb::module_& m);
 }
 
 NB_MODULE(_core, m) {
@@ -18,4 +19,5 @@ NB_MODULE(_core, m) {
   blinkcoll::bind_partition(m);
   blinkcoll::bind_runtime(m);
   blinkcoll::bind_simulator(m);
+  blinkcoll::bind_verifier(m);
 }

@@ -11,7 +11,7 @@
 //   void publish(word, value)    release store that the peer's look() synchronises with
 //   void publish_local(...)      the same, where only this rank's own channels look
 //   u64 peek(word)               its value, ordering nothing; bool aborted(): whether the rank was told to leave
-//   void copy(dsts, ndsts, src, nbytes), void reduce(dsts, ndsts, srcs, nsrcs, count, dtype, op)
+//   void copy(dsts, ndsts, src, nbytes), void reduce(dsts, ndsts, srcs, nsrcs, count, scaling)
 //
 // How the order of memory operations follows: data is written by all lanes, barrier(), then one lane publishes `tail`
 // with release; the reader's lane looks with acquire, all(), then all lanes read. Both are cumulative over the barrier,
@@ -20,6 +20,7 @@
 // transitive, the up half of a tree before the down half that overwrites the input of an in-place call.
 #pragma once
 
+#include "arithmetic.h"
 #include "launch.h"
 #include "partition.h"
 #include "program.h"
@@ -51,7 +52,7 @@ class ChannelRun {
       : launch_(launch), view_{pointer<const char>(launch.program)}, local_(channel) {
     const ProgramHeader& h = view_.header();
     entry_ = &view_.channel(view_.rank(launch.rank).first_channel + channel);
-    partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, h.nshards, h.nshares, view_.cumulative()};
+    partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, h.nshards, h.nshares, h.equal_shards, view_.cumulative()};
     chunk_ = partition_.chunk_elements();
     for (u32 s = 0; s < entry_->nsteps; s++) {
       u64 n = iterations_of(view_.step(entry_->first_step + s).share);
@@ -141,11 +142,20 @@ class ChannelRun {
     const OperandEntry* operands = view_.operands(step.first_operand);
     char* at[kMostOperands];
     for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) at[i] = locate(operands[i], range.offset);
-    if (step.op == kCopy) {
+    const Scaling scaling = scaling_of(step, operands);
+    if (step.op == kCopy && !scaling.prescaled && !scaling.postscaled) {
       p.copy(at + 1, step.ndsts, at[0], range.length * launch_.elem_size);
     } else {
-      p.reduce(at + step.nsrcs, step.ndsts, at, step.nsrcs, range.length, launch_.dtype, launch_.op);
+      p.reduce(at + step.nsrcs, step.ndsts, at, step.nsrcs, range.length, scaling);
     }
+  }
+
+  // Scaling by 1 is left out, so that a launch without it computes as if the program had no marks.
+  BC_HD Scaling scaling_of(const StepEntry& step, const OperandEntry* operands) const {
+    Scaling scaling{0, step.postscaled && launch_.divisor != 1, launch_.prescale, launch_.divisor};
+    if (launch_.prescale == 1) return scaling;
+    for (u32 i = 0; i < step.nsrcs; i++) scaling.prescaled |= u64(operands[i].prescaled) << i;
+    return scaling;
   }
 
   BC_HD char* locate(const OperandEntry& operand, u64 offset) const {

@@ -8,10 +8,12 @@
 
 namespace blinkcoll {
 
-enum ReduceOp : u32 { kSum = 0 };
-enum DType : u32 { kOpaque = 0, kFloat32 = 1 };  // kOpaque: elements that are only copied
+enum ReduceOp : u32 { kSum = 0, kProd, kMin, kMax, kBand, kBor, kBxor };
+// kOpaque: elements that are only copied.
+enum DType : u32 { kOpaque = 0, kFloat32, kFloat64, kFloat16, kBFloat16, kInt64, kInt32, kInt16, kInt8, kUInt8, kBool };
 
-// A rank's input, output and scratch, indexed by BufferKind.
+// A rank's input, output and scratch, indexed by BufferKind: where the whole of the data would begin, so that a buffer
+// that holds the rank's own shard only is addressed like any other (the sum wraps around where that is before 0).
 struct BufferAddresses {
   u64 buffer[3];
 };
@@ -43,8 +45,10 @@ struct Launch {
   u64 abort;        // u32 of this rank; not zero: leave
   u64 count, chunk_bytes, slot_bytes;
   u64 timeout_ns;   // the longest a channel waits without progress
+  double prescale;  // inputs marked so are multiplied by it, this rank's own; 1: they are not
   u32 rank, elem_size, dtype, op;
-  u32 epoch, reserved;  // epoch: 1, 2 ... for each launch on the same counters
+  u32 epoch;        // 1, 2 ... for each launch on the same counters
+  u32 divisor;      // results marked so are divided by it; 1: they are not
 };
 
 constexpr u32 kLineBytes = 128;  // counters of different connections never share a cache line

@@ -1,9 +1,11 @@
 // Which elements a (shard, share, iteration) means: the only place where offsets are computed.
 //
-// A buffer of `count` elements is cut into `nshards` equal shards (ring blocks, ranks' parts), each shard into shares
-// by weight (one a tree, or a part of a tree), each share into chunks (one an iteration). Every boundary is a multiple
-// of 16 bytes from the start of the buffer, except the very end; empty shares and ragged tails are ordinary. The cut
-// into shards and shares does not depend on chunk_bytes, so tuning the chunk size never changes the bits of a result.
+// A buffer of `count` elements is cut into `nshards` shards, each shard into shares by weight (one a tree, or a part of a
+// tree), each share into chunks (one an iteration). Shards are either ours to choose (ring blocks): then every boundary
+// is a multiple of 16 bytes from the start of the buffer, except the very end. Or they are the caller's, one a rank
+// (`equal_shards`, all-gather and its like): then each has exactly count / nshards elements, and boundaries within one
+// are multiples of 16 bytes from its start. Empty shares and ragged tails are ordinary. The cut into shards and shares
+// does not depend on chunk_bytes, so tuning the chunk size never changes the bits of a result.
 #pragma once
 
 #include "types.h"
@@ -19,6 +21,7 @@ struct Partition {
   u64 chunk_bytes;        // the most bytes of a chunk
   u32 elem_size;          // bytes of an element
   u32 nshards, nshares;
+  u32 equal_shards;       // not zero: count is a multiple of nshards, and shards are exactly equal
   const u32* cumulative;  // nshares + 1 cumulative weights, from 0, total below 2^31
 
   // The fewest elements that are a multiple of 16 bytes.
@@ -37,23 +40,29 @@ struct Partition {
     return units / total * part + units % total * part / total;
   }
 
-  BC_HD u64 units() const {
-    u64 u = unit();
-    return count / u + (count % u != 0);
-  }
+  BC_HD static u64 divided_up(u64 elements, u64 u) { return elements / u + (elements % u != 0); }
 
-  BC_HD u64 clip(u64 unit_index) const {
-    u64 element = unit_index * unit();
-    return element < count ? element : count;
-  }
+  BC_HD static u64 least(u64 a, u64 b) { return a < b ? a : b; }
 
   BC_HD Range share_range(u32 shard, u32 share) const {
-    u64 all = units();
+    return equal_shards ? share_of_equal_shard(shard, share) : share_of_aligned_shard(shard, share);
+  }
+
+  BC_HD Range share_of_equal_shard(u32 shard, u32 share) const {
+    u64 u = unit(), length = count / nshards, size = divided_up(length, u);
+    u32 total = cumulative[nshares];
+    u64 from = least(scaled(size, cumulative[share], total) * u, length);
+    u64 to = least(scaled(size, cumulative[share + 1], total) * u, length);
+    return {shard * length + from, to - from};
+  }
+
+  BC_HD Range share_of_aligned_shard(u32 shard, u32 share) const {
+    u64 u = unit(), all = divided_up(count, u);
     u64 begin = scaled(all, shard, nshards);
     u64 size = scaled(all, shard + 1, nshards) - begin;
     u32 total = cumulative[nshares];
-    u64 from = clip(begin + scaled(size, cumulative[share], total));
-    u64 to = clip(begin + scaled(size, cumulative[share + 1], total));
+    u64 from = least((begin + scaled(size, cumulative[share], total)) * u, count);
+    u64 to = least((begin + scaled(size, cumulative[share + 1], total)) * u, count);
     return {from, to - from};
   }
 

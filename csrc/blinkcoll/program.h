@@ -10,10 +10,10 @@
 namespace blinkcoll {
 
 constexpr u32 kProgramMagic = 0x4c4f4342u;  // "BCOL"
-constexpr u32 kProgramVersion = 1;
+constexpr u32 kProgramVersion = 2;
 
-enum StepOp : u16 { kNop = 0, kCopy = 1, kReduce = 2 };
-enum BufferKind : u32 { kInput = 0, kOutput = 1, kScratch = 2, kSlot = 3 };
+enum StepOp : u8 { kNop = 0, kCopy = 1, kReduce = 2 };
+enum BufferKind : u16 { kInput = 0, kOutput = 1, kScratch = 2, kSlot = 3 };
 
 struct ProgramHeader {
   u32 magic, version, nbytes, nranks;
@@ -21,6 +21,7 @@ struct ProgramHeader {
   u32 nsteps, noperands, nsyncs, nafters;
   u32 ranks, connections, shares, channels;  // byte offsets from the header
   u32 steps, operands, syncs, afters;
+  u32 equal_shards;  // see partition.h
 };
 
 // Channels [first_channel, first_channel + nchannels) belong to this rank.
@@ -40,16 +41,20 @@ struct ChannelEntry {
   u32 first_step, nsteps, watched;
 };
 
-// One step. Its operands are sources first, then destinations; its syncs are waits first, then signals.
+// One step. Its operands are sources first, then destinations; its syncs are waits first, then signals. `postscaled`:
+// what it computes is divided by the launch's divisor.
 struct StepEntry {
-  u16 op, nsrcs, ndsts, nwaits;
+  u8 op, postscaled;
+  u16 nsrcs, ndsts, nwaits;
   u16 nsignals, nafters, share, shard;
   u32 first_operand, first_sync, first_after;
 };
 
 // `index`: the rank whose buffer it is, or the connection; `use`: which use of the connection in this iteration.
+// `prescaled`: a source that is multiplied by the launch's factor.
 struct OperandEntry {
-  u32 buffer, index, use;
+  u16 buffer, prescaled;
+  u32 index, use;
 };
 
 // `use`: which use of the connection in this iteration the wait or signal is for.

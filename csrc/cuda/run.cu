@@ -2,9 +2,19 @@
 //
 // grid.x is at least the rank's number of channels, block.x any number of threads. All blocks of a launch must be
 // resident at once: a block may wait for another one of the same GPU (through other GPUs, or through `after`).
+//
+// Compiled once for each dtype and operation (BC_DTYPE, BC_OP: numbers of launch.h's enums): a kernel that holds all of
+// them would be large, and as hungry for registers as the hungriest.
 #include "blinkcoll/dispatch.h"
 #include "cuda/memory.h"
 #include "cuda/movers.h"
+
+#ifndef BC_DTYPE
+#define BC_DTYPE kFloat32
+#endif
+#ifndef BC_OP
+#define BC_OP kSum
+#endif
 
 namespace blinkcoll {
 
@@ -45,8 +55,9 @@ class CudaPlatform {
   BC_DEVICE void copy(char* const* dsts, u32 ndsts, const char* src, u64 nbytes) const {
     copy_block(dsts, ndsts, src, nbytes, lane(), lanes());
   }
-  BC_DEVICE void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, u32, u32) const {
-    sum_any(dsts, ndsts, srcs, nsrcs, count, lane(), lanes());  // float32 sum: the launcher refuses the rest
+  // The launcher has chosen a kernel of the launch's dtype and operation.
+  BC_DEVICE void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
+    reduce_any<BC_DTYPE, BC_OP>(dsts, ndsts, srcs, nsrcs, count, scaling, lane(), lanes());
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "blinkcoll/dispatch.h"
+#include "host/movers.h"
 
 namespace blinkcoll {
 
@@ -41,14 +42,8 @@ class HostPlatform {
     }
   }
 
-  // Sources are added in their order, element by element, before any destination is written: a destination may be a
-  // source. run.cpp has refused every dtype and op but float32 sum.
-  void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, u32, u32) const {
-    for (u64 i = 0; i < count; i++) {
-      float sum = reinterpret_cast<const float*>(srcs[0])[i];
-      for (u32 s = 1; s < nsrcs; s++) sum += reinterpret_cast<const float*>(srcs[s])[i];
-      for (u32 d = 0; d < ndsts; d++) reinterpret_cast<float*>(dsts[d])[i] = sum;
-    }
+  void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
+    reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling);
   }
 
   bool give_up = false;

@@ -32,8 +32,8 @@ void check(const Launch& launch) {
   if (launch.rank >= h.nranks) throw std::invalid_argument("run: the program has no such rank");
   ProgramView view{pointer<const char>(launch.program)};
   for (u32 i = 0; i < h.nsteps; i++) {
-    if (view.step(i).op == kReduce && (launch.dtype != kFloat32 || launch.op != kSum)) {
-      throw std::invalid_argument("run: the host movers reduce float32 by sum only");
+    if (view.step(i).op == kReduce && !can_reduce(launch.dtype, launch.op, launch.prescale != 1, launch.divisor != 1)) {
+      throw std::invalid_argument("run: no mover for this dtype and operation");
     }
   }
 }

@@ -1,4 +1,4 @@
-"""Programs that no lowering makes: `after` with and without lag, several shares in a channel, peers' memory, signals
+"""Programs that no lowering makes: `after` with and without lag, several shares, peers' memory, signals
 without data, one slot, a rank without channels."""
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def one_shot() -> Program:
 
 
 def several_shares() -> Program:
-    """Three shares of unequal weight in each channel, so their iterations end at different times; one slot."""
+    """Three shares of unequal weight, so their channels end at different times; one slot."""
     connections: list[Connection] = []
     channels: dict[str, list[Step]] = {name: [] for name in ("root", "up1", "up2", "down1", "down2")}
 
@@ -57,10 +57,10 @@ def several_shares() -> Program:
         step("root", share, (INPUT, slot(a), slot(b)), (OUTPUT, slot(c), slot(d)), (a, b, c, d))
         step("up1", share, (INPUT,), (slot(a),), (a,))
         step("up2", share, (INPUT,), (slot(b),), (b,))
-        step("down1", share, (slot(c),), (OUTPUT,), (c,), after=(After(0, 2 - share, 1),))
+        step("down1", share, (slot(c),), (OUTPUT,), (c,), after=(After(share, 0, 1),))
         step("down2", share, (slot(d),), (OUTPUT,), (d,))
-    made = {name: Channel(tuple(steps)) for name, steps in channels.items()}
-    ranks = ((made["root"],), (made["up1"], made["down1"]), (made["up2"], made["down2"]))
+    made = {name: tuple(Channel((step,)) for step in steps) for name, steps in channels.items()}
+    ranks = (made["root"], (*made["up1"], *made["down1"]), (*made["up2"], *made["down2"]))
     return Program("several shares", "allreduce", _topology(3), 1, (5, 1, 2), tuple(connections), ranks)
 
 

@@ -43,7 +43,7 @@ def binaries(tmp_path_factory):
             target = folder / f"{what}-{sanitizer}"
             csrc = SOURCE / "csrc"
             command = ["g++", "-std=c++17", "-g", "-O1", "-pthread", "-ffp-contract=off", *BUILDS[sanitizer], f"-I{csrc}", f"-I{SOURCE / 'tests' / 'csrc'}"]
-            command += ["-DKERNEL_ON_HOST"] if what == "kernel" else [str(csrc / "host" / "run.cpp")]
+            command += ["-DKERNEL_ON_HOST"] if what == "kernel" else [*map(str, (csrc / "host").glob("*.cpp"))]
             subprocess.run([*command, str(SOURCE / "tests" / "csrc" / "run_image.cpp"), "-o", str(target)], check=True)
             built[what, sanitizer] = target
         return built[what, sanitizer]
@@ -56,7 +56,7 @@ def run_image(binary: Path, folder: Path, program, inputs: list[np.ndarray], *, 
     work = describe_work(program, inputs[0].size, inputs[0].size, "float32", 4, "sum", chunk_bytes)
     arenas = [lay_out(program, code, rank, work.slot_bytes) for rank in range(program.nranks)]
     head = -(-program.nranks * ctypes.sizeof(LaunchRecord) // 4096) * 4096
-    layout = lay_out_segment(arenas, inputs[0].nbytes)
+    layout = lay_out_segment(arenas, [(inputs[0].nbytes,) * 3] * program.nranks)
     bases = [BASE + head + at for at in layout.arenas]
     places = [(o, o, s) if in_place else (i, o, s) for i, o, s in layout.buffers]
     image = np.zeros(head + layout.nbytes, dtype=np.uint8)
@@ -124,7 +124,7 @@ def test_the_thread_sanitizer_would_notice(binaries, tmp_path):
     platform.write_text(text.replace("__ATOMIC_RELEASE", "__ATOMIC_RELAXED").replace("__ATOMIC_ACQUIRE", "__ATOMIC_RELAXED"))
     binary = tmp_path / "weakened"
     subprocess.run(
-        ["g++", "-std=c++17", "-g", "-O1", "-pthread", *BUILDS["tsan"], f"-I{weakened}", str(weakened / "host" / "run.cpp"),
+        ["g++", "-std=c++17", "-g", "-O1", "-pthread", *BUILDS["tsan"], f"-I{weakened}", *map(str, (weakened / "host").glob("*.cpp")),
          str(SOURCE / "tests" / "csrc" / "run_image.cpp"), "-o", str(binary)], check=True,
     )  # fmt: skip
     topology = bc.load_topology("dgx1-v100").subset([0, 1, 4])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def _encode_unbalanced(program: Program) -> bytes:
     from blinkcoll.schedules import encode
 
     good = bytearray(encode(split_root()))
-    header = np.frombuffer(good, dtype=np.uint32, count=20)
+    header = np.frombuffer(good, dtype=np.uint32, count=21)
     first_of_rank_1 = 2  # steps are stored rank by rank
     at = int(header[16]) + 28 * first_of_rank_1
     good[at : at + 12] = bytes(12)  # op, sources, destinations, waits, signals, afters: none
@@ -135,12 +136,31 @@ def test_bad_input_is_refused_and_the_executor_stays_usable(inputs, message):
 def test_what_the_movers_cannot_reduce_is_refused():
     topology = bc.load_topology("dgx1-v100").subset([0, 1, 4])
     program = bc.plan(topology, "allreduce").schedule(nbytes=64)
-    with pytest.raises(ExecutionError, match="float64 is not supported"):
-        ThreadExecutor(program, max_count=10, dtype=np.float64)
-    with pytest.raises(ExecutionError, match="operation 'max'"):
-        ThreadExecutor(program, max_count=10, op="max")
+    for dtype, op, message in (
+        (np.complex128, "sum", "complex128 is not supported"), (np.float32, "median", "operation 'median'"), (np.float32, "band", "band of float32 is not supported"),
+        (np.bool_, "avg", "avg of bool"), (np.int32, "premul_sum", "premul_sum of int32"),
+    ):  # fmt: skip
+        with pytest.raises(ExecutionError, match=message):
+            ThreadExecutor(program, max_count=10, dtype=dtype, op=op)
     with pytest.raises(ExecutionError, match="chunk_bytes is 0"):
         ThreadExecutor(program, max_count=10, chunk_bytes=0)
+    with pytest.raises(ExecutionError, match="does not mark where inputs and results are scaled"):
+        ThreadExecutor(split_root(), max_count=10, op="avg")
+    with ThreadExecutor(program, max_count=10, op="premul_sum") as executor, pytest.raises(ExecutionError, match="takes one a rank"):
+        executor.run(integers(3, 4, 0))
+
+
+def test_counts_and_calls_that_the_contract_does_not_allow_are_refused():
+    topology = bc.load_topology("dgx1-v100").subset([0, 1, 4])
+    program = bc.plan(topology, "alltoall").schedule(nbytes=64)
+    with ThreadExecutor(program, max_count=12) as executor, pytest.raises(ExecutionError, match="alltoall of 10 elements: not a multiple of 3 ranks"):
+        executor.run(integers(3, 10, 0))
+    program = bc.plan(topology, "broadcast", root=1).schedule(nbytes=64)
+    with ThreadExecutor(program, max_count=12) as executor, pytest.raises(ExecutionError, match="rank 1: input is None"):
+        executor.run([None] * 3)
+    apart = replace(program, in_place=False)
+    with ThreadExecutor(apart, max_count=12) as executor, pytest.raises(ExecutionError, match="not made to be called in place"):
+        executor.run(integers(3, 10, 0), in_place=True)
 
 
 @pytest.mark.parametrize("dtype", [">f4", object, "S0", "V0"])

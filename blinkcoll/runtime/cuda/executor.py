@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ...schedules.contract import REDUCING
+from ..buffers import RankBuffers, Regions
 from ..executor import Array, Executor
-from ..launch import BUFFER_ORDER, ChannelRecord, LaunchRecord, Work, buffer_table, connection_table, launch_record
+from ..launch import BUFFER_ORDER, ChannelRecord, LaunchRecord, Work, buffer_table, connection_table
 from .device import DeviceLayer
 from .kernel import KERNEL, kernel_ptx
 
@@ -32,7 +34,7 @@ class CudaExecutor(Executor):
         super().__init__(program, **options)
         self._layer = layer
         self._threads = threads
-        self._module = layer.load(kernel_ptx(arch))
+        self._module = layer.load(kernel_ptx(arch, *self._variant()))
         self._addresses: list[int] = []
         try:
             self._set_up()
@@ -41,30 +43,38 @@ class CudaExecutor(Executor):
             raise
 
     def _set_up(self) -> None:
-        nbytes = max(self.max_count * self.dtype.itemsize, 1)
         ranks, layer = range(self.program.nranks), self._layer
         self._bases = [self._allocate(self.arenas[r].nbytes, r, "arena") for r in ranks]
-        self._buffers = [tuple(self._allocate(nbytes, r, what) for what in BUFFER_ORDER) for r in ranks]
+        self._buffers = [self._allocate_regions(r) for r in ranks]
         table = connection_table(self.program, self.arenas, self._bases)
         for base, arena in zip(self._bases, self.arenas, strict=True):
             layer.write(base + arena.program, self.code)
             layer.write(base + arena.connections, table)
 
+    def _variant(self) -> tuple[str, str]:
+        """The dtype and operation to compile for; programs that only copy share one kernel."""
+        return (self.dtype_name, self.op) if self.program.collective in REDUCING else ("float32", "sum")
+
     def _allocate(self, nbytes: int, rank: int, what: str) -> int:
         self._addresses.append(self._layer.allocate(nbytes, rank, f"{what} of rank {rank}"))
         return self._addresses[-1]
 
-    def _run(self, inputs: list[Array], work: Work, in_place: bool) -> list[Array]:
-        places = [(o, o, s) if in_place else (i, o, s) for i, o, s in self._buffers]
-        table = buffer_table(places)
+    def _allocate_regions(self, rank: int) -> Regions:
+        made = [self._allocate(nbytes, rank, what) for nbytes, what in zip(self._region_bytes(rank), BUFFER_ORDER, strict=True)]
+        return made[0], made[1], made[2]
+
+    def _run(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> list[Array]:
+        table = buffer_table([b.addresses(r, work.elem_size) for b, r in zip(buffers, self._buffers, strict=True)])
         for rank, array in enumerate(inputs):
-            base, arena = self._bases[rank], self.arenas[rank]
+            base, arena, regions = self._bases[rank], self.arenas[rank], self._buffers[rank]
             self._layer.write(base + arena.buffers, table)
-            self._layer.write(places[rank][1], bytes(array.nbytes))
-            self._layer.write(places[rank][0], array.tobytes())
+            for address, nbytes in zip(regions, self._region_bytes(rank), strict=True):
+                self._layer.write(address, bytes(nbytes))
+            if array.nbytes:
+                self._layer.write(buffers[rank].input_at(regions, work.elem_size), array.tobytes())
         try:
-            for rank, arena in enumerate(self.arenas):
-                self._launch(launch_record(work, rank, arena, self._bases[rank], self.epoch, self.timeout_s), rank)
+            for rank in range(self.program.nranks):
+                self._launch(self._record(work, rank, self._bases[rank]), rank)
         except BaseException:
             self._abort()  # kernels that were launched wait for those that were not
             self._layer.synchronize()
@@ -73,8 +83,12 @@ class CudaExecutor(Executor):
         records = [self._records(rank) for rank in range(self.program.nranks)]
         if any(ChannelRecord.from_buffer_copy(r, at).code for r in records for at in range(0, len(r), ctypes.sizeof(ChannelRecord))):
             raise self._timed_out(records)
-        nbytes = work.count * work.elem_size
-        return [np.frombuffer(self._layer.read(output, nbytes), dtype=self.dtype).copy() for _, output, _ in places]
+        return [self._output(b, r, work.elem_size) for b, r in zip(buffers, self._buffers, strict=True)]
+
+    def _output(self, buffers: RankBuffers, regions: Regions, elem_size: int) -> Array:
+        if not buffers.output:
+            return np.zeros(0, dtype=self.dtype)
+        return np.frombuffer(self._layer.read(buffers.output_at(regions, elem_size), buffers.output * elem_size), dtype=self.dtype).copy()
 
     def _launch(self, record: LaunchRecord, rank: int) -> None:
         channels = len(self.program.ranks[rank])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from ..launch import DTYPES, OPS
 from .nvrtc import compile_ptx
 
 #: Architectures the kernel is compiled and tested for.
@@ -13,9 +14,9 @@ KERNEL = "blinkcoll_run"
 SOURCE = Path(__file__).resolve().parents[2] / "csrc"
 
 
-@lru_cache(maxsize=16)
-def kernel_ptx(arch: str) -> str:
-    """The PTX of ``csrc/cuda/run.cu`` for an architecture (``"sm_80"``).
+@lru_cache(maxsize=128)
+def kernel_ptx(arch: str, dtype: str = "float32", op: str = "sum") -> str:
+    """The PTX of ``csrc/cuda/run.cu`` for an architecture (``"sm_80"``), reducing one dtype by one operation.
 
     Raises
     ------
@@ -24,4 +25,4 @@ def kernel_ptx(arch: str) -> str:
     """
     source = SOURCE / "cuda" / "run.cu"
     # Sums must round as on every other executor: no fused multiply-add, no flushed denormals.
-    return compile_ptx(source.read_text(encoding="utf-8"), arch, name=str(source), include=[str(SOURCE)], options=["--fmad=false", "--ftz=false"])
+    return compile_ptx(source.read_text(encoding="utf-8"), arch, name=str(source), include=[str(SOURCE)], options=["--fmad=false", "--ftz=false", f"-DBC_DTYPE={DTYPES[dtype]}", f"-DBC_OP={OPS[op]}"])

@@ -1,0 +1,25 @@
+"""Which lowering a plan takes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from ..packing.plan import Plan
+from .program import Program
+from .sharded import lower_flows, lower_sharded_trees
+from .trees import CHANNEL_GB_S, MAX_CHANNELS, lower_trees
+
+
+def lower(plan: Plan, *, slots: int = 4, max_channels: int = MAX_CHANNELS, channel_gb_s: Fraction = CHANNEL_GB_S) -> Program:
+    """The program of any plan; see :func:`lower_trees`, :func:`lower_sharded_trees` and :func:`lower_flows`.
+
+    Raises
+    ------
+    ScheduleError
+        Where the plan's trees do not fit ``max_channels``, or the plan lacks a tree or flow that its collective needs.
+    """
+    if plan.collective in ("gather", "scatter", "alltoall"):
+        return lower_flows(plan, slots=slots, max_channels=max_channels)
+    if plan.collective in ("allgather", "reducescatter"):
+        return lower_sharded_trees(plan, slots=slots, max_channels=max_channels)
+    return lower_trees(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)

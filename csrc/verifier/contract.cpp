@@ -1,0 +1,61 @@
+#include "contract.h"
+
+#include <map>
+
+#include "verify.h"
+
+namespace blinkcoll::verifier {
+
+Contract::Kind Contract::kind_of(const std::string& collective) {
+  static const std::map<std::string, Kind> kinds = {
+      {"broadcast", Kind::kBroadcast}, {"reduce", Kind::kReduce}, {"allreduce", Kind::kAllReduce},
+      {"allgather", Kind::kAllGather}, {"reducescatter", Kind::kReduceScatter}, {"gather", Kind::kGather},
+      {"scatter", Kind::kScatter}, {"alltoall", Kind::kAllToAll}, {"barrier", Kind::kBarrier}, {"sendrecv", Kind::kSendRecv}};
+  auto found = kinds.find(collective);
+  if (found == kinds.end()) throw Refused("the verifier does not know what " + collective + " promises");
+  return found->second;
+}
+
+Contract::Contract(const Program& program) : kind_(kind_of(program.collective)), root_(program.root) {
+  const int n = program.nranks();
+  const std::string last = std::to_string(n - 1);
+  sharded_ = kind_ == Kind::kAllGather || kind_ == Kind::kReduceScatter || kind_ == Kind::kGather || kind_ == Kind::kScatter || kind_ == Kind::kAllToAll;
+  bool rooted = kind_ == Kind::kBroadcast || kind_ == Kind::kReduce || kind_ == Kind::kGather || kind_ == Kind::kScatter || kind_ == Kind::kSendRecv;
+  if (rooted && (root_ < 0 || root_ >= n))
+    throw Refused(program.collective + " needs a root among ranks 0.." + last + ", got " + (root_ == kNone ? "None" : std::to_string(root_)));
+  if (!rooted && root_ != kNone) throw Refused(program.collective + " has no root, got " + std::to_string(root_));
+  if (sharded_ && program.nshards != n)
+    throw Refused(program.collective + " has a shard for each of " + std::to_string(n) + " ranks, the program has " + std::to_string(program.nshards));
+  if (kind_ == Kind::kSendRecv && n != 2) throw Refused("sendrecv joins two ranks, the program has " + std::to_string(n));
+  if (kind_ == Kind::kBarrier && (program.nshards != 1 || program.weights.size() != 1)) throw Refused("a barrier has one shard and one share");
+}
+
+View Contract::view(Buffer buffer, int rank) const {
+  if (buffer == Buffer::kScratch) return View::kWhole;
+  const bool input = buffer == Buffer::kInput, at_root = rank == root_;
+  switch (kind_) {
+    case Kind::kBroadcast: return input && !at_root ? View::kNothing : View::kWhole;
+    case Kind::kReduce: return !input && !at_root ? View::kNothing : View::kWhole;
+    case Kind::kAllReduce: case Kind::kAllToAll: return View::kWhole;
+    case Kind::kAllGather: return input ? View::kOwnShard : View::kWhole;
+    case Kind::kReduceScatter: return input ? View::kWhole : View::kOwnShard;
+    case Kind::kGather: return input ? View::kOwnShard : at_root ? View::kWhole : View::kNothing;
+    case Kind::kScatter: return !input ? View::kOwnShard : at_root ? View::kWhole : View::kNothing;
+    case Kind::kSendRecv: return input == at_root ? View::kWhole : View::kNothing;
+    case Kind::kBarrier: break;
+  }
+  return View::kNothing;
+}
+
+Promise Contract::promise(int rank, int shard) const {
+  const View out = view(Buffer::kOutput, rank);
+  if (out == View::kNothing || (out == View::kOwnShard && shard != rank)) return {Promise::Kind::kNothing, 0, 0};
+  switch (kind_) {
+    case Kind::kReduce: case Kind::kAllReduce: case Kind::kReduceScatter: return {Promise::Kind::kSum, 0, shard};
+    case Kind::kAllGather: case Kind::kGather: return {Promise::Kind::kCopy, shard, shard};
+    case Kind::kAllToAll: return {Promise::Kind::kCopy, shard, rank};
+    default: return {Promise::Kind::kCopy, root_, shard};
+  }
+}
+
+}  // namespace blinkcoll::verifier

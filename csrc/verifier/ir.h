@@ -1,0 +1,52 @@
+// A program as the verifier sees it: the IR's content and nothing of how it was made or how it will be encoded.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace blinkcoll::verifier {
+
+enum class Op { kNop, kCopy, kReduce, kUnknown };
+enum class Buffer { kInput, kOutput, kScratch, kSlot, kUnknown };
+
+constexpr int kOwn = -1;   // an operand of the executing rank
+constexpr int kNone = -1;  // no connection, no root
+
+struct Operand {
+  Buffer buffer;
+  int connection;  // kNone where it is no slot
+  int rank;        // kOwn, or the rank whose buffer it is
+  bool prescaled;  // multiplied by the caller's factor while it is read
+};
+
+struct After {
+  int channel, step, lag;
+};
+
+struct Step {
+  Op op;
+  int share, shard;
+  bool postscaled;  // divided by the caller's divisor before it is stored
+  std::vector<Operand> srcs, dsts;
+  std::vector<int> wait, signal;
+  std::vector<After> after;
+};
+
+struct Connection {
+  int src, dst, slots;
+};
+
+using Channel = std::vector<Step>;
+
+struct Program {
+  std::string collective;
+  int root, nshards;
+  bool in_place;  // whether it claims to be right where input and output are the same memory
+  std::vector<long long> weights;
+  std::vector<Connection> connections;
+  std::vector<std::vector<Channel>> ranks;
+
+  int nranks() const { return int(ranks.size()); }
+};
+
+}  // namespace blinkcoll::verifier

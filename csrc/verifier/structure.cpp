@@ -1,0 +1,153 @@
+// What needs no execution: every name stands for something, each side of a connection is one channel, a channel and a
+// connection carry one share.
+#include <algorithm>
+#include <map>
+
+#include "verify.h"
+
+namespace blinkcoll::verifier {
+namespace {
+
+constexpr size_t kMostOperands = 64;
+
+class Structure {
+ public:
+  Structure(const Program& program, const Contract& contract) : program_(program), contract_(contract) {}
+
+  void check() {
+    check_partition_terms();
+    for (size_t i = 0; i < program_.connections.size(); i++) check_connection(int(i));
+    for (int rank = 0; rank < program_.nranks(); rank++)
+      for (size_t c = 0; c < program_.ranks[size_t(rank)].size(); c++) check_channel(rank, int(c));
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& what) const { throw Refused(where_ + ": " + what); }
+
+  void check_partition_terms() const {
+    long long total = 0;
+    for (long long weight : program_.weights) {
+      if (weight < 0) throw Refused("a share of weight " + std::to_string(weight) + " cannot be cut");
+      total += weight;
+    }
+    if (total >= 1LL << 31) throw Refused("weights that add up to " + std::to_string(total) + " do not cut a buffer: expected less than 2^31");
+    if (program_.nshards < 1 || total < 1) throw Refused("nshards " + std::to_string(program_.nshards) + " and weights that add up to " + std::to_string(total) + " do not cut a buffer");
+  }
+
+  void check_connection(int i) const {
+    const Connection& c = program_.connections[size_t(i)];
+    std::string what = "connection c" + std::to_string(i) + " " + std::to_string(c.src) + "→" + std::to_string(c.dst);
+    const int n = program_.nranks();
+    if (c.src == c.dst || c.src < 0 || c.dst < 0 || c.src >= n || c.dst >= n) throw Refused(what + ": must join two different ranks of 0.." + std::to_string(n - 1));
+    if (c.slots < 1) throw Refused(what + ": has " + std::to_string(c.slots) + " slots, needs at least 1");
+  }
+
+  void check_channel(int rank, int channel) {
+    const Channel& steps = program_.ranks[size_t(rank)][size_t(channel)];
+    for (size_t s = 0; s < steps.size(); s++) {
+      where_ = name(rank, channel, int(s));
+      const Step& step = steps[s];
+      if (step.share < 0 || step.share >= int(program_.weights.size()) || step.shard < 0 || step.shard >= program_.nshards)
+        refuse("there is no shard " + std::to_string(step.shard) + ", share " + std::to_string(step.share));
+      if (step.share != steps[0].share) refuse("a channel carries one share, this one share " + std::to_string(steps[0].share) + ", this step share " + std::to_string(step.share));
+      check_shape(step);
+      for (const std::vector<int>* listed : {&step.wait, &step.signal}) check_listed(*listed, rank, listed == &step.wait ? "wait" : "signal");
+      for (const Operand& o : step.srcs) check_operand(o, rank, step, true);
+      for (const Operand& o : step.dsts) check_operand(o, rank, step, false);
+      check_owner(step, rank, channel);
+      check_after(step, rank);
+    }
+  }
+
+  void check_shape(const Step& step) const {
+    const size_t ns = step.srcs.size(), nd = step.dsts.size();
+    static const std::map<Op, std::string> names = {{Op::kNop, "nop"}, {Op::kCopy, "copy"}, {Op::kReduce, "reduce"}};
+    if (step.op == Op::kUnknown) refuse("an operation that is not known");
+    bool fits = step.op == Op::kNop ? ns == 0 && nd == 0 : step.op == Op::kCopy ? ns == 1 && nd >= 1 : ns >= 2 && nd >= 1;
+    if (!fits || ns + nd > kMostOperands) refuse("a " + names.at(step.op) + " of " + std::to_string(ns) + " sources to " + std::to_string(nd) + " destinations");
+    if (step.op == Op::kNop && step.postscaled) refuse("a nop has nothing to scale");
+    if (!contract_.reduces()) {
+      if (step.op == Op::kReduce) refuse("a reduce in a " + program_.collective);
+      if (step.postscaled || std::any_of(step.srcs.begin(), step.srcs.end(), [](const Operand& o) { return o.prescaled; })) refuse("scaling in a " + program_.collective);
+    }
+    for (size_t i = 0; i < nd; i++) {
+      if (step.dsts[i].prescaled) refuse("a destination cannot be prescaled");
+    }
+  }
+
+  void check_listed(const std::vector<int>& listed, int rank, const char* as) const {
+    for (size_t i = 0; i < listed.size(); i++) {
+      check_end(listed[i], rank);
+      if (std::find(listed.begin(), listed.begin() + long(i), listed[i]) != listed.begin() + long(i)) refuse(std::string("lists a connection twice under ") + as);
+    }
+  }
+
+  void check_end(int connection, int rank) const {
+    const bool known = connection >= 0 && connection < int(program_.connections.size());
+    if (!known || (program_.connections[size_t(connection)].src != rank && program_.connections[size_t(connection)].dst != rank))
+      refuse("c" + std::to_string(connection) + " does not end at rank " + std::to_string(rank));
+  }
+
+  void check_operand(const Operand& o, int rank, const Step& step, bool source) const {
+    if (o.buffer == Buffer::kUnknown || (o.connection == kNone) != (o.buffer != Buffer::kSlot)) refuse("a malformed operand");
+    if (o.buffer == Buffer::kSlot) {
+      check_end(o.connection, rank);
+      if (o.rank != kOwn) refuse("a malformed operand: a slot belongs to no rank");
+      const Connection& c = program_.connections[size_t(o.connection)];
+      const std::string slot = "a slot of c" + std::to_string(o.connection) + ", which rank " + std::to_string(rank);
+      if (source && c.dst != rank) refuse("reads " + slot + " writes");
+      if (!source && c.src != rank) refuse("writes " + slot + " reads");
+      return;
+    }
+    if (o.rank != kOwn && (o.rank < 0 || o.rank >= program_.nranks())) refuse("there is no rank " + std::to_string(o.rank));
+    if (!source && o.buffer == Buffer::kInput) refuse("writes an input");
+    const int owner = o.rank == kOwn ? rank : o.rank;
+    const View view = contract_.view(o.buffer, owner);
+    const std::string which = std::string(o.buffer == Buffer::kInput ? "input" : "output") + " of rank " + std::to_string(owner);
+    if (view == View::kNothing) refuse(program_.collective + " has no " + which);
+    if (view == View::kOwnShard && step.shard != owner) refuse("names shard " + std::to_string(step.shard) + " of the " + which + ", which holds that rank's own shard only");
+  }
+
+  void check_owner(const Step& step, int rank, int channel) {
+    auto claim = [&](int connection) {
+      auto [held, fresh] = owner_.try_emplace({connection, rank}, Claim{channel, where_});
+      if (!fresh && held->second.channel != channel) refuse("c" + std::to_string(connection) + " is used by another channel of this rank too (" + held->second.where + "); a side has one");
+      auto [share, first] = share_.try_emplace(connection, step.share);
+      if (!first && share->second != step.share) refuse("c" + std::to_string(connection) + " carries share " + std::to_string(share->second) + ", this step is of share " + std::to_string(step.share));
+    };
+    for (int c : step.wait) claim(c);
+    for (int c : step.signal) claim(c);
+    for (const std::vector<Operand>* operands : {&step.srcs, &step.dsts})
+      for (const Operand& o : *operands)
+        if (o.connection != kNone) claim(o.connection);
+  }
+
+  void check_after(const Step& step, int rank) const {
+    const auto& channels = program_.ranks[size_t(rank)];
+    for (const After& a : step.after) {
+      if (a.channel < 0 || a.channel >= int(channels.size()) || a.step < 0 || a.step >= int(channels[size_t(a.channel)].size()) || a.lag < 0)
+        refuse("after names channel " + std::to_string(a.channel) + ", step " + std::to_string(a.step) + ", lag " + std::to_string(a.lag) + ": there is no such thing");
+      if (channels[size_t(a.channel)][size_t(a.step)].share != step.share) refuse("after names channel " + std::to_string(a.channel) + ", which carries another share: their iterations are not the same");
+    }
+  }
+
+  struct Claim {
+    int channel;
+    std::string where;
+  };
+  const Program& program_;
+  const Contract& contract_;
+  std::string where_;
+  std::map<std::pair<int, int>, Claim> owner_;
+  std::map<int, int> share_;
+};
+
+}  // namespace
+
+void check_structure(const Program& program, const Contract& contract) { Structure(program, contract).check(); }
+
+std::string name(int rank, int channel, int step) {
+  return "rank " + std::to_string(rank) + ", channel " + std::to_string(channel) + ", step " + std::to_string(step);
+}
+
+}  // namespace blinkcoll::verifier
