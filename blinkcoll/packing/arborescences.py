@@ -44,7 +44,7 @@ def core_for(arcs: IntArcs, n: int) -> ModuleType:
     if largest < 1 << 126:
         core: ModuleType = _core.packing64 if largest < 1 << 62 else _core.packing128
         return core
-    raise PackingError(f"packing: the capacities differ by too much to be handled exactly (they need {largest.bit_length()} bits of 126)")
+    raise PackingError(f"packing: the capacities have no common unit small enough to count in (they need {largest.bit_length()} bits of 126); round them")
 
 
 def run(name: str, arcs: IntArcs, n: int, *args: Any) -> Any:

@@ -66,6 +66,8 @@ class CutCertificate:
 
     def check(self, topology: Topology) -> None:
         """Add up the capacity across the cut and compare."""
+        _check_vertices(self.inside, topology)
+        _check_root(self.collective, self.root, topology.nranks)
         wanted = "in" if self.collective in ("broadcast", "allgather", "scatter") else "out"
         if self.direction != wanted or self.collective in ("allreduce", "alltoall"):
             raise PackingError(f"certificate: a cut's {self.direction}-capacity does not bound {self.collective}")
@@ -100,6 +102,7 @@ class PartitionCertificate:
         """Check that the parts are a partition, add up and compare."""
         part_of: dict[Vertex, int] = {}
         for i, part in enumerate(self.parts):
+            _check_vertices(part, topology)
             if not any(isinstance(v, int) for v in part):
                 raise PackingError(f"certificate: part {i} holds no rank")
             for v in part:
@@ -142,11 +145,13 @@ class TreeDualCertificate:
 
     def check(self, topology: Topology) -> None:
         """Price every arc, add up and compare."""
+        _check_root(self.collective, self.root, topology.nranks)
         halves = {"broadcast": ("down",), "allgather": ("down",), "reduce": ("up",), "reducescatter": ("up",), "allreduce": ("down", "up")}
         capacity = link_capacities(topology, self.links, self.rates)
         potential: dict[tuple[str, Vertex], Fraction] = {(half, s): p for half, s, p in self.potentials}
         paid = dict.fromkeys(range(topology.nranks), Fraction(0))
         for half, inside, weight in self.cuts:
+            _check_vertices(inside, topology)
             if half not in halves.get(self.collective, ()) or weight < 0 or not any(isinstance(v, int) for v in inside):
                 raise PackingError(f"certificate: a {half} cut of weight {weight} says nothing about {self.collective}")
             for rank in paid:
@@ -232,6 +237,20 @@ def distances(
     if any(r not in known for r in range(nranks)):
         raise PackingError(f"certificate: rank {source} does not reach every rank")
     return {r: known[r] for r in range(nranks) if r != source}
+
+
+def _check_vertices(vertices: Iterable[Vertex], topology: Topology) -> None:
+    """A set may name only ranks and forwarders that exist: one more rank would have to be paid for by nobody."""
+    forwarders = {s.name for s in topology.switches} | {d.name for d in topology.relays}
+    for v in vertices:
+        exists = v in forwarders if isinstance(v, str) else type(v) is int and 0 <= v < topology.nranks
+        if not exists:
+            raise PackingError(f"certificate: {v!r} is no rank, switch or relay of {topology.name}")
+
+
+def _check_root(collective: str, root: int | None, nranks: int) -> None:
+    if (collective in ("broadcast", "reduce", "gather", "scatter")) != (root is not None) or (root is not None and not 0 <= root < nranks):
+        raise PackingError(f"certificate: {collective} of {nranks} ranks cannot have root {root!r}")
 
 
 def _equal(claimed: Fraction, found: Fraction) -> None:

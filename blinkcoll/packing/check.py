@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import PackingError
 from ..topology import Path, Topology
-from .certificates import link_capacities
+from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate, link_capacities
 
 if TYPE_CHECKING:
-    from .plan import Plan, Tree
+    from .plan import Certificate, Plan, Tree
 
 _UP = ("reduce", "reducescatter", "allreduce")
 _DOWN = ("broadcast", "allgather", "allreduce")
@@ -36,7 +36,26 @@ def check_plan(plan: Plan) -> None:
             raise PackingError(f"plan: link {u}->{v} carries {used} GB/s, its capacity is {capacity.get((u, v), Fraction(0))}")
     if plan.rate > plan.bound or plan.certificate.bound != plan.bound or plan.bound > plan.bound_all:
         raise PackingError(f"plan: rate {plan.rate}, bound {plan.bound}, bound_all {plan.bound_all}, certificate {plan.certificate.bound} disagree")
-    plan.certificate.check(plan.topology)
+    _check_proof(plan, plan.certificate, plan.links)
+    if plan.links == plan.topology.kinds():
+        if plan.bound_all != plan.bound:
+            raise PackingError(f"plan: it uses all links, so bound_all {plan.bound_all} must be its bound {plan.bound}")
+    elif plan.certificate_all is None or plan.bound_all != max(plan.bound, plan.certificate_all.bound):
+        raise PackingError(f"plan: nothing proves bound_all {plan.bound_all}")
+    else:
+        _check_proof(plan, plan.certificate_all, plan.topology.kinds())
+
+
+def _check_proof(plan: Plan, certificate: Certificate, links: tuple[str, ...]) -> None:
+    """The certificate speaks of this collective, root, rates and links, and holds."""
+    fitting = {"allreduce": (PartitionCertificate, TreeDualCertificate), "alltoall": (MetricCertificate,)}
+    if not isinstance(certificate, fitting.get(plan.collective, (CutCertificate, TreeDualCertificate))):
+        raise PackingError(f"plan: a {type(certificate).__name__} does not bound {plan.collective}")
+    for name, mine in (("collective", plan.collective), ("root", plan.root), ("rates", plan.rates), ("links", links)):
+        theirs = getattr(certificate, name, mine)  # a partition and a metric speak of one collective only, and of no root
+        if theirs != mine:
+            raise PackingError(f"plan: its certificate speaks of {name} {theirs!r}, the plan of {mine!r}")
+    certificate.check(plan.topology)
 
 
 def _check_trees(plan: Plan, load: dict[tuple[int | str, int | str], Fraction]) -> None:

@@ -67,9 +67,11 @@ def exact_plan(
     problem = Problem.of(topology, collective, root, links, rates, budget_s if links == every else budget_s / 2)
     solved = problem.solve()
     bound = bound_all = solved.certificate.bound
+    certificate_all = None
     if links != every:
         # What is proven for all links may be the weaker of the two where time ran out.
-        bound_all = max(bound, Problem.of(topology, collective, root, every, rates, budget_s / 2).solve().certificate.bound)
+        certificate_all = Problem.of(topology, collective, root, every, rates, budget_s / 2).solve().certificate
+        bound_all = max(bound, certificate_all.bound)
     trees: tuple[Tree, ...] = ()
     flows: tuple[Flow, ...] = ()
     if most_equal is not None:
@@ -91,6 +93,7 @@ def exact_plan(
         trees=trees,
         flows=flows,
         rates=rates,
+        certificate_all=certificate_all,
     )
     if wish is None:
         return plan

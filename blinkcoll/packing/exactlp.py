@@ -85,7 +85,7 @@ def maximise(program: LinearProgram, budget_s: float = 60.0) -> Solution:
         point, model = point.magnified(program)
         highs = _highs("simplex", 1e-9)
         highs.passModel(model)
-    raise PackingError(f"exact LP: the solver's basis does not hold in rationals ({wrong})")
+    raise PackingError(f"exact LP: the capacities differ by too much for the linear program (its basis does not hold in rationals: {wrong}); round them")
 
 
 def _exact(program: LinearProgram, highs: highspy.Highs) -> tuple[Solution | None, str]:

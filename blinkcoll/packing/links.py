@@ -99,6 +99,8 @@ def choose_links(topology: Topology, collective: str, root: int | None, links: s
     elif links == "all":
         chosen = present
     else:
+        if not isinstance(links, Iterable):
+            raise PackingError(f"links={links!r}: expected 'fastest', 'all' or kinds out of {', '.join(LINK_KINDS)}")
         wanted = {links.upper()} if isinstance(links, str) else {str(kind).upper() for kind in links}
         unknown = wanted - set(LINK_KINDS)
         if unknown or not wanted:

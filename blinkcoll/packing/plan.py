@@ -59,6 +59,7 @@ class Plan:
     """Trees or flows for one collective on one topology. Rates are algbw in GB/s, exact.
 
     ``bound`` is over the links in ``links`` (kinds), ``bound_all`` over all links together; ``root`` is a rank.
+    ``certificate`` proves the one, ``certificate_all`` the other, where ``links`` are not all kinds anyway.
     """
 
     topology: Topology
@@ -73,6 +74,7 @@ class Plan:
     trees: tuple[Tree, ...] = ()
     flows: tuple[Flow, ...] = ()
     rates: str = "planning"
+    certificate_all: Certificate | None = None
 
     def check(self) -> None:
         """Prove this plan without trusting the packer: spanning trees, capacities kept, rates that add up.
