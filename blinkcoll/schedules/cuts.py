@@ -1,50 +1,50 @@
 """One cut of every shard for trees or paths that divide different shards differently.
 
 A program has one list of shares for all shards. Where the trees of root 0 carry 1/2 and 1/2 of its shard and those of
-root 1 carry 1/3 and 2/3, the shards are cut at 1/3 and 1/2: share 1 of shard 0 goes down the first tree, of shard 1 down
-the second.
+root 1 carry 1/3 and 2/3, the shards are cut into six equal shares: three of shard 0 go down each of its trees, of shard 1
+two and four. The shares are equal because links are shared fairly among channels, not by what they carry (``shares.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from fractions import Fraction
+from math import ceil, lcm
 from typing import TypeVar
 
-from .shares import integer_weights
-
 Key = TypeVar("Key", bound=Hashable)
-#: Grids to fall back to where exact cuts are too many: at most this many shares.
-_GRIDS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 
 
-def common_cut(rates: Mapping[Key, Sequence[Fraction]], most: int) -> tuple[tuple[int, ...], dict[Key, list[int]]]:
-    """Weights of the shares, and which of its ways each key takes for each share.
+def common_cut(rates: Mapping[Key, Sequence[Fraction]], most: int) -> dict[Key, list[int]]:
+    """Which of its ways each key takes for each of the equal shares.
 
     Parameters
     ----------
     rates
         Per key (a root, a pair), the rates of its ways; each key's are taken as parts of their sum.
     most
-        The most shares. Where the exact cut has more, cuts are moved to the finest grid that has at most so many: links
-        may then be loaded by up to half of a grid step of each shard more than planned.
+        The most shares. Where the exact cut needs more, cuts are moved to the nearest of ``most`` equal ones: a way may
+        then carry up to one share more or less of each shard than planned, so links may be loaded unevenly.
     """
-    exact = {key: _ends([r / sum(ways) for r in ways]) for key, ways in rates.items()}
-    chosen = exact
-    if len({end for ends in exact.values() for end in ends}) > most:
-        for grid in _GRIDS:
-            chosen = {key: [Fraction(round(end * grid), grid) for end in ends] for key, ends in exact.items()}
-            if len({end for ends in chosen.values() for end in ends} - {Fraction(0)}) <= most:
-                break
-    ends = sorted({end for of_key in chosen.values() for end in of_key} - {Fraction(0)})
-    begins = [Fraction(0), *ends[:-1]]
-    takes = {key: [next(i for i, end in enumerate(of_key) if end > begin) for begin in begins] for key, of_key in chosen.items()}
-    return integer_weights([end - begin for begin, end in zip(begins, ends, strict=True)]), takes
+    ends = {key: _ends(ways) for key, ways in rates.items()}
+    exact = lcm(*(end.denominator for of_key in ends.values() for end in of_key))
+    grid = min(exact, most)
+    return {key: [next(way for way, end in enumerate(of_key) if round(end * grid) > i) for i in range(grid)] for key, of_key in ends.items()}
 
 
-def _ends(parts: Sequence[Fraction]) -> list[Fraction]:
+def _ends(rates: Sequence[Fraction]) -> list[Fraction]:
+    """Where each way's part of a shard ends."""
     ends, at = [], Fraction(0)
-    for part in parts:
-        at += part
+    for rate in rates:
+        at += rate / sum(rates)
         ends.append(at)
     return ends
+
+
+def repeats(nshares: int, ngroups: int, rate: Fraction, channel_gb_s: Fraction, max_channels: int) -> int:
+    """How often to cut each share once more, so that enough channels run at once.
+
+    Every byte is moved by a channel when it is sent and by another when it arrives; ``ngroups`` channels of a share run.
+    """
+    used = nshares * ngroups
+    return max(1, min(max_channels // used, ceil(2 * rate / channel_gb_s / used)))

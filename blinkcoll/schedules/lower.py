@@ -19,7 +19,7 @@ def lower(plan: Plan, *, slots: int = 4, max_channels: int = MAX_CHANNELS, chann
         Where the plan's trees do not fit ``max_channels``, or the plan lacks a tree or flow that its collective needs.
     """
     if plan.collective in ("gather", "scatter", "alltoall"):
-        return lower_flows(plan, slots=slots, max_channels=max_channels)
+        return lower_flows(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
     if plan.collective in ("allgather", "reducescatter"):
-        return lower_sharded_trees(plan, slots=slots, max_channels=max_channels)
+        return lower_sharded_trees(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
     return lower_trees(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)

@@ -14,15 +14,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ..errors import ScheduleError
 from ..packing.plan import Flow, Plan, Tree
 from ..topology import Path, Topology
-from .cuts import common_cut
+from .cuts import common_cut, repeats
 from .program import INPUT, OUTPUT, SCALED_INPUT, Channel, Connection, Operand, Program, Step, slot
 
 
-def lower_sharded_trees(plan: Plan, *, slots: int, max_channels: int, chunk_bytes: int = 1 << 19) -> Program:
+def lower_sharded_trees(plan: Plan, *, slots: int, max_channels: int, channel_gb_s: Fraction, chunk_bytes: int = 1 << 19) -> Program:
     """The program of a tree plan for allgather or reducescatter.
 
     Raises
@@ -34,19 +35,21 @@ def lower_sharded_trees(plan: Plan, *, slots: int, max_channels: int, chunk_byte
     ways: dict[int, list[Tree]] = {r: [t for t in plan.trees if t.root == r and t.rate > 0] for r in range(n)}
     if not all(ways.values()):
         raise ScheduleError(f"{plan.collective}: no tree for the shard of rank {min(r for r in ways if not ways[r])}")
-    weights, takes = common_cut({r: [t.rate for t in trees] for r, trees in ways.items()}, _most_shares(max_channels))
-    builder = _Builder(plan.topology, slots, max(1, max_channels // len(weights)))
-    for share in range(len(weights)):
+    takes = common_cut({r: [t.rate for t in trees] for r, trees in ways.items()}, _most_shares(max_channels))
+    parts = len(takes[0])
+    builder = _Builder(plan.topology, slots, max(1, max_channels // parts))
+    times = repeats(parts, min(n, builder.ngroups), plan.rate, channel_gb_s, max_channels)
+    for share in range(parts * times):
         for root in range(n):
-            tree = ways[root][takes[root][share]]
+            tree = ways[root][takes[root][share // times]]
             if plan.collective == "allgather":
                 builder.add_down(root, tree.down or (), share)
             else:
                 builder.add_up(root, tree.up or (), share)
-    return builder.program("trees", plan.collective, None, weights, chunk_bytes)
+    return builder.program("trees", plan.collective, None, parts * times, chunk_bytes)
 
 
-def lower_flows(plan: Plan, *, slots: int, max_channels: int, chunk_bytes: int = 1 << 19) -> Program:
+def lower_flows(plan: Plan, *, slots: int, max_channels: int, channel_gb_s: Fraction, chunk_bytes: int = 1 << 19) -> Program:
     """The program of a plan of flows for gather, scatter or alltoall.
 
     Raises
@@ -64,15 +67,17 @@ def lower_flows(plan: Plan, *, slots: int, max_channels: int, chunk_bytes: int =
     if missing:
         raise ScheduleError(f"{plan.collective}: no flow from rank {missing[0][0]} to rank {missing[0][1]}")
     rates = {pair: [f.rate for f in ways[pair]] for pair in wanted}
-    weights, takes = common_cut(rates, _most_shares(max_channels)) if rates else ((1,), {})
-    builder = _Builder(plan.topology, slots, max(1, max_channels // len(weights)))
-    for share in range(len(weights)):
+    takes = common_cut(rates, _most_shares(max_channels))
+    parts = len(next(iter(takes.values()), [0]))
+    builder = _Builder(plan.topology, slots, max(1, max_channels // parts))
+    times = repeats(parts, min(n // 2 + 1, builder.ngroups), plan.rate, channel_gb_s, max_channels)
+    for share in range(parts * times):
         for a, b in wanted:
             at_source, at_end = (a, a) if plan.collective == "gather" else (b, b) if plan.collective == "scatter" else (b, a)
-            builder.add_path(ways[a, b][takes[a, b][share]].path, share, at_source, at_end)
+            builder.add_path(ways[a, b][takes[a, b][share // times]].path, share, at_source, at_end)
         for rank in range(n) if root is None else (root,):
             builder.add_step(rank, share, 0, 0, rank, Step("copy", share, (INPUT,), (OUTPUT,), shard=rank))
-    return builder.program("flows", plan.collective, root, weights, chunk_bytes)
+    return builder.program("flows", plan.collective, root, parts * times, chunk_bytes)
 
 
 def _most_shares(max_channels: int) -> int:
@@ -159,7 +164,8 @@ class _Builder:
             leaves[self.connections[connection].src].append(connection)
         return arrives, leaves
 
-    def program(self, algorithm: str, collective: str, root: int | None, weights: tuple[int, ...], chunk_bytes: int) -> Program:
+    def program(self, algorithm: str, collective: str, root: int | None, nshares: int, chunk_bytes: int) -> Program:
+        """What has been added, with equal shares."""
         ranks = []
         for of_rank in self.steps:
             channels = []
@@ -173,7 +179,7 @@ class _Builder:
             root=root,
             topology=self.topology,
             nshards=self.topology.nranks,
-            weights=weights,
+            weights=(1,) * nshares,
             connections=tuple(self.connections),
             ranks=tuple(ranks),
             chunk_bytes=chunk_bytes,

@@ -39,7 +39,7 @@ def lower_trees(
     """
     if plan.collective not in ("broadcast", "reduce", "allreduce"):
         raise ScheduleError(f"trees cannot be lowered to {plan.collective}")
-    builder = _Builder(plan.topology.nranks, slots)
+    builder = TreeBuilder(plan.topology.nranks, slots)
     rates: list[Fraction] = []
     trees = [t for t in plan.trees if t.rate > 0]
     copies = channels_per_tree([t.rate for t in trees], channel_gb_s, _budget(trees, plan.topology.nranks, max_channels)) if trees else []
@@ -82,7 +82,7 @@ def _alone(plan: Plan) -> tuple[tuple[Channel, ...], ...]:
     return ((Channel((Step("copy", 0, (SCALED_INPUT if reduces else INPUT,), (OUTPUT,), postscaled=reduces),)),),)
 
 
-class _Builder:
+class TreeBuilder:
     """Connections and channels as trees are added."""
 
     def __init__(self, nranks: int, slots: int) -> None:
@@ -91,6 +91,7 @@ class _Builder:
         self.channels: list[list[Channel]] = [[] for _ in range(nranks)]
 
     def add(self, tree: Tree, share: int) -> None:
+        """A tree that carries a share: its connections, and a channel a rank and half."""
         own = SCALED_INPUT if tree.up is not None else INPUT
         to_parent = self._connect(tree.up or (), child=0)
         from_parent = self._connect(tree.down or (), child=-1)

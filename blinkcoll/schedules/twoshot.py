@@ -1,0 +1,61 @@
+"""Two-shot all-reduce: every rank adds up one shard of everybody's input and sends the sum to everybody.
+
+Two steps of latency and a ring's traffic, where every pair has a link or a switch between them.
+"""
+
+from __future__ import annotations
+
+from ..errors import ScheduleError
+from ..topology import Topology, route
+from .program import OUTPUT, SCALED_INPUT, Channel, Connection, Program, Step, slot
+
+#: A step has at most 64 operands: n inputs, the output and n - 1 slots.
+MOST_RANKS = 32
+
+
+def lower_two_shot(topology: Topology, *, shares: int = 1, slots: int = 2, chunk_bytes: int = 1 << 19) -> Program:
+    """The all-reduce of two exchanges, in ``shares`` channels a rank.
+
+    Raises
+    ------
+    ScheduleError
+        For more than 32 ranks.
+    TopologyError
+        Where nothing leads from a rank to another.
+    """
+    n = topology.nranks
+    if n > MOST_RANKS:
+        raise ScheduleError(f"a two-shot all-reduce has up to {MOST_RANKS} ranks, there are {n}")
+    connections: list[Connection] = []
+    channels: list[list[Channel]] = [[] for _ in range(n)]
+    for share in range(shares):
+        number: dict[tuple[int, int, int], int] = {}  # phase, from, to
+        for phase in range(2):
+            for a in range(n):
+                for b in range(n):
+                    if a != b:
+                        number[phase, a, b] = len(connections)
+                        connections.append(Connection(a, b, route(topology, a, b), slots))
+        for rank in range(n):
+            channels[rank].append(Channel(_steps(rank, n, share, number)))
+    return Program(
+        algorithm="two-shot", collective="allreduce", topology=topology, nshards=n, weights=(1,) * shares,
+        connections=tuple(connections), ranks=tuple(map(tuple, channels)), chunk_bytes=chunk_bytes,
+    )  # fmt: skip
+
+
+def _steps(rank: int, n: int, share: int, number: dict[tuple[int, int, int], int]) -> tuple[Step, ...]:
+    others = [(rank + i) % n for i in range(1, n)]
+    steps = []
+    for other in others:
+        leaves = number[0, rank, other]
+        steps.append(Step("copy", share, (SCALED_INPUT,), (slot(leaves),), wait=(leaves,), signal=(leaves,), shard=other))
+    inputs = tuple(SCALED_INPUT if other == rank else slot(number[0, other, rank]) for other in range(n))
+    out = tuple(number[1, rank, other] for other in others)
+    touched = (*(number[0, other, rank] for other in others), *out)
+    op = "reduce" if n > 1 else "copy"
+    steps.append(Step(op, share, inputs, (OUTPUT, *map(slot, out)), wait=touched, signal=touched, shard=rank, postscaled=True))
+    for other in reversed(others):
+        arrives = number[1, other, rank]
+        steps.append(Step("copy", share, (slot(arrives),), (OUTPUT,), wait=(arrives,), signal=(arrives,), shard=other))
+    return tuple(steps)
