@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...cost.chunks import default_chunk_bytes
-from ...errors import SimulationError
+from ...errors import SimulationError, TopologyError
 from ...schedules.program import Program
 from ...topology import Topology
 from .binarytrees import double_binary_tree
@@ -82,12 +82,15 @@ def baseline_program(name: str, topology: Topology, collective: str, root: int |
     Raises
     ------
     SimulationError
-        Where there is no such baseline, or it has no program for the collective.
+        Where there is no such baseline, or it has no program for the collective, the topology or the size.
     """
     baseline = BASELINES.get(name)
     if baseline is None:
         raise SimulationError(f"no baseline is called {name!r}; known: {', '.join(sorted(BASELINES))}")
     if collective not in baseline.collectives:
         raise SimulationError(f"baseline {name} has no {collective}; it has {', '.join(baseline.collectives)}")
-    program = baseline.make(topology, collective, root, nbytes)
+    try:
+        program = baseline.make(topology, collective, root, nbytes)
+    except TopologyError as error:
+        raise SimulationError(f"baseline {name} has no program here: {error}") from error
     return program.with_chunk_bytes(baseline.chunk_bytes(program, nbytes))
