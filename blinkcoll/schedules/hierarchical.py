@@ -36,7 +36,8 @@ def lower_hierarchical(
         Where nothing leads from a rank to the next.
     """
     size = len(servers[0]) if servers else 0
-    if sorted(r for server in servers for r in server) != list(range(topology.nranks)) or any(len(server) != size for server in servers):
+    everyone = sorted(rank for server in servers for rank in server)
+    if everyone != list(range(topology.nranks)) or any(len(server) != size for server in servers):
         raise ScheduleError(f"servers must hold each of the ranks 0..{topology.nranks - 1} once and equally many each, got {[len(s) for s in servers]}")
     for order in orders:
         if sorted(order) != list(range(size)):
