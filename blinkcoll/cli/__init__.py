@@ -12,7 +12,9 @@ from . import topo
 from .bench import bench
 from .plan import plan
 from .probe import probe
+from .show import show
 from .simulate import simulate
+from .verify import verify
 
 app = typer.Typer(
     name="blinkcoll", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -22,6 +24,8 @@ app.command()(bench)
 app.command()(plan)
 app.command()(simulate)
 app.command()(probe)
+app.command()(verify)
+app.command()(show)
 app.add_typer(topo.app, name="topo")
 
 
