@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...cost.chunks import default_chunk_bytes
-from ...errors import SimulationError
+from ...errors import SimulationError, TopologyError
 from ...schedules.program import Program
 from ...topology import Topology
+from .binarytrees import double_binary_tree
+from .direct import direct
+from .forestcoll import COLLECTIVES as FOREST_COLLECTIVES
+from .forestcoll import forestcoll
+from .gloo import gloo_ring
+from .halvingdoubling import halving_doubling
+from .horovod import horovod
 from .nccl import nccl_program
 from .ring import rank_order_ring
 
@@ -60,6 +67,12 @@ BASELINES: dict[str, Baseline] = {
     "nccl-2.7": _nccl("2.7.8", "2.7", "rings, chains and tuner"),
     "nccl-2.4": _nccl("2.4.8", "2.4", "rings"),
     "baidu-ring": Baseline("one ring in rank order, hops without a direct link over switches", ("allreduce", "broadcast"), rank_order_ring),
+    "gloo-ring": Baseline("Gloo's ring in rank order, towards the lower rank", ("allreduce",), gloo_ring),
+    "halving-doubling": Baseline("recursive vector halving and distance doubling, in rank order", ("allreduce",), halving_doubling),
+    "double-binary-tree": Baseline("two binary trees in rank order", ("allreduce",), double_binary_tree),
+    "direct": Baseline("every rank with every other: one exchange or two, by size", ("allreduce",), direct),
+    "horovod": Baseline("NCCL's rings inside servers, a ring across them", ("allreduce",), horovod),
+    "forestcoll": Baseline("optimal trees with every rank the root of an equal shard", FOREST_COLLECTIVES, forestcoll),
 }
 
 
@@ -69,12 +82,15 @@ def baseline_program(name: str, topology: Topology, collective: str, root: int |
     Raises
     ------
     SimulationError
-        Where there is no such baseline, or it has no program for the collective.
+        Where there is no such baseline, or it has no program for the collective, the topology or the size.
     """
     baseline = BASELINES.get(name)
     if baseline is None:
         raise SimulationError(f"no baseline is called {name!r}; known: {', '.join(sorted(BASELINES))}")
     if collective not in baseline.collectives:
         raise SimulationError(f"baseline {name} has no {collective}; it has {', '.join(baseline.collectives)}")
-    program = baseline.make(topology, collective, root, nbytes)
+    try:
+        program = baseline.make(topology, collective, root, nbytes)
+    except TopologyError as error:
+        raise SimulationError(f"baseline {name} has no program here: {error}") from error
     return program.with_chunk_bytes(baseline.chunk_bytes(program, nbytes))

@@ -19,18 +19,23 @@ def test_every_baseline_is_proved_and_runs(name, gpus):
     topology = V100.subset(gpus)
     for collective in BASELINES[name].collectives:
         for nbytes in (64, 1 << 20, 1 << 26):
-            program = baseline_program(name, topology, collective, None if collective == "allreduce" else 1, nbytes)
+            program = baseline_program(name, topology, collective, 1 if collective in ("broadcast", "reduce") else None, nbytes)
             verify(program)
             assert run(program, nbytes).time_us > 0
 
 
 def test_unknown_baselines_and_collectives_are_refused():
     with pytest.raises(SimulationError, match="baidu-ring"):
-        baseline_program("horovod", V100, "allreduce", None, 1 << 20)
+        baseline_program("magic", V100, "allreduce", None, 1 << 20)
     with pytest.raises(SimulationError, match="has no reduce"):
         baseline_program("baidu-ring", V100, "reduce", 0, 1 << 20)
     with pytest.raises(SimulationError, match="root"):
         baseline_program("baidu-ring", V100, "broadcast", None, 1 << 20)
+
+
+def test_a_topology_that_a_baseline_cannot_take_is_a_gap():
+    with pytest.raises(SimulationError, match="several"):
+        baseline_program("nccl", load_topology("dgx1-v100*2@12"), "allreduce", None, 1 << 20)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8])
