@@ -11,6 +11,7 @@ from ...errors import SimulationError
 from ...schedules.program import Program
 from ...topology import Topology
 from .nccl import nccl_program
+from .nccl.programs import COLLECTIVES
 from .ring import rank_order_ring
 
 #: (topology, collective, root, nbytes) to a program.
@@ -41,7 +42,7 @@ class Baseline:
 
 def _nccl(release: str, version: str, plan: str) -> Baseline:
     title = f"NCCL {release}'s own {plan}, rebuilt from its sources"
-    return Baseline(title, ("allreduce", "broadcast", "reduce"), partial(nccl_program, version=version), _nccl_chunk_bytes)
+    return Baseline(title, COLLECTIVES, partial(nccl_program, version=version), _nccl_chunk_bytes)
 
 
 def _nccl_chunk_bytes(program: Program, nbytes: int) -> int:

@@ -19,7 +19,7 @@ def test_every_baseline_is_proved_and_runs(name, gpus):
     topology = V100.subset(gpus)
     for collective in BASELINES[name].collectives:
         for nbytes in (64, 1 << 20, 1 << 26):
-            program = baseline_program(name, topology, collective, None if collective == "allreduce" else 1, nbytes)
+            program = baseline_program(name, topology, collective, 1 if collective in ("broadcast", "reduce") else None, nbytes)
             verify(program)
             assert run(program, nbytes).time_us > 0
 
@@ -33,10 +33,11 @@ def test_unknown_baselines_and_collectives_are_refused():
         baseline_program("baidu-ring", V100, "broadcast", None, 1 << 20)
 
 
+@pytest.mark.parametrize("collective", ["allreduce", "allgather"])
 @pytest.mark.parametrize("n", [2, 3, 5, 8])
-def test_direct_stores_prove_correct_and_never_take_longer(n):
+def test_direct_stores_prove_correct_and_never_take_longer(n, collective):
     topology = V100.subset(range(n))
-    ring = lower_rings(topology, [range(n), [0, *range(n - 1, 0, -1)]])
+    ring = lower_rings(topology, [range(n), [0, *range(n - 1, 0, -1)]], collective=collective)
     direct = store_directly(ring)
     verify(direct)
     for nbytes in (4096, 1 << 20, 1 << 26):
@@ -50,6 +51,8 @@ def test_only_rings_store_directly():
     chain = chain_broadcasts(V100, [range(8)], "chain")
     with pytest.raises(SimulationError, match="ring all-reduce"):
         store_directly(chain)
+    with pytest.raises(SimulationError, match="reducescatter"):
+        store_directly(lower_rings(V100, [range(8)], collective="reducescatter"))
 
 
 def test_chains_must_start_at_one_root():
