@@ -10,6 +10,7 @@ chunks are as large as slots allow.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
@@ -33,7 +34,7 @@ class PipelineShape:
     largest_share
         The part of the buffer that the heaviest share of a shard has.
     depth
-        Hops from the first rank that sends a chunk of it to the last that receives it.
+        Hops from the first rank that sends a chunk of it to the last that receives it; the most, of shares as heavy.
     rate_gb_s
         What the narrowest link leaves to that share where all shares run at once.
     lockstep
@@ -66,7 +67,7 @@ def pipeline_shape(program: Program, params: Parameters | None = None) -> Pipeli
     heaviest = max(range(len(program.weights)), key=lambda i: program.weights[i])
     return PipelineShape(
         largest_share=program.weights[heaviest] / sum(program.weights) / program.nshards,
-        depth=_depth(program, heaviest),
+        depth=_depth(program, {i for i, weight in enumerate(program.weights) if weight == program.weights[heaviest]}),
         rate_gb_s=_rate(program, heaviest),
         lockstep=any(len(channel.steps) > 1 for channels in program.ranks for channel in channels),
         **_synchronisation(program, params or parameters_for(program.topology)),
@@ -121,14 +122,14 @@ def _synchronisation(program: Program, params: Parameters) -> _Synchronisation:
     return dearest
 
 
-def _depth(program: Program, share: int) -> int:
-    """The most connections of a share that follow one another, a step's waits before its signals."""
+def _depth(program: Program, shares: Set[int]) -> int:
+    """The most connections of one of ``shares`` that follow one another, a step's waits before its signals."""
     ends: dict[int, list[int]] = {}  # connection -> connections that the step reading it goes on to write
     sources: set[int] = set()
     for rank, channels in enumerate(program.ranks):
         for channel in channels:
             for step in channel.steps:
-                if step.share != share:
+                if step.share not in shares:
                     continue
                 reads = [c for c in step.wait if program.connections[c].dst == rank]
                 writes = [c for c in step.signal if program.connections[c].src == rank]

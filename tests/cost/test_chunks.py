@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,3 +62,11 @@ def test_rings_are_lockstep_programs_with_the_largest_chunks_that_slots_hold():
     assert pipeline_shape(program).lockstep
     assert default_chunk_bytes(program, 1 << 30) == MOST_CHUNK_BYTES
     assert default_chunk_bytes(program, 1 << 20) == (1 << 20) // 8 + 16
+
+
+def test_the_depth_is_that_of_the_deepest_of_equally_heavy_shares():
+    plan = make_plan(load_topology("mi250x"), "broadcast", 0)
+    program = lower_trees(plan)
+    assert len(set(program.weights)) == 1
+    depths = [max(nx.shortest_path_length(nx.DiGraph((path[0], path[-1]) for path in tree.down), 0).values()) for tree in plan.trees]
+    assert pipeline_shape(program).depth == max(depths) > min(depths)

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from itertools import chain
 
 import pytest
 
 from blinkcoll.cost import default_chunk_bytes
 from blinkcoll.packing import make_plan
-from blinkcoll.schedules import lower_trees
+from blinkcoll.schedules import Program, lower_trees
 from blinkcoll.selection import fastest_plan
 from blinkcoll.simulator import FLUID, run
-from blinkcoll.topology import Topology, load_topology, unique_subsets
+from blinkcoll.topology import Topology, layout_names, load_topology, unique_subsets
 
 NBYTES = 4 << 30
-#: Equal rates for all channels take up to 96 of them a rank for the V100 DGX-1's all-reduce plan of twelve trees.
 MAX_CHANNELS = 256
+#: Channels a rank that equal rates take, where they are more than 32 (docs/simulator.md).
+CHANNELS = {
+    ("dgx1-v100", "allreduce"): 96, ("ndv2", "allreduce"): 96, ("mi250x", "allreduce"): 96, ("dgx1-p100", "allreduce"): 64,
+    ("hgx-b200", "broadcast"): 42, ("hgx-b200", "allreduce"): 45,
+}  # fmt: skip
 SOME = [("dgx1-v100", (0, 1, 4)), ("dgx1-v100", (0, 2, 3)), ("dgx1-v100", (0, 1, 2, 4, 5)), ("dgx1-v100", tuple(range(7))), ("dgx1-p100", tuple(range(4)))]
-#: Switches, one-hop trees, PCIe uplinks that several ways share.
-SWITCHED = [("dgx-a100", 8), ("hgx-h100", 8), ("dgx2", 16), ("a100-pcie-nvbridge", 8), ("rtx4090x8", 8), ("l40sx8", 8), ("mi300x", 8)]
+#: All layouts: meshes, switches, one-hop trees, PCIe uplinks that several ways share. Not 72 GPUs: their one-hop trees
+#: want 71 destinations of a step, more than programs have.
+LAYOUTS = sorted({load_topology(name).name for name in layout_names()} - {"gb200-nvl72"})
+#: The least that default parameters reach where it is not 98 %. Filling a pipeline of D hops and stopping between its
+#: chunks cost at least ``2 sqrt((D - 1) busy_us / T)`` of a call of T us: 1.8 % of 6 ms at two hops, besides the launch;
+#: 3 % of 20 ms at ten hops.
+LEAST = {("hgx-b200", "broadcast"): 0.977, ("mi250x", "broadcast"): 0.96}
+
+
+def without_latency(program: Program) -> Program:
+    links = tuple(replace(link, latency_us=Fraction(0)) for link in program.topology.links)
+    return replace(program, topology=replace(program.topology, links=links))
 
 
 def shortfall(topology: Topology, collective: str) -> tuple[float, float]:
@@ -27,8 +43,8 @@ def shortfall(topology: Topology, collective: str) -> tuple[float, float]:
     program = lower_trees(plan, max_channels=MAX_CHANNELS)
     bound = float(plan.bound)
     # A pipeline's filling is latency too: chunks small enough that it is far below a thousandth.
-    chunk_bytes = default_chunk_bytes(program, NBYTES) // 16 // 16 * 16
-    fluid = run(program, NBYTES, chunk_bytes=chunk_bytes, params=FLUID).algbw / bound
+    chunk_bytes = default_chunk_bytes(program, NBYTES) // (64 if program.nchannels <= 16 else 16) // 16 * 16
+    fluid = run(without_latency(program), NBYTES, chunk_bytes=chunk_bytes, params=FLUID).algbw / bound
     default = run(program, NBYTES, chunk_bytes=default_chunk_bytes(program, NBYTES)).algbw / bound
     return 1 - fluid, 1 - default
 
@@ -42,12 +58,19 @@ def test_exact_plans_reach_their_bound_at_4_gib(name, gpus, collective):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
-@pytest.mark.parametrize(("name", "nranks"), SWITCHED, ids=str)
-def test_exact_plans_over_switches_reach_their_bound_at_4_gib(name, nranks, collective):
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_exact_plans_of_all_layouts_reach_their_bound_at_4_gib(name, collective):
+    fluid, default = shortfall(load_topology(name), collective)
+    assert fluid <= 0.001 and default <= 1 - LEAST.get((name, collective), 0.98), (fluid, default)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_channels_that_exact_plans_need(name):
     topology = load_topology(name)
-    assert topology.nranks == nranks
-    fluid, default = shortfall(topology, collective)
-    assert fluid <= 0.001 and default <= 0.02, (fluid, default)
+    for collective in ("allreduce", "broadcast"):
+        plan = make_plan(topology, collective, None if collective == "allreduce" else 0)
+        assert lower_trees(plan, max_channels=MAX_CHANNELS).nchannels <= CHANNELS.get((name, collective), 32)
 
 
 def classes(name: str) -> list[Topology]:

@@ -1,8 +1,8 @@
 """Simulated NCCL beside published timings: ``python tests/simulator/validation.py`` prints the tables of docs/simulator.md.
 
 What NCCL ran is what ``blinkcoll.simulator.baselines.nccl`` says: its own plan, protocol and number of channels, by the
-nearest of the versions that are rebuilt. Every machine's links run at one rate, which comes from a two-GPU measurement
-where there is one; nothing is fitted to a row.
+nearest of the versions that are rebuilt. Links run at the layouts' measured rates, whose sources the layouts name; rows
+that such a rate was taken from are marked as anchors. Nothing is fitted to a row.
 """
 
 from __future__ import annotations
@@ -20,18 +20,6 @@ from blinkcoll.simulator.baselines import baseline_program
 from blinkcoll.topology import Device, GpuIndex, Link, Switch, Topology, load_topology
 
 TIMINGS = Path(__file__).with_name("published_timings.csv")
-
-#: What a lane reaches when channels store into it, GB/s, and where that was seen. Copy engines reach more: they send 256
-#: bytes a packet, channels 128 (NVIDIA/nccl-tests#149).
-LANE_GB_S = {
-    "dgx1-p100": ("17.46", "Tartan nccl-v2/bandwidth.txt: broadcast, 2 GPUs, one link"),
-    "dgx1-v100": ("22.90", "blinkplus test_bandwidth: broadcast, 2 GPUs, one link"),
-    "v100-cube-mesh": ("22.90", "as dgx1-v100, whose wiring it has under other numbers"),
-    "dgx-a100": ("19.2", "NVIDIA/nccl-tests#149: about 230 GB/s over 12 links"),
-    "a100-mesh-nv4": ("19.2", "as dgx-a100"),
-    "hgx-h100": ("20.55", "NVIDIA/nccl-tests#212: 370 GB/s over 18 links"),
-}
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -59,17 +47,20 @@ def read_timings() -> list[Timing]:
 
 @cache
 def machine(name: str, gpus: tuple[int, ...]) -> Topology:
-    """The GPUs of a machine, its NVLinks at the rate that channels reach."""
-    lane = Fraction(LANE_GB_S[name][0])
-    whole = _mesh_of_four_a100() if name == "a100-mesh-nv4" else load_topology("dgx1-v100" if name == "v100-cube-mesh" else name)
-    links = tuple(replace(k, measured_gb_s=lane * k.lanes) if k.kind == "NVLINK" else k for k in whole.links)
-    return replace(whole, links=links).subset(gpus)
+    """The GPUs of a machine."""
+    if name == "a100-mesh-nv4":
+        return _mesh_of_four_a100().subset(gpus)
+    return load_topology("dgx1-v100" if name == "v100-cube-mesh" else name).subset(gpus)  # the same wiring under other numbers
 
 
 def _mesh_of_four_a100() -> Topology:
     """Four A100s, four links between any two, under one CPU (Leonardo's booster nodes: NVIDIA/nccl-tests#331)."""
-    n, lane = 4, Fraction(20)
-    links = [Link(f"gpu{i}", f"gpu{j}", "NVLINK", 4 * lane, Fraction(6, 10), lanes=4, generation=3) for i in range(n) for j in range(n) if i != j]
+    n, lanes = 4, 4
+    of_a100 = next(k for k in load_topology("dgx-a100").links if k.kind == "NVLINK")
+    assert of_a100.measured_gb_s is not None
+    rates = {"capacity": of_a100.capacity / of_a100.lanes * lanes, "measured_gb_s": of_a100.measured_gb_s / of_a100.lanes * lanes}
+    nvlink = replace(of_a100, **rates, latency_us=Fraction(6, 10), lanes=lanes)
+    links = [replace(nvlink, src=f"gpu{i}", dst=f"gpu{j}") for i in range(n) for j in range(n) if i != j]
     for i in range(n):
         links += [Link(a, b, "PCIE", Fraction(24), Fraction(1, 2), lanes=16, generation=4) for a, b in ((f"gpu{i}", "cpu0"), ("cpu0", f"gpu{i}"))]
     return Topology("a100-mesh-nv4", tuple(Device(f"gpu{i}", index=GpuIndex(i), arch="sm_80") for i in range(n)), (Switch("cpu0", "cpu"),), tuple(links))
@@ -81,12 +72,12 @@ def baseline(nccl: str) -> str:
     return "nccl-2.4" if minor in ("x", "4") else "nccl-2.7" if minor == "7" else "nccl"
 
 
-def simulate(timing: Timing) -> float:
+def simulate(timing: Timing, rates: str = "measured") -> float:
     """The simulated time of a row, us."""
     topology = machine(timing.machine, timing.gpus)
     root = 0 if timing.collective == "broadcast" else None
     program = baseline_program(baseline(timing.nccl), topology, timing.collective, root, timing.size_bytes)
-    return run(program, timing.size_bytes, rates="measured", params=parameters_for(topology, timing.launch)).time_us
+    return run(program, timing.size_bytes, rates=rates, params=parameters_for(topology, timing.launch)).time_us
 
 
 def errors(timings: Sequence[Timing]) -> list[float]:
@@ -103,12 +94,18 @@ def main() -> None:
             f"| {t.machine} | {len(t.gpus)} ({','.join(map(str, t.gpus))}) | {t.nccl} | {t.launch} | {t.collective} | {t.size_bytes} "
             f"| {t.time_us:.1f} | {time_us:.1f} | {100 * (time_us / t.time_us - 1):+.0f} %{' (anchor)' * bool(t.anchors)} | {t.source} |"
         )
-    judged = [(t, time_us) for t, time_us in rows if not t.anchors]
+    judged = [t for t, _ in rows if not t.anchors]
+    measured = dict(rows)
     for label, least, most in ((">= 64 MB", 64_000_000, 1 << 60), ("64 KB - 64 MB", 65537, 63_999_999), ("<= 64 KB", 0, 65536)):
-        ratios = [time_us / t.time_us for t, time_us in judged if least <= t.size_bytes <= most]
+        some = [t for t in judged if least <= t.size_bytes <= most]
+        ratios = [measured[t] / t.time_us for t in some]
         off = [abs(ratio - 1) for ratio in ratios]
         factor = max(max(ratio, 1 / ratio) for ratio in ratios)
-        print(f"\n{label}: {len(off)} rows, median error {100 * median(off):.1f} %, largest {100 * max(off):.0f} %, largest factor {factor:.2f}")
+        planned = median(abs(simulate(t, "planning") / t.time_us - 1) for t in some)
+        print(
+            f"\n{label}: {len(off)} rows, median error {100 * median(off):.1f} %, largest {100 * max(off):.0f} %, largest factor {factor:.2f}; "
+            f"at planning rates the median error is {100 * planned:.1f} %"
+        )
 
 
 if __name__ == "__main__":

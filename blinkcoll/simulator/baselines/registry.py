@@ -18,6 +18,7 @@ from .gloo import gloo_ring
 from .halvingdoubling import halving_doubling
 from .horovod import horovod
 from .nccl import nccl_program
+from .nccl.programs import COLLECTIVES
 from .ring import rank_order_ring
 
 #: (topology, collective, root, nbytes) to a program.
@@ -48,7 +49,7 @@ class Baseline:
 
 def _nccl(release: str, version: str, plan: str) -> Baseline:
     title = f"NCCL {release}'s own {plan}, rebuilt from its sources"
-    return Baseline(title, ("allreduce", "broadcast", "reduce"), partial(nccl_program, version=version), _nccl_chunk_bytes)
+    return Baseline(title, COLLECTIVES, partial(nccl_program, version=version), _nccl_chunk_bytes)
 
 
 def _nccl_chunk_bytes(program: Program, nbytes: int) -> int:

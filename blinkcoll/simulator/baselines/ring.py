@@ -83,13 +83,14 @@ def chain_broadcasts(topology: Topology, orders: Sequence[Sequence[int]], algori
 
 
 def store_directly(program: Program) -> Program:
-    """A ring all-reduce whose all-gather hops store into the next rank's output, as NCCL's do between peers.
+    """A ring all-reduce or all-gather whose all-gather hops store into the next rank's output, as NCCL's do between peers.
 
     A rank then has nothing left to do for what it only receives. That is allowed even where output and input are the same
     buffer: a complete shard reaches a rank only after that rank's own part went into it. Hops that already lead through
     other memory than a slot stay as they are.
     """
     n = program.nranks
+    first = n - 1 if program.collective == "allgather" else 0  # the hop that a channel's first step is
 
     def complete(hop: int, step: Step) -> Step:
         """Steps from hop n - 1 on carry complete shards; those from hop n on received them."""
@@ -102,13 +103,13 @@ def store_directly(program: Program) -> Program:
         )
         return replace(step, srcs=srcs, dsts=dsts) if dsts else replace(step, op="nop", srcs=(), dsts=())
 
-    if program.collective != "allreduce" or program.nshards != n:
-        raise SimulationError(f"{program.algorithm}: only a ring all-reduce has all-gather hops, this is {program.collective} in {program.nshards} shards")
+    if program.collective not in ("allreduce", "allgather") or program.nshards != n:
+        raise SimulationError(f"{program.algorithm}: only a ring all-reduce or all-gather has all-gather hops, this is {program.collective} in {program.nshards} shards")
     return replace(
         program,
         ranks=tuple(
             tuple(
-                Channel(tuple(step if hop < n - 1 else complete(hop, step) for hop, step in enumerate(channel.steps)))
+                Channel(tuple(step if hop < n - 1 else complete(hop, step) for hop, step in enumerate(channel.steps, first)))
                 for channel in channels
             )
             for channels in program.ranks

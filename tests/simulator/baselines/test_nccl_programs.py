@@ -46,6 +46,29 @@ def test_rooted_collectives_are_proved_correct_from_every_root(collective, nbyte
         assert program.root == root
 
 
+@pytest.mark.parametrize("collective", ["allgather", "reducescatter"])
+@pytest.mark.parametrize("nbytes", [1 << 12, 1 << 20, LARGE])
+@pytest.mark.parametrize("version", ["2.30", "2.7", "2.4"])
+@pytest.mark.parametrize("topology", [t for t in spread(9) if t.nranks < 7], ids=name_of)
+def test_sharded_collectives_are_proved_correct_at_every_size(topology, version, nbytes, collective):
+    program = made(topology, collective, None, nbytes, version=version)
+    bc.verify(program)
+    choice = search(topology, version).tuner.choose(nbytes, collective)
+    assert (program.collective, len(program.weights)) == (collective, choice.nchannels)
+    assert program.algorithm == f"nccl-{version}-ring"
+    assert {c.protocol for c in program.connections} == {choice.protocol}
+
+
+@pytest.mark.parametrize(("collective", "most"), [("allgather", 1.03), ("reducescatter", 1.15)])
+def test_half_an_allreduce_takes_half_the_time_of_its_ring(collective, most):
+    """A reduce-scatter's last step adds into the output and sends nothing: its links rest meanwhile."""
+    topology = dgx1(0, 1, 2, 3)
+    whole = bc.simulate(made(topology, "allreduce", None, LARGE, algorithm="ring"), nbytes=LARGE)
+    half = bc.simulate(made(topology, collective, None, LARGE), nbytes=LARGE)
+    assert 0.99 <= 2 * half.time_us / whole.time_us <= most
+    assert sum(half.link_bytes.values()) == pytest.approx(sum(whole.link_bytes.values()) / 2)
+
+
 @pytest.mark.parametrize(
     ("gpus", "version", "algorithm", "least"),
     [

@@ -38,10 +38,11 @@ def test_a_topology_that_a_baseline_cannot_take_is_a_gap():
         baseline_program("nccl", load_topology("dgx1-v100*2@12"), "allreduce", None, 1 << 20)
 
 
+@pytest.mark.parametrize("collective", ["allreduce", "allgather"])
 @pytest.mark.parametrize("n", [2, 3, 5, 8])
-def test_direct_stores_prove_correct_and_never_take_longer(n):
+def test_direct_stores_prove_correct_and_never_take_longer(n, collective):
     topology = V100.subset(range(n))
-    ring = lower_rings(topology, [range(n), [0, *range(n - 1, 0, -1)]])
+    ring = lower_rings(topology, [range(n), [0, *range(n - 1, 0, -1)]], collective=collective)
     direct = store_directly(ring)
     verify(direct)
     for nbytes in (4096, 1 << 20, 1 << 26):
@@ -55,6 +56,8 @@ def test_only_rings_store_directly():
     chain = chain_broadcasts(V100, [range(8)], "chain")
     with pytest.raises(SimulationError, match="ring all-reduce"):
         store_directly(chain)
+    with pytest.raises(SimulationError, match="reducescatter"):
+        store_directly(lower_rings(V100, [range(8)], collective="reducescatter"))
 
 
 def test_chains_must_start_at_one_root():

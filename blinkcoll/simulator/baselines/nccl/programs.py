@@ -1,7 +1,8 @@
 """NCCL's rings and chains as programs: what its plan would have every rank execute.
 
-Every channel that NCCL runs carries an equal share. All-reduces go round rings or up and down chains, broadcasts and
-reduces along the rings cut open at the root (src/device/all_reduce.h, broadcast.h and reduce.h of NCCL 2.30.7).
+Every channel that NCCL runs carries an equal share. All-reduces go round rings or up and down chains, all-gathers and
+reduce-scatters round rings, broadcasts and reduces along the rings cut open at the root (src/device/all_reduce.h,
+all_gather.h, reduce_scatter.h, broadcast.h and reduce.h of NCCL 2.30.7).
 
 Where a hop crosses a GPU (NVB), NCCL puts the receiver's buffer into the crossed GPU's memory (``p2pSendSetup`` and
 ``p2pRecvSetup`` in src/transport/p2p.cc): the sender writes it over one NVLink and the receiver reads it over the other.
@@ -25,7 +26,7 @@ from ..ring import chain_broadcasts, store_directly
 from .plan import NcclPlan, search
 
 #: What there are programs for.
-COLLECTIVES = ("allreduce", "broadcast", "reduce")
+COLLECTIVES = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter")
 _SLOTS = 4
 
 Chains = Sequence[Sequence[int]]
@@ -40,6 +41,8 @@ def nccl_program(
     ----------
     root
         The root's rank, for broadcast and reduce.
+    nbytes
+        As nccl-tests counts: the total of all shards for all-gather and reduce-scatter.
     version
         As for :func:`search`.
     algorithm
@@ -76,10 +79,9 @@ def _built(topology: Topology, collective: str, root: int | None, version: str, 
     orders = [channels[c % plan.common_channels] for c in range(nchannels)]
     if algorithm == "tree":
         program = _chain_allreduces(topology, orders, name)
-    elif collective == "allreduce":
-        program = lower_rings(topology, orders, algorithm=name, slots=_SLOTS)
+    elif root is None:
+        program = lower_rings(topology, orders, collective=collective, algorithm=name, slots=_SLOTS)
     else:
-        assert root is not None
         opened = [(*order[order.index(root) :], *order[: order.index(root)]) for order in orders]
         if collective == "broadcast":
             program = chain_broadcasts(topology, opened, name, slots=_SLOTS)
@@ -89,7 +91,8 @@ def _built(topology: Topology, collective: str, root: int | None, version: str, 
     across = cross_by_copy if protocol == "LL" else cross_through_memory
     program = across(program, _crossed(plan, program))
     # Between peers, NCCL's simple protocol stores what is complete straight into the output.
-    return store_directly(program) if protocol == "simple" and program.nshards == program.nranks > 1 else program
+    direct = protocol == "simple" and algorithm == "ring" and collective in ("allreduce", "allgather") and topology.nranks > 1
+    return store_directly(program) if direct else program
 
 
 @lru_cache(maxsize=64)
