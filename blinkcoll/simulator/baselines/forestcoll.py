@@ -16,6 +16,7 @@ from ...schedules.forests import lower_forest_allreduce
 from ...schedules.lower import lower
 from ...schedules.program import Program
 from ...schedules.trees import lower_trees
+from ...schedules.verifier import verify
 from ...topology import Topology
 
 COLLECTIVES = ("allreduce", "allgather", "reducescatter")
@@ -41,13 +42,20 @@ def forestcoll(topology: Topology, collective: str, root: int | None, nbytes: in
 @lru_cache(maxsize=64)
 def _built(topology: Topology, collective: str) -> Program:
     if collective != "allreduce":
-        return replace(lower(make_plan(topology, collective, method="exact"), max_channels=MOST_CHANNELS), algorithm="forestcoll")
+        return _proven(lower(make_plan(topology, collective, method="exact"), max_channels=MOST_CHANNELS))
     down = make_plan(topology, "allgather", method="exact")
     if _symmetric(topology) and 2 * len(down.trees) <= MOST_CHANNELS:
         program = lower_trees(_both_ways(down), max_channels=MOST_CHANNELS)
     else:
         program = lower_forest_allreduce(make_plan(topology, "reducescatter", method="exact"), down, max_channels=MOST_CHANNELS)
-    return replace(program, algorithm="forestcoll")
+    return _proven(program)
+
+
+def _proven(program: Program) -> Program:
+    """The program under the baseline's name; a rank with more neighbours in a tree than a step takes operands has none."""
+    named = replace(program, algorithm="forestcoll")
+    verify(named, repeated=True)
+    return named
 
 
 def _symmetric(topology: Topology) -> bool:

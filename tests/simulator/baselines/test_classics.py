@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 from runtime.oracle import assert_outputs
@@ -16,7 +17,7 @@ from blinkcoll.runtime.threads import ThreadExecutor
 from blinkcoll.simulator import run
 from blinkcoll.simulator.baselines import BASELINES, baseline_program
 from blinkcoll.simulator.baselines.direct import one_shot
-from blinkcoll.topology import Topology, load_topology
+from blinkcoll.topology import Device, Link, Switch, Topology, load_topology
 
 V100 = load_topology("dgx1-v100")
 CLASSICS = ("gloo-ring", "halving-doubling", "double-binary-tree", "direct", "horovod", "forestcoll")
@@ -145,3 +146,11 @@ def test_forestcoll_reaches_its_trees_rate_and_stays_below_the_bound(collective,
 def test_forestcoll_has_no_plan_for_one_rank():
     with pytest.raises(SimulationError, match=r"forestcoll: .*single rank"):
         baseline_program("forestcoll", V100.subset([0]), "allreduce", None, SMALL)
+
+
+def test_trees_with_too_many_children_are_a_gap():
+    devices = tuple(Device(f"gpu{i}") for i in range(66))
+    links = tuple(Link(*ends, "NVLINK", Fraction(50)) for d in devices for ends in ((d.name, "switch"), ("switch", d.name)))
+    star = Topology("star66", devices, (Switch("switch", "nvswitch"),), links)
+    with pytest.raises(SimulationError, match=r"forestcoll: rank 0, .* destinations"):
+        baseline_program("forestcoll", star, "allgather", None, SMALL)
