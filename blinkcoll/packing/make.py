@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
+from .. import _core
 from ..errors import PackingError
 from ..topology import Topology
 from .collectives import canonical, check_root
@@ -30,6 +31,7 @@ def make_plan(
     tolerance: Fraction | float | str | None = None,
     minimise: bool = False,
     equal_trees: int | None = None,
+    time_limit_s: float = 60.0,
     **options: Any,
 ) -> Plan:
     """A plan whose rate is proven, with the proof.
@@ -61,10 +63,13 @@ def make_plan(
         For all-reduce on symmetric links without switches: at most so many trees, all of one rate, as fast as such can
         be. Fair links carry equal channels as planned; trees of unequal rates need more channels for that.
 
+    time_limit_s
+        Seconds that cuts and packings may take in all; 0: as long as they need.
+
     Raises
     ------
     PackingError
-        Where the ranks are not connected, an argument is wrong, or there is a single rank.
+        Where the ranks are not connected, an argument is wrong, there is a single rank, or the time limit is reached.
     """
     name = canonical(collective)
     rank = check_root(name, root, topology.nranks)
@@ -78,4 +83,13 @@ def make_plan(
         raise PackingError(f"topology {topology.name}: a single rank has nothing to exchange, so there is nothing to plan")
     chosen = choose_links(topology, name, rank, links)
     with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
-        return exact_plan(topology, name, rank, chosen, rates, budget_s, Wish.of(max_trees, tolerance, minimise), equal_trees)
+        _core.set_time_limit(time_limit_s)
+        try:
+            return exact_plan(topology, name, rank, chosen, rates, budget_s, Wish.of(max_trees, tolerance, minimise), equal_trees)
+        except _core.TimeLimitReached:
+            raise PackingError(
+                f"topology {topology.name}: no exact plan for {name} of {topology.nranks} ranks within time_limit_s={time_limit_s:g}; "
+                "raise it, or plan on fewer links or ranks"
+            ) from None
+        finally:
+            _core.set_time_limit(0)

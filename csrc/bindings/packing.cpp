@@ -8,6 +8,7 @@
 #include "packing/concurrent.h"
 #include "packing/demands.h"
 #include "packing/matroidunion.h"
+#include "packing/timelimit.h"
 #include "packing/treepacking.h"
 
 namespace nb = nanobind;
@@ -183,6 +184,8 @@ namespace blinkcoll {
 
 // The same functions over 64-bit and over 128-bit integers; the caller picks the ones that cannot overflow.
 void bind_packing(nb::module_& m) {
+  nb::exception<packing::TimeLimitReached>(m, "TimeLimitReached", PyExc_TimeoutError);
+  m.def("set_time_limit", &packing::set_time_limit, nb::arg("seconds"), "How long packings of this thread may take from now on, in all; 0: for ever.");
   auto narrow = m.def_submodule("packing64", "packing in 64-bit integers");
   packing::bind<long long>(narrow);
   m.def("concurrent_flow", &packing::concurrent_flow, nb::call_guard<nb::gil_scoped_release>(), nb::arg("n"), nb::arg("nranks"), nb::arg("arcs"), nb::arg("rounds"), nb::arg("epsilon"),

@@ -1,6 +1,8 @@
 // Maximum flow on small graphs: Dinic (1970), capacities of any signed integer type.
 #pragma once
 
+#include "timelimit.h"
+
 #include <algorithm>
 #include <cstddef>
 #include <utility>
@@ -45,6 +47,7 @@ class FlowNetwork {
   Int send(int s, int t, Int limit) {
     Int sent = 0;
     while (sent < limit && label(s, t)) {
+      check_time_limit();
       std::copy(first_.begin(), first_.end(), cursor_.begin());
       while (sent < limit) {
         Int got = augment(s, t, limit - sent);
