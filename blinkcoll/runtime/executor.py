@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _LONGEST_S = 1e8
 
 
-class Executor:
+class Executor(ABC):
     """Runs one program again and again.
 
     Parameters
@@ -115,9 +116,11 @@ class Executor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    @abstractmethod
     def _run(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> list[Array]:
-        raise NotImplementedError
+        """One call on memory that is set up."""
 
+    @abstractmethod
     def _release(self) -> None:
         """What close does."""
 
