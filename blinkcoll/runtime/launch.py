@@ -31,7 +31,7 @@ class LaunchRecord(ctypes.Structure):
     """``struct Launch``."""
 
     _fields_ = [
-        *((name, ctypes.c_uint64) for name in ("program", "buffers", "connections", "cursors", "progress", "records", "abort")),
+        *((name, ctypes.c_uint64) for name in ("program", "buffers", "connections", "cursors", "progress", "records", "abort", "doorbell")),
         *((name, ctypes.c_uint64) for name in ("count", "chunk_bytes", "slot_bytes", "timeout_ns")),
         ("prescale", ctypes.c_double),
         *((name, ctypes.c_uint32) for name in ("rank", "elem_size", "dtype", "op", "epoch", "divisor")),
@@ -48,6 +48,12 @@ class ConnectionAddresses(ctypes.Structure):
     """``struct ConnectionAddresses``."""
 
     _fields_ = [(name, ctypes.c_uint64) for name in ("slots", "tail", "head")]
+
+
+class CounterLine(ctypes.Structure):
+    """``struct CounterLine``."""
+
+    _fields_ = [("value", ctypes.c_uint64), ("waited", ctypes.c_uint32), ("doorbell", ctypes.c_int32)]
 
 
 class ChannelRecord(ctypes.Structure):
@@ -119,6 +125,7 @@ class Arena:
     """Where a rank's words, tables and slots lie, as offsets from the arena's base. It starts as zeros."""
 
     abort: int
+    doorbell: int
     records: int
     progress: int
     cursors: int
@@ -146,6 +153,7 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
     arriving = [i for i, c in enumerate(program.connections) if c.dst == rank]
     return Arena(
         abort=take(4),
+        doorbell=take(4),
         records=take(nchannels * ctypes.sizeof(ChannelRecord)),
         progress=take(nchannels * LINE_BYTES),
         cursors=take(nconnections * 8),
@@ -157,6 +165,11 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         slots={i: take(program.connections[i].slots * slot_bytes, _SLOT_ALIGNMENT) for i in arriving},
         nbytes=_round_up(take(0), _SLOT_ALIGNMENT),
     )
+
+
+def counter_lines(arena: Arena) -> list[tuple[int, bytes]]:
+    """What the lines of the counters that a rank polls begin as, and where: each says where the rank's doorbell is."""
+    return [(at, bytes(CounterLine(doorbell=arena.doorbell - at))) for at in (*arena.heads.values(), *arena.tails.values())]
 
 
 def connection_table(program: Program, arenas: Sequence[Arena], bases: Sequence[int]) -> bytes:
@@ -184,6 +197,7 @@ def launch_record(work: Work, rank: int, arena: Arena, base: int, epoch: int, ti
         progress=base + arena.progress,
         records=base + arena.records,
         abort=base + arena.abort,
+        doorbell=base + arena.doorbell,
         count=work.count,
         chunk_bytes=work.chunk_bytes,
         slot_bytes=work.slot_bytes,

@@ -18,7 +18,7 @@ from ..errors import ExecutionError
 from .launch import Arena, LaunchRecord
 
 _ALIGNMENT = 4096
-_ADDRESSES = ("program", "buffers", "connections", "cursors", "progress", "records", "abort")
+_ADDRESSES = ("program", "buffers", "connections", "cursors", "progress", "records", "abort", "doorbell")
 
 
 @dataclass(frozen=True)
