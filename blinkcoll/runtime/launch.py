@@ -135,6 +135,7 @@ class Arena:
     heads: dict[int, int]
     tails: dict[int, int]
     slots: dict[int, int]
+    slots_begin: int
     nbytes: int
 
 
@@ -162,6 +163,7 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         program=take(len(code)),
         heads={i: take(8) for i in leaving},
         tails={i: take(8) for i in arriving},
+        slots_begin=take(0, _SLOT_ALIGNMENT),
         slots={i: take(program.connections[i].slots * slot_bytes, _SLOT_ALIGNMENT) for i in arriving},
         nbytes=_round_up(take(0), _SLOT_ALIGNMENT),
     )
@@ -172,13 +174,16 @@ def counter_lines(arena: Arena) -> list[tuple[int, bytes]]:
     return [(at, bytes(CounterLine(doorbell=arena.doorbell - at))) for at in (*arena.heads.values(), *arena.tails.values())]
 
 
-def connection_table(program: Program, arenas: Sequence[Arena], bases: Sequence[int]) -> bytes:
-    """Addresses of every connection as seen by who sees rank i's arena at ``bases[i]``."""
+def connection_table(program: Program, arenas: Sequence[Arena], bases: Sequence[int], slot_bases: Sequence[int] | None = None) -> bytes:
+    """Addresses of every connection as seen by who sees rank i's arena at ``bases[i]``.
+
+    ``slot_bases``: where each rank's slots lie, if not at the end of its arena.
+    """
     table = (ConnectionAddresses * len(program.connections))()
+    at = slot_bases or [base + arena.slots_begin for base, arena in zip(bases, arenas, strict=True)]
     for i, c in enumerate(program.connections):
-        table[i] = ConnectionAddresses(
-            bases[c.dst] + arenas[c.dst].slots[i], bases[c.dst] + arenas[c.dst].tails[i], bases[c.src] + arenas[c.src].heads[i]
-        )
+        reader = arenas[c.dst]
+        table[i] = ConnectionAddresses(at[c.dst] + reader.slots[i] - reader.slots_begin, bases[c.dst] + reader.tails[i], bases[c.src] + arenas[c.src].heads[i])
     return bytes(table)
 
 

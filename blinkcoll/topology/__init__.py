@@ -2,6 +2,7 @@
 
 from .clusters import cluster
 from .distance import PcieTree, distance, lanes_per_device, pcie_distance, pcie_tree
+from .hosts import host_topology
 from .isomorphism import isomorphic
 from .layouts import layout_names, load_layout
 from .load import load_topology
@@ -26,6 +27,7 @@ __all__ = [
     "cluster",
     "distance",
     "exact",
+    "host_topology",
     "isomorphic",
     "lanes_per_device",
     "layout_names",

@@ -58,6 +58,23 @@ class HeldBuffer {
   bool held_ = false;
 };
 
+// Whether Python has a signal to handle (an interrupt, as a rule); it stays raised.
+bool signalled() {
+  nb::gil_scoped_acquire acquire;
+  return PyErr_Occurred() || PyErr_CheckSignals() != 0;
+}
+
+// A call without the lock of the interpreter; throws the exception that a signal raised.
+bool call(HostCalls& calls, u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns) {
+  bool ran;
+  {
+    nb::gil_scoped_release release;
+    ran = calls.run(table, input, output, kind, timeout_ns, signalled);
+  }
+  if (PyErr_Occurred()) throw nb::python_error();
+  return ran;
+}
+
 // How a call on Python objects ended.
 enum Ending : int { kDone = 0, kOutOfTime = 1, kNotPlain = 2 };
 
@@ -68,15 +85,13 @@ int run_objects(HostCalls& calls, u32 table, nb::handle input, nb::handle output
   if (!in_place && (!to.take(output, true) || to.dtype != from.dtype)) return kNotPlain;
   const CallKind kind{from.dtype, from.elem_size(), op, divisor, prescale};
   const UserBuffer a = from.buffer(), b = in_place ? a : to.buffer();
-  nb::gil_scoped_release release;
-  return calls.run(table, a, in_place ? nullptr : &b, kind, timeout_ns) ? kDone : kOutOfTime;
+  return call(calls, table, a, in_place ? nullptr : &b, kind, timeout_ns) ? kDone : kOutOfTime;
 }
 
 int run_addresses(HostCalls& calls, u32 table, u64 input, u64 input_count, u64 output, u64 output_count, bool in_place, u32 dtype, u32 elem_size,
                   u32 op, u32 divisor, double prescale, u64 timeout_ns) {
   const UserBuffer a{input, input_count}, b{output, output_count};
-  nb::gil_scoped_release release;
-  return calls.run(table, a, in_place ? nullptr : &b, {dtype, elem_size, op, divisor, prescale}, timeout_ns) ? kDone : kOutOfTime;
+  return call(calls, table, a, in_place ? nullptr : &b, {dtype, elem_size, op, divisor, prescale}, timeout_ns) ? kDone : kOutOfTime;
 }
 
 }  // namespace

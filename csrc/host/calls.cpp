@@ -9,6 +9,11 @@
 namespace blinkcoll {
 namespace {
 
+// What the one buffer of a call in place holds.
+View held(View input, View output) {
+  return input == View::kWhole || output == View::kWhole ? View::kWhole : input == View::kNone ? output : input;
+}
+
 bool same(const CallKind& a, const CallKind& b) {
   return a.dtype == b.dtype && a.op == b.op && a.elem_size == b.elem_size && (a.divisor != 1) == (b.divisor != 1) && (a.prescale != 1) == (b.prescale != 1);
 }
@@ -42,8 +47,8 @@ u32 HostCalls::add_table(View input, View output, std::vector<TableEntry> entrie
 
 // The collective's size in elements, from whichever buffer this rank has.
 u64 HostCalls::total(const Table& table, const UserBuffer& input, const UserBuffer* output) const {
-  if (!output) return input.count;
   auto of = [&](View view, const UserBuffer& buffer) { return view == View::kOwn ? buffer.count * nranks_ : buffer.count; };
+  if (!output) return of(held(table.input, table.output), input);
   if (table.input == View::kNone) return of(table.output, *output);
   const u64 count = of(table.input, input);
   if (table.output != View::kNone && of(table.output, *output) != count) throw std::invalid_argument("input and output do not fit each other");
@@ -55,7 +60,8 @@ u64 HostCalls::whole(View view, const UserBuffer& buffer, u64 count, u32 elem_si
   return view == View::kOwn ? buffer.address - rank_ * (count / nranks_) * elem_size : buffer.address;
 }
 
-bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns) {
+bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
+  std::lock_guard<std::mutex> turn(busy_);
   const Table& t = tables_.at(table);
   const u64 count = total(t, input, output), nbytes = count * kind.elem_size;
   size_t i = 0;
@@ -65,18 +71,18 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   if (program.pooled && pooled_ != int(number)) {
     if (pooled_ >= 0 && barrier_ >= 0) {
       last_ = u32(barrier_);
-      if (!start(*programs_[size_t(barrier_)], 1, CallKind{}, timeout_ns)) return false;
+      if (!start(*programs_[size_t(barrier_)], 1, CallKind{}, timeout_ns, interrupted)) return false;
     }
     pooled_ = int(number);
   }
   last_ = number;
   BufferAddresses& mine = program.buffers[rank_];
-  mine.buffer[kInput] = output ? whole(t.input, input, count, kind.elem_size) : input.address;
-  mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind.elem_size) : input.address;
-  return start(program, count, kind, timeout_ns);
+  mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind.elem_size);
+  mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind.elem_size) : mine.buffer[kInput];
+  return start(program, count, kind, timeout_ns, interrupted);
 }
 
-bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 timeout_ns) {
+bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
   Launch& launch = program.launch;
   launch.count = count;
   launch.elem_size = kind.elem_size;
@@ -91,7 +97,7 @@ bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 tim
     program.checked = kind;
     program.any_checked = true;
   }
-  return run_checked(launch);
+  return run_checked(launch, interrupted);
 }
 
 }  // namespace blinkcoll

@@ -5,7 +5,9 @@
 // finished with the last one. All ranks make the same calls in the same order, so all take that barrier alike.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -48,9 +50,9 @@ class HostCalls {
   void set_barrier(u32 program) { barrier_ = int(program); }
 
   // One call: `output` is null for a call in place, on a buffer that holds the whole (or all that this rank has). False
-  // where a wait ran out; last() then says which program it was. Throws std::invalid_argument where sizes do not fit or
-  // there is no mover.
-  bool run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns);
+  // where a wait ran out, or `interrupted`, asked ten times a second, said so; last() then says which program it was.
+  // Throws std::invalid_argument where sizes do not fit or there is no mover. Calls of several threads take turns.
+  bool run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted);
 
   // Which program the last call ran, and how often it was called.
   u32 last() const { return last_; }
@@ -72,10 +74,11 @@ class HostCalls {
     std::vector<TableEntry> entries;
   };
 
-  bool start(Program& program, u64 count, const CallKind& kind, u64 timeout_ns);
+  bool start(Program& program, u64 count, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted);
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 whole(View view, const UserBuffer& buffer, u64 count, u32 elem_size) const;
 
+  std::mutex busy_;
   u32 rank_, nranks_, last_ = 0;
   int barrier_ = -1, pooled_ = -1;
   std::vector<std::unique_ptr<Program>> programs_;

@@ -64,7 +64,7 @@ bool run_rank(const Launch& launch) {
   return run_checked(launch);
 }
 
-bool run_checked(const Launch& launch) {
+bool run_checked(const Launch& launch, const std::function<bool()>& interrupted) {
   ProgramView view{pointer<const char>(launch.program)};
   HostPlatform platform(launch);
   std::vector<ChannelRun<HostPlatform>> channels;
@@ -103,6 +103,7 @@ bool run_checked(const Launch& launch) {
     }
     bool was_late = late(idle, launch);  // and the round since then brought nothing either
     platform.sleep(rings, kMostBetweenLooks);
+    if (interrupted && interrupted()) platform.abort();
     Clock::time_point now = Clock::now();
     idle += std::min<std::chrono::nanoseconds>(now - last_look, kMostBetweenLooks);
     last_look = now;
