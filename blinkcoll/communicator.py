@@ -132,9 +132,8 @@ class Communicator:
         self.rank, self.world_size, self.timeout_s = group.rank, group.world_size, timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
         self._group = group
-        self._queue: queue.SimpleQueue[tuple[Work, Callable[[], Any]] | None] | None = None
-        self._worker: threading.Thread | None = None
-        self._pending: Work | None = None
+        self._lane = _Lane(f"blinkcoll-rank{self.rank}")
+        self._lanes: dict[tuple[int, int], _Lane] = {}  # of sends and receives, by source and destination
         self._failed: BaseException | None = None
         try:
             topology = _agree_on_topology(group, topology, timeout_s)
@@ -144,7 +143,6 @@ class Communicator:
             raise
         self._run = self._host.calls.run
         self._tables: dict[tuple[str, int | None], int] = {}
-        self._pairs: dict[tuple[int, bool], Any] = {}
 
     # -- collectives ------------------------------------------------------------------------------------------------
 
@@ -209,6 +207,39 @@ class Communicator:
         """Return once every rank has called it."""
         return self._call("barrier", None, bytearray(1), None, "sum", 1.0, async_op)
 
+    # -- two ranks --------------------------------------------------------------------------------------------------
+
+    def send(self, array: Any, dst: int, *, async_op: bool = False) -> Any:
+        """``array`` to rank ``dst``, which calls :meth:`recv`. Calls of one pair and direction are taken in order."""
+        return self._pair_call(self.rank, dst, array, async_op)
+
+    def recv(self, array: Any, src: int, *, async_op: bool = False) -> Any:
+        """What rank ``src`` sends, into ``array``; as many elements of the same size as are sent."""
+        return self._pair_call(src, self.rank, array, async_op)
+
+    def _pair_call(self, src: int, dst: int, array: Any, async_op: bool) -> Any:
+        if self._group is None:
+            raise ExecutionError("this communicator was closed")
+        peer = dst if src == self.rank else src
+        if not 0 <= peer < self.world_size or peer == self.rank:
+            raise ExecutionError(f"rank {self.rank} cannot exchange with rank {peer} among {self.world_size}")
+        lane = self._lanes.setdefault((src, dst), _Lane(f"blinkcoll-{src}-{dst}"))
+        return lane.do(lambda: self._exchange(src, dst, array), async_op)
+
+    def _exchange(self, src: int, dst: int, array: Any) -> Any:
+        from .runtime.arrays import run_other
+
+        calls, table = self._host.pairs.end(src, dst)
+        ended = calls.run(table, array, None, 0, 1, 1.0, self._timeout_ns) if src != self.rank else _NOT_PLAIN
+        if ended == _NOT_PLAIN:
+            ended = run_other(calls, table, "sendrecv", array, None, 0, 1, 1.0, self._timeout_ns)
+        if ended == _OUT_OF_TIME:
+            from .runtime.launch import explain_records
+
+            told = explain_records(self._host.pairs.program, self._host.pairs.records(src, dst), self.timeout_s)
+            raise WaitTimeout(f"rank {self.rank}: a message from rank {src} to rank {dst} (here ranks 0 and 1) did not get through:\n  {told}")
+        return array
+
     # -- life -------------------------------------------------------------------------------------------------------
 
     def split(self, color: int | None, key: int = 0) -> Communicator | None:
@@ -228,7 +259,7 @@ class Communicator:
             if color is not None and color < 0:
                 raise ExecutionError(f"color is {color}, expected None or a number from 0 on")
             self.all_gather(table)
-            records = [_SPLIT.unpack_from(table, r * _SPLIT.size) for r in range(self.world_size)]
+            records = list(_SPLIT.iter_unpack(table.tobytes()))
             if color is None:
                 return None
             members = sorted((k, r) for r, (c, k, _) in enumerate(records) if c == color)
@@ -243,10 +274,8 @@ class Communicator:
 
     def close(self) -> None:
         """Wait for calls in the background, then give everything back. Again: nothing."""
-        if self._queue is not None and self._worker is not None:
-            self._queue.put(None)
-            self._worker.join()
-            self._queue = self._worker = None
+        for lane in (self._lane, *self._lanes.values()):
+            lane.close()
         if self._group is not None:
             self._run = _closed
             self._host.close()
@@ -263,25 +292,18 @@ class Communicator:
 
     def _call(self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float, async_op: bool) -> Any:
         """Run a call, here where nothing is under way, else after what is."""
-        if not async_op and (self._pending is None or self._pending.is_completed()):
+        if not async_op and self._lane.idle:
             return self._execute(name, root, array, out, op, factor)
-        work = Work()
-        self._enqueue(work, lambda: self._execute(name, root, array, out, op, factor))
-        return work if async_op else work.wait()
-
-    def _enqueue(self, work: Work, call: Callable[[], Any]) -> None:
-        if self._queue is None:
-            self._queue = queue.SimpleQueue()
-            self._worker = threading.Thread(target=_serve, args=(self._queue,), name=f"blinkcoll-rank{self.rank}", daemon=True)
-            self._worker.start()
-        self._pending = work
-        self._queue.put((work, call))
+        return self._lane.do(lambda: self._execute(name, root, array, out, op, factor), async_op)
 
     def _execute(self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float) -> Any:
         table = self._tables.get((name, root))
         if table is None or op not in _OPS or self._failed is not None:
             table = self._prepare(name, root, op)
         divisor = self.world_size if op == "avg" else 1
+        result = array if out is None else out
+        if out is None and table in self._host.apart:
+            array, out = self._copy(array), array
         try:
             ended = self._run(table, array, out, _OPS[op], divisor, factor, self._timeout_ns)
             if ended == _NOT_PLAIN:
@@ -294,7 +316,7 @@ class Communicator:
         if ended == _OUT_OF_TIME:
             self._failed = self._timed_out(name)
             raise self._failed
-        return array if out is None else out
+        return result
 
     def _prepare(self, name: str, root: int | None, op: str) -> int:
         """What is checked, and set up, before the first call of a kind."""
@@ -313,6 +335,11 @@ class Communicator:
             raise
         self._tables[name, root] = table
         return table
+
+    def _copy(self, array: Any) -> Any:
+        from .runtime.arrays import as_array
+
+        return as_array(array, "array")[0].copy()
 
     def _run_other(self, table: int, name: str, array: Any, out: Any, op: str, divisor: int, factor: float) -> int:
         """A call on what is no plain contiguous buffer: DLPack, bfloat16, dtypes that are only copied, views with gaps."""
@@ -333,10 +360,42 @@ def _closed(*_: Any) -> int:
     raise ExecutionError("this communicator was closed")
 
 
-def _serve(calls: queue.SimpleQueue[tuple[Work, Callable[[], Any]] | None]) -> None:
-    while (item := calls.get()) is not None:
-        work, call = item
-        work._run(call)
+class _Lane:
+    """Calls that have to follow each other, on a thread of their own where they are to go on in the background."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._calls: queue.SimpleQueue[tuple[Work, Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._last: Work | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return self._last is None or self._last.is_completed()
+
+    def do(self, call: Callable[[], Any], async_op: bool) -> Any:
+        """The call's result, or its Work."""
+        if not async_op and self.idle:
+            return call()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
+            self._thread.start()
+        work = self._last = Work()
+        self._calls.put((work, call))
+        return work if async_op else work.wait()
+
+    def close(self) -> None:
+        """Wait for all calls."""
+        if self._thread is not None:
+            self._calls.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _serve(self) -> None:
+        while (item := self._calls.get()) is not None:
+            work, call = item
+            work._run(call)
 
 
 _counts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()

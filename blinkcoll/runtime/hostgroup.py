@@ -10,19 +10,21 @@ a host without memory left is an error, not a signal. What a set of programs nee
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .. import _core
-from ..errors import ExecutionError
+from ..errors import ExecutionError, RankFailed
 from ..schedules import Program, encode, verify
 from ..schedules.contract import VIEWS, view
 from ..topology import Topology
 from .bootstrap import Group
 from .hostprograms import HostProgram, programs_for
 from .launch import LINE_BYTES, Arena, LaunchRecord, connection_table, counter_lines, lay_out
+from .pairs import Pairs
 from .segment import Segment
 
 _PAGE = 4096
@@ -58,11 +60,15 @@ class HostGroup:
         self.rank, self.world_size = group.rank, group.world_size
         self.calls = _core.HostCalls(self.rank, self.world_size)
         self._tables: dict[Call, int] = {}
+        self.apart: set[int] = set()  # tables whose programs need input and output apart
         self._programs: list[_Placed] = []  # by the number that calls give them
         self._segments: list[Segment] = []
         self._homes: list[Segment] = []  # of each program: the segment its records lie in
         self._pool: Segment | None = None
         self._pool_share = 0
+        self.pairs = Pairs(self.rank, self.world_size)
+        if self.world_size > 1:
+            self._share_pairs()
         self.prepare(("barrier", None))
         self.calls.set_barrier(0)
 
@@ -90,6 +96,18 @@ class HostGroup:
         sizes = [arena.progress - arena.records for arena in placed.arenas]
         return [home.load(at + arena.records, size) for at, arena, size in zip(placed.at, placed.arenas, sizes, strict=True)]
 
+    def _share_pairs(self) -> None:
+        """One memory file for all pairs, of which only what is used takes memory."""
+        if self.rank == 0:
+            segment = Segment.sparse(self.pairs.nbytes)
+            self.group.tell_all({"pairs": self.pairs.nbytes}, [segment.fd])
+        else:
+            message, fds = self.group.hear("mapping the pairs' memory", self.timeout_s)
+            assert message == {"pairs": self.pairs.nbytes}, (message, self.pairs.nbytes)
+            segment = Segment(self.pairs.nbytes, fds[0])
+        self._segments.append(segment)
+        self.pairs.map(segment)
+
     # -- setting up -------------------------------------------------------------------------------------------------
 
     def prepare(self, call: Call) -> int:
@@ -114,8 +132,11 @@ class HostGroup:
             entries.append((one.part.most_bytes, self._set_up(one, segment)))
         name, root = call
         views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
-        self._tables[call] = self.calls.add_table(*views, entries)
-        return self._tables[call]
+        table: int = self.calls.add_table(*views, entries)
+        self._tables[call] = table
+        if not all(one.part.program.in_place for one in placed):
+            self.apart.add(table)
+        return table
 
     def _propose(self, call: Call) -> tuple[list[HostProgram], Segment, Segment | None]:
         parts = programs_for(self.topology, *call)
@@ -185,8 +206,9 @@ class HostGroup:
         if self.rank == 0:
             errors = [error] if error else []
             errors += [str(a["error"]) for a in self.group.answers(doing, self.timeout_s).values() if a.get("error")]
-            self.group.tell_all({"error": errors[0] if errors else None})
             error = errors[0] if errors else None
+            with contextlib.suppress(*([RankFailed] if error else [])):  # who objected may have left already
+                self.group.tell_all({"error": error})
         else:
             self.group.answer({"error": error})
             error = self.group.hear(doing, self.timeout_s)[0].get("error")

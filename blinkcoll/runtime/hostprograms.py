@@ -12,7 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..packing import make_plan
-from ..schedules import Program, lower, lower_barrier, lower_one_shot, lower_rings, lower_two_shot, verify
+from ..schedules import (
+    INPUT,
+    OUTPUT,
+    SCALED_INPUT,
+    Channel,
+    Program,
+    Step,
+    lower,
+    lower_barrier,
+    lower_one_shot,
+    lower_rings,
+    lower_two_shot,
+    verify,
+)
+from ..schedules.contract import REDUCING
 from ..topology import Topology
 
 #: Chunks of large calls: with their slots they stay in a core's second cache (measured: benchmarks/host.py).
@@ -41,6 +55,8 @@ class HostProgram:
 
 def programs_for(topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
     """The programs of one collective, by rising size; all verified."""
+    if topology.nranks == 1:
+        return [HostProgram(_alone(topology, collective, root), LARGEST, _CHUNK_BYTES, pooled=False)]
     hosts = all(device.kind == "host" for device in topology.devices)
     family = _FAMILIES.get(collective) if hosts or collective == "barrier" else None
     made = _planned(topology, collective, root) if family is None else family(topology)
@@ -62,6 +78,13 @@ def _barrier(topology: Topology) -> list[HostProgram]:
 
 
 _FAMILIES: dict[str, Callable[[Topology], list[HostProgram]]] = {"allreduce": _allreduce, "barrier": _barrier}
+
+
+def _alone(topology: Topology, collective: str, root: int | None) -> Program:
+    """One rank has nobody to talk to: its output is its input."""
+    reduces = collective in REDUCING
+    step = Step("nop", 0) if collective == "barrier" else Step("copy", 0, (SCALED_INPUT if reduces else INPUT,), (OUTPUT,), postscaled=reduces)
+    return Program("alone", collective, topology, 1, (1,), (), ((Channel((step,)),),), root=root)
 
 
 def _planned(topology: Topology, collective: str, root: int | None) -> list[HostProgram]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..errors import TopologyError
 from .layouts import load_layout
-from .model import Topology
+from .model import GpuIndex, Topology
 
 
 def host_topology(nranks: int) -> Topology:
@@ -21,7 +21,7 @@ def host_topology(nranks: int) -> Topology:
         raise TopologyError(f"a host of {nranks} ranks: expected at least one")
     layout = load_layout("host")
     first = layout.devices[0]
-    devices = tuple(replace(first, name=first.name.rstrip("0123456789") + str(i), index=i) for i in range(nranks))
+    devices = tuple(replace(first, name=first.name.rstrip("0123456789") + str(i), index=GpuIndex(i)) for i in range(nranks))
     wires = [link for link in layout.links if first.name in (link.src, link.dst)]
     links = tuple(
         replace(w, src=d.name if w.src == first.name else w.src, dst=d.name if w.dst == first.name else w.dst) for d in devices for w in wires
