@@ -143,10 +143,12 @@ class HostGroup:
         _, nbytes, pool_share = self._lay_out(parts)
         segment = Segment.sparse(nbytes)
         pool = Segment.sparse(pool_share * self.world_size) if pool_share > self._pool_share else None
-        message = {
-            "call": list(call),
-            "programs": [{"json": p.program.to_json(), "most_bytes": p.most_bytes, "chunk_bytes": p.chunk_bytes, "pooled": p.pooled} for p in parts],
-        }
+        programs = list({p.program.hash: p.program for p in parts}.values())  # each once: one may serve several sizes
+        uses = [
+            {"program": [q.hash for q in programs].index(p.program.hash), "most_bytes": p.most_bytes, "chunk_bytes": p.chunk_bytes, "pooled": p.pooled}
+            for p in parts
+        ]
+        message = {"call": list(call), "programs": [p.to_json() for p in programs], "uses": uses}
         self.group.tell_all(message, [s.fd for s in (segment, pool) if s is not None])
         return parts, segment, pool
 
@@ -158,9 +160,10 @@ class HostGroup:
                 os.close(fd)
             self.group.answer({"error": f"rank {self.rank} calls {_named(call)}, rank 0 {_named(tuple(theirs or ('?', None)))}"})
             raise ExecutionError(f"rank {self.rank} calls {_named(call)}, rank 0 calls {_named(tuple(theirs or ('?', None)))}")
-        parts = [HostProgram(Program.from_json(p["json"]), p["most_bytes"], p["chunk_bytes"], p["pooled"]) for p in message["programs"]]
-        for part in parts:
-            verify(part.program, repeated=True)
+        programs = [Program.from_json(text) for text in message["programs"]]
+        for program in programs:
+            verify(program, repeated=True)
+        parts = [HostProgram(programs[u["program"]], u["most_bytes"], u["chunk_bytes"], u["pooled"]) for u in message["uses"]]
         _, nbytes, pool_share = self._lay_out(parts)
         segment = Segment(nbytes, fds[0])
         pool = Segment(pool_share * self.world_size, fds[1]) if len(fds) > 1 else None
@@ -170,8 +173,9 @@ class HostGroup:
         """Where everything goes: the same on all ranks, as it follows from the programs. Also sizes: of the segment, and of a rank's share of the pool."""
         n, placed, pool_share = self.world_size, [], 0
         sizes = [0] * n
+        codes = {part.program.hash: encode(part.program) for part in parts}
         for part in parts:
-            code = encode(part.program)
+            code = codes[part.program.hash]
             arenas = [lay_out(part.program, code, rank, part.chunk_bytes) for rank in range(n)]
             at = list(sizes)
             for rank, arena in enumerate(arenas):
