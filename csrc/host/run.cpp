@@ -16,8 +16,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // Rounds without progress: look again at once, then let others run (with more ranks than cores, that is what lets the peer
-// that we wait for proceed), then sleep until a peer rings.
-constexpr u32 kSpins = 64, kYields = 1024;
+// that we wait for proceed; beside other work each yield may cost a time slice), then sleep until a peer rings.
+constexpr u32 kSpins = 64, kYields = kSpins + 64;
 
 inline void relax() {
 #if defined(__x86_64__)
