@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..errors import PackingError
+from .highs import quiet_highs
 from .links import Number
 
 if TYPE_CHECKING:
@@ -202,11 +203,7 @@ class FloatSolver:
 
 
 def _highs(solver: str, tolerance: float) -> highspy.Highs:
-    import highspy  # takes 0.1 s with numpy, and most plans need no linear program
-
-    highs = highspy.Highs()  # type: ignore[no-untyped-call]
-    highs.silent()
-    highs.setOptionValue("threads", 1)
+    highs = quiet_highs()
     highs.setOptionValue("primal_feasibility_tolerance", tolerance)
     highs.setOptionValue("dual_feasibility_tolerance", tolerance)
     highs.setOptionValue("solver", solver)

@@ -29,7 +29,7 @@ def make_plan(
     budget_s: float = 2.0,
     max_trees: int | None = None,
     tolerance: Fraction | float | str | None = None,
-    minimise: bool = False,
+    minimise: bool | str = False,
     equal_trees: int | None = None,
     time_limit_s: float = 60.0,
     **options: Any,
@@ -58,7 +58,9 @@ def make_plan(
     tolerance
         The fewest trees found that reach (1 - tolerance) of the bound.
     minimise
-        The fewest trees found at the full rate.
+        ``"trees"`` (or True): the fewest trees found at the full rate, or at that of ``tolerance``, and of those the
+        shallowest. ``"depth"``: the shallowest found (depth: ranks passed between a root and the farthest rank), and
+        of those the fewest. With ``max_trees``, ``"depth"`` looks for shallow trees at the rate that so many reach.
     equal_trees
         For all-reduce on symmetric links without switches: at most so many trees, all of one rate, as fast as such can
         be. Fair links carry equal channels as planned; trees of unequal rates need more channels for that.

@@ -1,0 +1,23 @@
+"""HiGHS without a word on stdout, on one thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import highspy
+
+
+def quiet_highs() -> highspy.Highs:
+    """A solver that prints nothing: not even the banner that highspy 1.16 prints from its constructor, once a process."""
+    import highspy  # takes 0.1 s with numpy, and most plans need no linear program
+
+    class Quiet(highspy.Highs):  # type: ignore[misc]
+        def enableCallbacks(self) -> None:
+            self.silent()
+            super().enableCallbacks()
+
+    highs = Quiet()
+    highs.silent()  # of older releases the constructor does not call the above
+    highs.setOptionValue("threads", 1)
+    return highs
