@@ -125,6 +125,18 @@ def reroot(tree: RoutedTree) -> RoutedTree:
     return RoutedTree(root, tree.rate, tuple(sorted(paths, key=lambda path: (distance[path[0]], path[0], path[-1]))))
 
 
+def outward(root: int, edges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """A tree's edges, in whatever direction they are listed, as arcs that lead away from the root, parents first."""
+    left, reached, arcs = sorted(edges), [root], []
+    for vertex in reached:
+        for edge in [e for e in left if vertex in e]:
+            left.remove(edge)
+            child = edge[0] + edge[1] - vertex
+            arcs.append((vertex, child))
+            reached.append(child)
+    return tuple(arcs)
+
+
 def merged(trees: Iterable[RoutedTree]) -> list[RoutedTree]:
     """Trees with the same root and paths become one; the fastest come first."""
     total: dict[tuple[int, frozenset[Path]], list[RoutedTree]] = {}

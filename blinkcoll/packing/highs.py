@@ -12,12 +12,12 @@ def quiet_highs() -> highspy.Highs:
     """A solver that prints nothing: not even the banner that highspy 1.16 prints from its constructor, once a process."""
     import highspy  # takes 0.1 s with numpy, and most plans need no linear program
 
-    class Quiet(highspy.Highs):  # type: ignore[misc]
+    class Quiet(highspy.Highs):
         def enableCallbacks(self) -> None:
             self.silent()
-            super().enableCallbacks()
+            super().enableCallbacks()  # type: ignore[no-untyped-call]
 
-    highs = Quiet()
+    highs = Quiet()  # type: ignore[no-untyped-call]
     highs.silent()  # of older releases the constructor does not call the above
     highs.setOptionValue("threads", 1)
     return highs

@@ -16,7 +16,9 @@ from .minimise import Wish
 from .plan import Plan
 from .progress import progress
 
-METHODS = ("auto", "exact")
+METHODS = ("auto", "exact", "blink")
+#: Options that only one method knows.
+_OPTIONS = {"blink": {"epsilon", "threshold"}}
 
 
 def make_plan(
@@ -45,7 +47,9 @@ def make_plan(
     root
         A rank, for broadcast, reduce, gather and scatter only.
     method
-        ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast.
+        ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast. ``"blink"`` is the pipeline of the Blink
+        paper: multiplicative weights (``epsilon``, 0.05: what may be missing of the optimum there), an integer program,
+        and fractions only as far as needed to come within ``threshold`` (1/20) of the optimum; see ``packing/blink.py``.
     links
         ``"fastest"`` (classes from the fastest down until the ranks are connected), ``"all"``, or kinds.
     rates
@@ -79,15 +83,19 @@ def make_plan(
         raise PackingError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     if rates not in ("planning", "measured"):
         raise PackingError(f"unknown rates {rates!r}; known: planning, measured")
-    if options:
-        raise PackingError(f"method {method!r} does not know the option {', '.join(sorted(options))}")
+    unknown = set(options) - _OPTIONS.get(method, set())
+    if unknown:
+        raise PackingError(f"method {method!r} does not know the option {', '.join(sorted(unknown))}")
     if topology.nranks < 2:
         raise PackingError(f"topology {topology.name}: a single rank has nothing to exchange, so there is nothing to plan")
     chosen = choose_links(topology, name, rank, links)
     with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
         _core.set_time_limit(time_limit_s)
         try:
-            return exact_plan(topology, name, rank, chosen, rates, budget_s, Wish.of(max_trees, tolerance, minimise), equal_trees)
+            wish = Wish.of(max_trees, tolerance, minimise)
+            if method == "blink" and (wish is not None or equal_trees is not None):
+                raise PackingError("method 'blink' chooses few trees itself: give threshold=, not max_trees, tolerance, minimise or equal_trees")
+            return exact_plan(topology, name, rank, chosen, rates, budget_s, wish, equal_trees, options if method == "blink" else None)
         except _core.TimeLimitReached:
             raise PackingError(
                 f"topology {topology.name}: no exact plan for {name} of {topology.nranks} ranks within time_limit_s={time_limit_s:g}; "

@@ -22,7 +22,7 @@ from .peeling import Peeling
 from .plan import Plan, Tree
 from .treebound import fewest_trees, largest_determinant
 from .treechoice import TreeChoice, distinct
-from .weights import tree_depth, weigh
+from .weights import rate_of, tree_depth, weigh
 
 if TYPE_CHECKING:
     from .exact import Problem, Solved
@@ -194,8 +194,3 @@ class FewTrees:
         """The trees with their best rates; none where floats promised more than these carry."""
         reached, weighed = weigh(trees, self.capacity, self.roots)
         return weighed if reached and reached >= rate else ()
-
-
-def rate_of(trees: Sequence[Tree]) -> Fraction:
-    """What these trees carry together."""
-    return sum((tree.rate for tree in trees), Fraction(0))

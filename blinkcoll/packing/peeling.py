@@ -8,14 +8,15 @@ machine, unless the time runs out first. It proves nothing: see ``treebound``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from time import monotonic
 
 from .. import _core
-from .arborescences import RoutedTree, depth, reroot
+from ..topology import Path
+from .arborescences import RoutedTree, depth, outward, reroot
 from .collectives import ROOTED
 from .links import Network
 from .mixedinteger import MixedInteger
@@ -61,7 +62,7 @@ class Peeling:
             return [(crossing, [parts - 1]) for crossing, parts in self._partitions()]
         cuts = []
         for inside in range(1, (1 << self.network.nranks) - 1):
-            demand = [int(not inside >> r & 1) for r in self.roots]
+            demand = [1 - (inside >> r & 1) for r in self.roots]
             if any(demand):
                 cuts.append((_bits(inside >> v & 1 and not inside >> u & 1 for u, v, _ in self.arcs), demand))
         return cuts
@@ -111,7 +112,7 @@ class Peeling:
 
     def with_trees(self, known: Iterable[RoutedTree]) -> Peeling:
         """The same search with these trees among its candidates, which matters where not all are listed."""
-        bit = {(u, v): 1 << i for i, (u, v, _) in enumerate(self.arcs)}
+        bit: dict[Path, int] = {(u, v): 1 << i for i, (u, v, _) in enumerate(self.arcs)}
         seen = {(tree, i) for tree, i, _ in self.trees}
         for tree in known:
             mask = sum(bit[path] if path in bit else bit[path[::-1]] for path in tree.paths)
@@ -173,22 +174,16 @@ class Peeling:
 
     def _routed(self, tree: int, i: int) -> RoutedTree:
         """The tree as paths that lead away from its root, parents first."""
-        root, left = self.roots[i], [(u, v) for a, (u, v, _) in enumerate(self.arcs) if tree >> a & 1]
-        inside, paths = {root}, []
-        while left:
-            u, v = next((u, v) for u, v in left if (u in inside) != (v in inside))
-            left.remove((u, v))
-            paths.append((u, v) if u in inside else (v, u))
-            inside |= {u, v}
-        found = RoutedTree(root, Fraction(0), tuple(paths))
+        root = self.roots[i]
+        found = RoutedTree(root, Fraction(0), outward(root, [(u, v) for a, (u, v, _) in enumerate(self.arcs) if tree >> a & 1]))
         return reroot(found) if self.undirected else found
 
 
-def _bits(flags: Iterator[object] | Iterable[object]) -> int:
+def _bits(flags: Iterable[object]) -> int:
     return sum(1 << i for i, flag in enumerate(flags) if flag)
 
 
-def _is_connected(vertices: int, around: Sequence[int] | Mapping[int, int]) -> bool:
+def _is_connected(vertices: int, around: Sequence[int]) -> bool:
     reached, edge = vertices & -vertices, vertices & -vertices
     while edge:
         v = edge & -edge

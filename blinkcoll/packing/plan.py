@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import PackingError
 from ..topology import Path, Topology
+
+if TYPE_CHECKING:
+    from .treebound import TreeBound
 
 
 class Certificate(Protocol):
@@ -55,6 +59,15 @@ class Flow:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """What one stage of a method reached: so many trees, and their rate in GB/s (``method="blink"``)."""
+
+    name: str
+    trees: int
+    rate: Fraction
+
+
+@dataclass(frozen=True)
 class Plan:
     """Trees or flows for one collective on one topology. Rates are algbw in GB/s, exact.
 
@@ -75,6 +88,7 @@ class Plan:
     flows: tuple[Flow, ...] = ()
     rates: str = "planning"
     certificate_all: Certificate | None = None
+    stages: tuple[Stage, ...] = ()
 
     def check(self) -> None:
         """Prove this plan without trusting the packer: spanning trees, capacities kept, rates that add up.
@@ -98,5 +112,24 @@ class Plan:
         """By what part of the bound the rate falls short of it; 0 where the plan is optimal."""
         return 1 - self.rate / self.bound
 
+    @cached_property
+    def tree_bound_proof(self) -> TreeBound:
+        """The best lower bound that is proven on the number of trees of any plan of this rate, and what proves it."""
+        from .treebound import fewest_trees
 
-__all__ = ["Certificate", "Flow", "PackingError", "Plan", "Tree"]
+        return fewest_trees(self)
+
+    @property
+    def tree_bound(self) -> int:
+        """Proven: no plan of this rate over these links has fewer trees; 0 where there are flows."""
+        return self.tree_bound_proof.count
+
+    @property
+    def depth(self) -> int:
+        """Ranks passed between a root and the rank farthest from it, in the deepest tree; 0 where there are flows."""
+        from .weights import tree_depth
+
+        return max(map(tree_depth, self.trees), default=0)
+
+
+__all__ = ["Certificate", "Flow", "PackingError", "Plan", "Stage", "Tree"]

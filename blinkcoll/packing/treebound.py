@@ -161,7 +161,7 @@ def _tight(plan: Plan, network: Network) -> Iterator[TreeBound]:
 
 def _tight_rows(plan: Plan, network: Network) -> Iterator[tuple[list[Arc], int, int, str]]:
     """Tight cuts and partitions: their links (one of two directions of an edge), how often a tree crosses, how many trees do not."""
-    certificate, n = plan.certificate, plan.topology.nranks
+    certificate = plan.certificate
     if isinstance(certificate, CutCertificate):
         far, near = (0, 1) if certificate.direction == "in" else (1, 0)
         inside = certificate.inside
@@ -196,4 +196,4 @@ def largest_determinant(size: int) -> int:
     """Of 0/1 matrices of this size, or an upper bound of it (Hadamard's)."""
     if size < len(_LARGEST_DETERMINANT):
         return _LARGEST_DETERMINANT[size]
-    return isqrt((size + 1) ** (size + 1)) // 2**size
+    return int(isqrt((size + 1) ** (size + 1)) // 2**size)

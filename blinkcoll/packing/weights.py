@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -39,6 +39,11 @@ def weigh(trees: Sequence[Tree], capacity: Mapping[Arc, Fraction], roots: Sequen
         return Fraction(0), ()
     used = [replace(tree, rate=solution.x[w], weight=solution.x[w] / solution.value) for w, tree in zip(weight, trees, strict=True) if solution.x[w]]
     return solution.value, tuple(sorted(used, key=lambda tree: (-tree.rate, tree.root)))
+
+
+def rate_of(trees: Iterable[Tree]) -> Fraction:
+    """What these trees carry together, GB/s."""
+    return sum((tree.rate for tree in trees), Fraction(0))
 
 
 def tree_uses(tree: Tree) -> dict[Arc, int]:
