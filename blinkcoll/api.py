@@ -11,7 +11,7 @@ from .schedules import Program, verify
 from .schedules.trees import CHANNEL_GB_S, MAX_CHANNELS
 from .topology import Topology
 
-__all__ = ["Plan", "plan", "schedule", "simulate", "verify"]
+__all__ = ["Plan", "pareto", "plan", "schedule", "simulate", "verify"]
 
 
 class Plan(packing.Plan):
@@ -34,7 +34,7 @@ def plan(topology: Topology, collective: str, root: int | None = None, method: s
     root
         A rank; required by broadcast, reduce, gather and scatter.
     method
-        ``"auto"``: rate equal to the bound.
+        ``"auto"``: rate equal to the bound. ``"blink"``: the paper's pipeline, with its stages in ``plan.stages``.
     links
         ``"fastest"``: the fastest classes of links that connect the set; or a list of kinds.
 
@@ -49,7 +49,18 @@ def plan(topology: Topology, collective: str, root: int | None = None, method: s
     >>> bc.plan(bc.load_topology("dgx1-v100").subset([0, 1, 4]), "allreduce").rate
     Fraction(20, 1)
     """
-    made = packing.make_plan(topology, collective, root=root, method=method, links=links, **options)
+    return _lowerable(packing.make_plan(topology, collective, root=root, method=method, links=links, **options))
+
+
+def pareto(topology: Topology, collective: str, root: int | None = None, links: Any = "fastest", budget_s: float = 10.0, **options: Any) -> tuple[Plan, ...]:
+    """The trade-offs between rate, number of trees and depth: plans none of which is beaten in all three; fastest first.
+
+    ``budget_s`` is the time that the search may take in all; see :func:`blinkcoll.packing.pareto`.
+    """
+    return tuple(_lowerable(made) for made in packing.pareto(topology, collective, root=root, links=links, budget_s=budget_s, **options))
+
+
+def _lowerable(made: packing.Plan) -> Plan:
     return Plan(**{f.name: getattr(made, f.name) for f in fields(made)})
 
 

@@ -1,6 +1,7 @@
 """Bounds with certificates, and plans that meet them: packed trees and flows with exact rates."""
 
+from .front import pareto
 from .make import make_plan
 from .plan import Certificate, Flow, Plan, Stage, Tree
 
-__all__ = ["Certificate", "Flow", "Plan", "Stage", "Tree", "make_plan"]
+__all__ = ["Certificate", "Flow", "Plan", "Stage", "Tree", "make_plan", "pareto"]

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from ..errors import PackingError
 from .certificates import link_capacities
+from .exact import Problem
 from .links import Arc
 from .mixedinteger import MixedInteger
 from .mwu import multiplicative_weights
@@ -30,16 +30,13 @@ from .plan import Plan, Stage, Tree
 from .treechoice import TreeChoice, distinct
 from .weights import rate_of, tree_uses, weigh
 
-if TYPE_CHECKING:
-    from .exact import Problem, Solved
-
 EPSILON, THRESHOLD = 0.05, Fraction(1, 20)
 #: Trees that the last stage chooses from, beside those of the linear program.
 _MOST_FREE = 60
 _COLLECTIVES = ("broadcast", "reduce", "allreduce")
 
 
-def blink_plan(plan: Plan, problem: Problem, solved: Solved, budget_s: float, epsilon: float = EPSILON, threshold: Fraction | float | str = THRESHOLD) -> Plan:
+def blink_plan(plan: Plan, budget_s: float, epsilon: float = EPSILON, threshold: Fraction | float | str = THRESHOLD) -> Plan:
     """The exact plan's problem solved as Blink does, with the exact plan's bound and proof.
 
     Parameters
@@ -60,21 +57,22 @@ def blink_plan(plan: Plan, problem: Problem, solved: Solved, budget_s: float, ep
         raise PackingError(f"blink: threshold must be a part of the rate, 0 <= threshold < 1, got {threshold!r}")
     if plan.collective not in _COLLECTIVES:
         raise PackingError(f"method 'blink' plans {', '.join(_COLLECTIVES)}, not {plan.collective}; use method='exact'")
+    problem = Problem.of(plan.topology, plan.collective, plan.root, plan.links, plan.rates, budget_s)
     if problem.network.forwarders:
-        return _one_hop(plan, problem, solved)
+        return _one_hop(plan, problem)
     if plan.collective == "allreduce" and not problem.network.symmetric:
         raise PackingError("method 'blink' packs undirected trees, and these links carry more one way than the other; use method='exact'")
     trees = [problem.tree(tree, plan.rate) for tree in multiplicative_weights(problem.network, plan.collective, plan.root, epsilon)]
     return _choose(plan, trees, (1 - part) * plan.bound, budget_s)
 
 
-def _one_hop(plan: Plan, problem: Problem, solved: Solved) -> Plan:
+def _one_hop(plan: Plan, problem: Problem) -> Plan:
     if one_hop_trees(problem.network, plan.collective, plan.root, plan.bound) is None:
         raise PackingError(
             f"method 'blink' on {plan.topology.name}: the paper has one-hop trees for ranks that meet in one switch, and none for these links "
             f"({', '.join(plan.links)}); use method='exact'"
         )
-    trees = problem.trees(solved)
+    trees = problem.trees(problem.solve())
     return replace(plan, method="blink", trees=trees, stages=(Stage("one-hop", len(trees), plan.rate),))
 
 

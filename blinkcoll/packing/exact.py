@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from time import monotonic
-from typing import Any
 
 from ..errors import PackingError
 from ..topology import Path, Topology
 from .alltoall import Lengths, approximate_flows, direct_flows, optimal_flows, pair_bound
 from .arborescences import RoutedTree, best_of, pack_shares, pack_undirected, run, taste
-from .blink import blink_plan
 from .certificates import (
     MODEL,
     RELAY_MODEL,
@@ -59,7 +57,6 @@ def exact_plan(
     budget_s: float,
     wish: Wish | None = None,
     most_equal: int | None = None,
-    blink: Mapping[str, Any] | None = None,
 ) -> Plan:
     """The plan over links of these kinds; see :func:`blinkcoll.packing.make_plan`."""
     if wish is not None and most_equal is not None:
@@ -98,8 +95,6 @@ def exact_plan(
         rates=rates,
         certificate_all=certificate_all,
     )
-    if blink is not None:
-        return blink_plan(plan, problem, solved, budget_s, **blink)
     return plan if wish is None else with_fewer_trees(plan, problem, solved, wish, budget_s)
 
 

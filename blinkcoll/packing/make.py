@@ -9,6 +9,7 @@ from typing import Any
 from .. import _core
 from ..errors import PackingError
 from ..topology import Topology
+from .blink import blink_plan
 from .collectives import canonical, check_root
 from .exact import exact_plan
 from .links import choose_links
@@ -95,7 +96,8 @@ def make_plan(
             wish = Wish.of(max_trees, tolerance, minimise)
             if method == "blink" and (wish is not None or equal_trees is not None):
                 raise PackingError("method 'blink' chooses few trees itself: give threshold=, not max_trees, tolerance, minimise or equal_trees")
-            return exact_plan(topology, name, rank, chosen, rates, budget_s, wish, equal_trees, options if method == "blink" else None)
+            plan = exact_plan(topology, name, rank, chosen, rates, budget_s, wish, equal_trees)
+            return blink_plan(plan, budget_s, **options) if method == "blink" else plan
         except _core.TimeLimitReached:
             raise PackingError(
                 f"topology {topology.name}: no exact plan for {name} of {topology.nranks} ranks within time_limit_s={time_limit_s:g}; "

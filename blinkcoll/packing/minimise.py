@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from math import gcd
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -115,6 +115,7 @@ class FewTrees:
         more = self.problem.more_trees(self.solved, self.budget_s * _POOL_SHARE)
         return TreeChoice(distinct([*self.plan.trees, *more]), self.capacity, self.roots)
 
+    @cache  # noqa: B019 - as long as the search lives
     def needs(self, rate: Fraction) -> int:
         """Trees that this rate takes at least."""
         return fewest_trees(replace(self.plan, rate=rate)).count
@@ -123,19 +124,20 @@ class FewTrees:
         """Fewer than ``most`` trees that carry ``rate``, none where none were found; the plan's own at worst without ``most``."""
         limit = len(self.plan.trees) if most is None else most
         found: tuple[Tree, ...] = ()
-        if self.needs(rate) < limit:
+        if self.needs(rate) < limit and self._is_reachable(rate, max_depth):
             found = self._weighed(self._search(rate, limit, share * self.budget_s, max_depth), rate)
         return found if found or most is not None else self.plan.trees
 
-    def fastest(self, most: int, max_depth: int | None = None, floor: tuple[Tree, ...] = ()) -> tuple[Tree, ...]:
+    def fastest(self, most: int, floor: tuple[Tree, ...] = (), share: float = _STEP_SHARE) -> tuple[Tree, ...]:
         """At most ``most`` trees, as fast as were found; ``floor`` where nothing is faster."""
         best = floor
         if self.peeling is not None:
             for rate in self._likely(most):
-                if rate > rate_of(best) and self.needs(rate) <= most and self.peeling.carries(self._shares(rate), max_depth):
-                    best = self.fewest(rate, most + 1, _STEP_SHARE, max_depth) or best
-        if not best:
-            best = self._weighed(self.choice.fastest(most, _SEARCH_SHARE * self.budget_s, max_depth), Fraction(0))
+                if rate > rate_of(best):
+                    best = self.fewest(rate, most + 1, share) or best
+        if not best or self.peeling is None:
+            found = self._weighed(self.choice.fastest(most, share / _STEP_SHARE * _SEARCH_SHARE * self.budget_s), Fraction(0))
+            best = max(best, found, key=rate_of)
         return best
 
     def _likely(self, most: int) -> list[Fraction]:
@@ -164,8 +166,6 @@ class FewTrees:
         """The shallowest trees found for the rate, of these few; ``trees`` where none are shallower."""
         best = min([trees, self.plan.trees], key=lambda found: (max(map(tree_depth, found)), len(found)))
         for limit in range(self._least_depth(), max(map(tree_depth, best)) + 1):
-            if self.peeling is not None and not self.peeling.carries(self._shares(rate), limit):
-                continue
             found = self.fewest(rate, 4 * len(self.plan.trees), _SEARCH_SHARE / 4, limit)
             if found:
                 return min([found, best], key=lambda found: (max(map(tree_depth, found)), len(found)))
@@ -184,6 +184,11 @@ class FewTrees:
             return self.choice.fewest(rate, most, seconds, max_depth)
         found = self.peeling.search(self._shares(rate), most, self.needs(rate), seconds, self.deadline, max_depth)
         return [self.problem.tree(tree, rate) for tree in found]
+
+    def _is_reachable(self, rate: Fraction, max_depth: int | None) -> bool:
+        if max_depth is None or self.peeling is None:
+            return True
+        return float(self._shares(rate)[0]) <= self.peeling.reachable(max_depth) * (1 + 1e-6)
 
     def _shares(self, rate: Fraction) -> list[Fraction]:
         """What each root's trees carry at this rate."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
+from math import inf
 from time import monotonic
 
 from .. import _core
@@ -25,11 +26,13 @@ from .mixedinteger import MixedInteger
 _MOST_ARCS, _MOST_RANKS = 64, 10
 #: Partitions up to which they are listed (a complete graph of eight has 4139), and trees of one root; more trees are drawn at random.
 _MOST_PARTITIONS, _MOST_TREES = 6_000, 5_000
-#: Looks at rows that a second is worth: half of what a 2.5 GHz Xeon core does, so that work mostly ends before time does.
+#: Looks at rows that a second is worth: half of what an idle 2.5 GHz Xeon core does, so that work ends before time does.
 WORK_PER_S = 100_000_000
+#: Seconds for the linear program over trees of a limited depth.
+_REACHABLE_S = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Peeling:
     """The search on one network: ``reverse`` for collectives that run towards their roots, ``undirected`` for all-reduce."""
 
@@ -146,19 +149,20 @@ class Peeling:
         numbers = self._peeler.solve(rates, most, enough, limit, int(work_s * WORK_PER_S), until - monotonic(), 1)
         return [self._routed(*self.trees[t][:2]) for t in numbers]
 
-    def carries(self, shares: Sequence[Fraction], max_depth: int | None) -> bool:
-        """Whether trees so deep can carry this at all, by a linear program in floats; True where not all trees are listed."""
-        if max_depth is None or len(self.trees) >= _MOST_TREES or all(deep <= max_depth for *_, deep in self.trees):
-            return True
+    @cache  # noqa: B019 - as long as the search lives
+    def reachable(self, max_depth: int) -> float:
+        """The most that trees so deep carry from each root, GB/s, by a linear program in floats; infinite where not all trees are listed."""
+        if len(self.trees) >= _MOST_TREES or all(deep <= max_depth for *_, deep in self.trees):
+            return inf
         program, unit = MixedInteger(), float(self.network.unit)
-        fitting = [(tree, i, program.variable(float("inf"))) for tree, i, deep in self.trees if deep <= max_depth]
-        part = program.variable(1.0, -1.0)
+        fitting = [(tree, i, program.variable(inf)) for tree, i, deep in self.trees if deep <= max_depth]
+        each = program.variable(inf, -1.0)
         for a, (_, _, c) in enumerate(self.arcs):
             program.row({x: 1.0 for tree, _, x in fitting if tree >> a & 1}, high=float(c))
-        for i, share in enumerate(shares):
-            program.row({**{x: 1.0 for _, root, x in fitting if root == i}, part: -float(share) / unit}, 0.0, 0.0)
-        values = program.minimum(1.0)
-        return bool(values) and values[part] > 1 - 1e-6
+        for i in range(len(self.roots)):
+            program.row({**{x: 1.0 for _, root, x in fitting if root == i}, each: -1.0}, 0.0, 0.0)
+        values = program.minimum(_REACHABLE_S)
+        return values[each] * unit if values else inf
 
     @property
     def _least(self) -> int:

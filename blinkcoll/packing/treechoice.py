@@ -41,9 +41,9 @@ class TreeChoice:
         numbers = self._choose(float(rate) / self.scale, None, budget_s, max_depth)
         return [self.candidates[t] for t in numbers] if len(numbers) < most else []
 
-    def fastest(self, most: int, budget_s: float, max_depth: int | None = None) -> list[Tree]:
+    def fastest(self, most: int, budget_s: float) -> list[Tree]:
         """At most ``most`` trees that carry as much as they can."""
-        return [self.candidates[t] for t in self._choose(None, most, budget_s, max_depth)]
+        return [self.candidates[t] for t in self._choose(None, most, budget_s, None)]
 
     def _choose(self, rate: float | None, most: int | None, budget_s: float, max_depth: int | None) -> list[int]:
         """Numbers of the candidates to use, none if no choice was found."""

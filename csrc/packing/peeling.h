@@ -67,7 +67,8 @@ class Peeler {
     for (size_t t = 0; t < trees_.size(); t++)
       if (trees_[t].depth <= limits.depth) all.push_back({int(t), rates[trees_[t].root]});
     keep_fitting(start, all, every);
-    while (best_ > limits.enough && !over()) {
+    while (best_ > limits.enough && needs(start) < best_ && !over()) {
+      work_ -= (long long)start.alive.size() + 64;
       chosen_.clear();
       dive(start);
     }
