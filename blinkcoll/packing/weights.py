@@ -10,7 +10,7 @@ from itertools import pairwise
 from .arborescences import depth
 from .exactlp import LinearProgram, maximise
 from .links import Arc
-from .plan import Tree
+from .plan import Plan, Tree
 
 
 def weigh(trees: Sequence[Tree], capacity: Mapping[Arc, Fraction], roots: Sequence[int] | None = None) -> tuple[Fraction, tuple[Tree, ...]]:
@@ -58,3 +58,13 @@ def tree_uses(tree: Tree) -> dict[Arc, int]:
 def tree_depth(tree: Tree) -> int:
     """Ranks passed between the root and the farthest rank, in the deeper half."""
     return max(depth(tree.root, half) for half in (tree.up, tree.down) if half is not None)
+
+
+def link_load(plan: Plan) -> dict[Arc, Fraction]:
+    """What the plan sends over each directed pair of vertices, GB/s."""
+    load: dict[Arc, Fraction] = {}
+    carried = [(t.rate, p) for t in plan.trees for p in (*(t.up or ()), *(t.down or ()))]
+    for rate, path in [*carried, *((f.rate, f.path) for f in plan.flows)]:
+        for hop in pairwise(path):
+            load[hop] = load.get(hop, Fraction(0)) + rate
+    return load
