@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from ..packing import Plan
+from ..packing.certificates import CutCertificate
 from ..packing.explain import Crossing, Explanation, Gain, Limit, Spare
 from ..topology import Topology
 from .numbers import count, gb_s
@@ -39,9 +40,13 @@ def _limit(limit: Limit, plan: Plan) -> list[str]:
     if limit.form == "partition":
         between = _total(limit) / 2
         says = f"  every tree has to join these {len(sides)} parts, so it crosses between them {_times(limit.times)}; the links between them carry {gb_s(between)} GB/s each way:"
-        drawn = [f"    {'  ═╪═  '.join(sides)}"] if len(sides) <= 4 and sum(map(len, sides)) < 90 else [f"    {side}" for side in sides]
+        drawn = [f"    {'  ═╪═  '.join(sides)}"] if sum(map(len, sides)) + 7 * len(sides) < 110 else [f"    {side}" for side in sides]
+        if any(not any(v in side for side in limit.sides) for link in limit.crossing for v in (link.src, link.dst)):
+            drawn.append("    (switches in no part only forward: what they take from one part they give to another, so their links count half)")
     else:
         weight = "" if limit.form == "cut" else f" (weight {limit.weight})"
+        if isinstance(plan.certificate, CutCertificate) and plan.certificate.scale(plan.topology.nranks) != 1:
+            weight = f", that is {1 / plan.certificate.scale(plan.topology.nranks)} of the data"
         says = f"  all data that the right side has to get from the left passes {count(len(limit.crossing), 'link')} of {gb_s(_total(limit))} GB/s together{weight}:"
         if plan.collective in ("reduce", "reducescatter", "gather"):
             says = f"  all data that the left side has to give away passes {count(len(limit.crossing), 'link')} of {gb_s(_total(limit))} GB/s together{weight}:"
@@ -62,12 +67,25 @@ def _times(n: int) -> str:
 def _side(side: Iterable[int | str], topology: Topology) -> str:
     ranks = sorted(v for v in side if isinstance(v, int))
     names = sorted(v for v in side if isinstance(v, str))
-    shown = [f"{r} {topology.devices[r].name}" for r in ranks]
-    if len(shown) > 8:
-        shown = [*shown[:3], f"… {len(shown) - 4} more ranks …", shown[-1]]
-    if len(names) > 6:
-        names = [*names[:2], f"… {len(names) - 3} more switches …", names[-1]]
-    return "{" + ", ".join([*shown, *names]) + "}"
+    if len(names) > 3:
+        names = [f"{len(names)} switches {names[0]} … {names[-1]}"]
+    return "{" + ", ".join([*_runs(ranks, topology), *names]) + "}"
+
+
+def _runs(ranks: Sequence[int], topology: Topology) -> list[str]:
+    """``0 gpu0, 2 gpu4``; runs of more than four as ``0-7 gpu0 … gpu7``."""
+    runs: list[list[int]] = []
+    for r in ranks:
+        if runs and runs[-1][-1] == r - 1:
+            runs[-1].append(r)
+        else:
+            runs.append([r])
+    name = [d.name for d in topology.devices]
+    return [
+        shown
+        for run in runs
+        for shown in ([f"{run[0]}-{run[-1]} {name[run[0]]} … {name[run[-1]]}"] if len(run) > 4 else [f"{r} {name[r]}" for r in run])
+    ]
 
 
 def _links(links: Sequence[Crossing], plan: Plan) -> list[str]:
@@ -77,10 +95,15 @@ def _links(links: Sequence[Crossing], plan: Plan) -> list[str]:
     for (u, v), link in by_ends.items():
         back = by_ends.get((v, u))
         alike = back is not None and (back.capacity, back.load) == (link.capacity, link.load)
-        if alike and str(u) > str(v):
+        if alike and _place(u) > _place(v):
             continue
         lines.append(f"      {u} {'⇄' if alike else '→'} {v}  {'+'.join(link.kinds)}  {gb_s(link.capacity)} GB/s{' each way' if alike else ''}, {_fill(link)}")
     return _shortened(lines)
+
+
+def _place(vertex: int | str) -> tuple[bool, int, str]:
+    """Ranks by number, then switches by name."""
+    return (True, 0, vertex) if isinstance(vertex, str) else (False, vertex, "")
 
 
 def _shortened(lines: list[str]) -> list[str]:
@@ -104,7 +127,8 @@ def _spare(spare: Sequence[Spare], limits: Sequence[Limit], plan: Plan) -> list[
     }
     lines = []
     for reason, words in reasons.items():
-        links = [s.link for s in spare if s.reason == reason]
+        # The most idle first: where there are many, the rest is not shown.
+        links = sorted((s.link for s in spare if s.reason == reason), key=lambda link: link.load - link.capacity)
         if links:
             lines += [f"  {words}", *_links(links, plan)]
     return lines
