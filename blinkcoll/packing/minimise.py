@@ -77,16 +77,17 @@ def with_fewer_trees(plan: Plan, problem: Problem, solved: Solved, wish: Wish, b
     if wish.max_trees is not None and len(plan.trees) <= wish.max_trees and not wish.depth_first:
         return plan
     search = FewTrees(plan, problem, solved, budget_s)
-    target = (1 - wish.tolerance) * plan.rate
     if wish.max_trees is not None:
         found = search.fastest(wish.max_trees)
         if not found:
             raise PackingError(f"{plan.collective}: no plan of at most {wish.max_trees} trees was found within {budget_s:g} s")
         target = rate_of(found)
     else:
-        found = search.fewest(target)
-    most = len(found) if wish.max_trees is None else wish.max_trees
-    return with_trees(plan, search.shallowest(target, found) if wish.depth_first else search.shallower(target, found, most))
+        target = (1 - wish.tolerance) * plan.rate
+        found = plan.trees if wish.depth_first else search.fewest(target)
+    if wish.depth_first:
+        return with_trees(plan, search.shallowest(target, found, wish.max_trees))
+    return with_trees(plan, search.shallower(target, found, wish.max_trees or len(found)))
 
 
 def with_trees(plan: Plan, trees: Sequence[Tree]) -> Plan:
@@ -162,14 +163,15 @@ class FewTrees:
             trees = found
         return trees
 
-    def shallowest(self, rate: Fraction, trees: tuple[Tree, ...]) -> tuple[Tree, ...]:
-        """The shallowest trees found for the rate, of these few; ``trees`` where none are shallower."""
-        best = min([trees, self.plan.trees], key=lambda found: (max(map(tree_depth, found)), len(found)))
-        for limit in range(self._least_depth(), max(map(tree_depth, best)) + 1):
-            found = self.fewest(rate, 4 * len(self.plan.trees), _SEARCH_SHARE / 4, limit)
-            if found:
-                return min([found, best], key=lambda found: (max(map(tree_depth, found)), len(found)))
-        return best
+    def shallowest(self, rate: Fraction, trees: tuple[Tree, ...], most: int | None = None) -> tuple[Tree, ...]:
+        """The shallowest trees found for the rate, of these few and at most ``most``; ``trees`` where none are as good."""
+        limit_of_trees = 4 * len(self.plan.trees) if most is None else most + 1
+        deepest = max(map(tree_depth, trees))
+        for limit in range(self._least_depth(), deepest + 1):
+            found = self.fewest(rate, limit_of_trees, _SEARCH_SHARE, limit)
+            if found and (max(map(tree_depth, found)), len(found)) < (deepest, len(trees)):
+                return found
+        return trees
 
     def depths(self) -> list[int]:
         """Limits of depth that make a difference."""

@@ -69,7 +69,7 @@ class Peeler {
     keep_fitting(start, all, every);
     while (best_ > limits.enough && needs(start) < best_ && !over()) {
       work_ -= (long long)start.alive.size() + 64;
-      chosen_.clear();
+      chosen_.clear(), nodes_ = 0;
       dive(start);
     }
     return found_;
@@ -80,7 +80,7 @@ class Peeler {
   // Rates are in units of the least capacity or so; what is left over below this is rounding.
   static constexpr double kTiny = 1e-9;
   // In its last levels a dive tries several trees: they are cheap there, and the choice matters.
-  static constexpr int kLastLevels = 3, kLastTries = 6;
+  static constexpr int kLastLevels = 3, kLastTries = 6, kMostNodes = 300;
 
   struct State {
     std::vector<double> left;                   // of each arc
@@ -147,6 +147,7 @@ class Peeler {
   }
 
   bool dive(const State& s) {
+    nodes_++;
     int rest = needs(s), depth = int(chosen_.size());
     if (rest == 0) {
       best_ = depth, found_ = chosen_;
@@ -161,7 +162,8 @@ class Peeler {
     std::vector<std::pair<int, double>> wide;
     for (const auto& entry : s.alive)
       if (entry.second >= least) wide.push_back(entry);
-    for (int tries = depth >= best_ - kLastLevels ? kLastTries : 1; tries > 0 && !wide.empty(); tries--) {
+    bool last = rest <= kLastLevels || depth >= best_ - kLastLevels;
+    for (int tries = last ? kLastTries : 1; tries > 0 && !wide.empty() && nodes_ < kMostNodes; tries--) {
       std::swap(wide[draw_() % wide.size()], wide.back());
       auto [t, w] = wide.back();
       wide.pop_back(), chosen_.push_back(t);
@@ -178,7 +180,7 @@ class Peeler {
   size_t nrows_;
   std::vector<signed char> excess_;  // of each tree over each row's demand
   int most_excess_ = 1;
-  int best_ = 0;
+  int best_ = 0, nodes_ = 0;
   std::vector<int> found_, chosen_;
   std::mt19937 draw_;
   long long work_ = 0;
