@@ -56,7 +56,7 @@ def pareto(topology: Topology, collective: str, root: int | None = None, links: 
 
 
 def _grid(search: FewTrees, plan: Plan, most: int) -> Iterator[tuple[Tree, ...]]:
-    """The fastest found for every number of trees up to ``most``; then, for every depth, the fewest found for each of these rates."""
+    """The fastest found for every number of trees up to ``most``; for every depth the fastest, and the fewest trees found for each of the rates before."""
     least = plan.topology.nranks if plan.collective in ("allgather", "reducescatter") else 1
     best: tuple[Tree, ...] = ()
     rates = [plan.rate]
@@ -66,6 +66,7 @@ def _grid(search: FewTrees, plan: Plan, most: int) -> Iterator[tuple[Tree, ...]]
         yield best
     depths = search.depths()
     for limit in depths:
+        yield search.fastest_within(limit)
         for rate in sorted(set(rates)):
             yield search.fewest(rate, 4 * len(plan.trees), _DEPTHS_SHARE / len(depths) / len(rates), limit)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .exact import Problem, Solved
 
 #: Parts of the budget: for packings to choose from, for the search for few trees, for each step towards shallow ones.
-_POOL_SHARE, _SEARCH_SHARE, _DEPTH_SHARE = 0.25, 0.5, 0.05
+_POOL_SHARE, _SEARCH_SHARE, _DEPTH_SHARE = 0.25, 0.25, 0.05
 #: Rates tried for a number of trees, their largest denominator, and the part of the budget that each may take.
 _MOST_RATES, _LARGEST_DENOMINATOR, _STEP_SHARE = 40, 9, 0.05
 #: What ``minimise`` may say.
@@ -165,13 +165,19 @@ class FewTrees:
 
     def shallowest(self, rate: Fraction, trees: tuple[Tree, ...], most: int | None = None) -> tuple[Tree, ...]:
         """The shallowest trees found for the rate, of these few and at most ``most``; ``trees`` where none are as good."""
-        limit_of_trees = 4 * len(self.plan.trees) if most is None else most + 1
         deepest = max(map(tree_depth, trees))
         for limit in range(self._least_depth(), deepest + 1):
-            found = self.fewest(rate, limit_of_trees, _SEARCH_SHARE, limit)
-            if found and (max(map(tree_depth, found)), len(found)) < (deepest, len(trees)):
+            found = self.fewest(rate, 4 * len(self.plan.trees) if most is None else most + 1, _SEARCH_SHARE, limit)
+            if not found and most is None and self._is_reachable(rate, limit):
+                found = self.fastest_within(limit)
+            if rate_of(found) >= rate and (max(map(tree_depth, found)), len(found)) < (deepest, len(trees)):
                 return found
         return trees
+
+    def fastest_within(self, max_depth: int) -> tuple[Tree, ...]:
+        """The fastest trees so deep, however many; none where trees are too many to be listed."""
+        trees = () if self.peeling is None else self.peeling.reachable(max_depth)[1]
+        return self._weighed([self.problem.tree(tree, self.plan.rate) for tree in trees], Fraction(0))
 
     def depths(self) -> list[int]:
         """Limits of depth that make a difference."""
@@ -190,7 +196,7 @@ class FewTrees:
     def _is_reachable(self, rate: Fraction, max_depth: int | None) -> bool:
         if max_depth is None or self.peeling is None:
             return True
-        return float(self._shares(rate)[0]) <= self.peeling.reachable(max_depth) * (1 + 1e-6)
+        return float(self._shares(rate)[0]) <= self.peeling.reachable(max_depth)[0] * (1 + 1e-6)
 
     def _shares(self, rate: Fraction) -> list[Fraction]:
         """What each root's trees carry at this rate."""

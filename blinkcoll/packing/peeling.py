@@ -30,6 +30,8 @@ _MOST_PARTITIONS, _MOST_TREES = 6_000, 5_000
 WORK_PER_S = 100_000_000
 #: Seconds for the linear program over trees of a limited depth.
 _REACHABLE_S = 1.0
+#: Weights below this, in units of the network, are rounding.
+_NOTHING = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +152,12 @@ class Peeling:
         return [self._routed(*self.trees[t][:2]) for t in numbers]
 
     @cache  # noqa: B019 - as long as the search lives
-    def reachable(self, max_depth: int) -> float:
-        """The most that trees so deep carry from each root, GB/s, by a linear program in floats; infinite where not all trees are listed."""
-        if len(self.trees) >= _MOST_TREES or all(deep <= max_depth for *_, deep in self.trees):
-            return inf
+    def reachable(self, max_depth: int) -> tuple[float, tuple[RoutedTree, ...]]:
+        """The most that trees so deep carry from each root, GB/s, and trees that do: a linear program in floats.
+
+        Infinite, and no trees, where not all trees are listed."""
+        if len(self.trees) >= _MOST_TREES:
+            return inf, ()
         program, unit = MixedInteger(), float(self.network.unit)
         fitting = [(tree, i, program.variable(inf)) for tree, i, deep in self.trees if deep <= max_depth]
         each = program.variable(inf, -1.0)
@@ -162,7 +166,9 @@ class Peeling:
         for i in range(len(self.roots)):
             program.row({**{x: 1.0 for _, root, x in fitting if root == i}, each: -1.0}, 0.0, 0.0)
         values = program.minimum(_REACHABLE_S)
-        return values[each] * unit if values else inf
+        if not values:
+            return inf, ()
+        return values[each] * unit, tuple(self._routed(tree, i) for tree, i, x in fitting if values[x] > _NOTHING)
 
     @property
     def _least(self) -> int:
