@@ -15,7 +15,7 @@ from .plan import Plan, Tree
 from .weights import rate_of
 
 #: Parts of the budget: for the fewest trees at the full rate, for each number of trees (of which some rates are tried), for depths.
-_FEWEST_SHARE, _COUNTS_SHARE, _RATES_A_COUNT, _DEPTHS_SHARE = 0.1, 0.25, 5, 0.25
+_FEWEST_SHARE, _COUNTS_SHARE, _RATES_A_COUNT, _DEPTHS_SHARE = 0.05, 0.15, 5, 0.1
 
 
 def pareto(topology: Topology, collective: str, root: int | None = None, links: str | Iterable[str] = "fastest", budget_s: float = 10.0, **options: Any) -> tuple[Plan, ...]:
@@ -50,7 +50,8 @@ def pareto(topology: Topology, collective: str, root: int | None = None, links: 
         raise PackingError(f"{plan.collective} has flows, not trees: there is no trade-off between rate, trees and depth")
     problem = Problem.of(topology, plan.collective, plan.root, plan.links, plan.rates, budget_s)
     search = FewTrees(plan, problem, problem.solve(), budget_s)
-    few = search.shallower(plan.rate, search.fewest(plan.rate, share=_FEWEST_SHARE), len(plan.trees))
+    few = search.fewest(plan.rate, share=_FEWEST_SHARE)
+    few = search.shallower(plan.rate, few, len(few), _FEWEST_SHARE / 5)
     found = [plan.trees, few, *_grid(search, plan, len(few))]
     return _front(with_trees(plan, trees) for trees in found if trees)
 

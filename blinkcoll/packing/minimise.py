@@ -153,11 +153,11 @@ class FewTrees:
         widths = sorted(set(self.capacity.values()), reverse=True)
         return [self.plan.rate, *(rate * unit for rate in rates[:_MOST_RATES]), *(width for width in widths if width < self.plan.rate)]
 
-    def shallower(self, rate: Fraction, trees: tuple[Tree, ...], most: int) -> tuple[Tree, ...]:
+    def shallower(self, rate: Fraction, trees: tuple[Tree, ...], most: int, share: float = _DEPTH_SHARE) -> tuple[Tree, ...]:
         """At most ``most`` trees for the same rate, less deep if such are found a step at a time."""
         while trees:
             deepest = max(map(tree_depth, trees))
-            found = self.fewest(rate, most + 1, _DEPTH_SHARE, deepest - 1) if deepest > 1 else ()
+            found = self.fewest(rate, most + 1, share, deepest - 1) if deepest > 1 else ()
             if not found:
                 break
             trees = found

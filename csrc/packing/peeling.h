@@ -52,7 +52,7 @@ class Peeler {
 
   // Numbers of trees that carry these rates, as few as were found; none where nothing was.
   std::vector<int> solve(const std::vector<double>& rates, const PeelLimits& limits, unsigned seed) {
-    best_ = limits.most, work_ = limits.work, draw_.seed(seed), found_.clear();
+    best_ = limits.most, draw_.seed(seed), found_.clear();
     deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(limits.seconds));
     State start{capacity_, {}, rates, {}};
     std::vector<int> every;
@@ -67,6 +67,7 @@ class Peeler {
     for (size_t t = 0; t < trees_.size(); t++)
       if (trees_[t].depth <= limits.depth) all.push_back({int(t), rates[trees_[t].root]});
     keep_fitting(start, all, every);
+    work_ = limits.work;
     while (best_ > limits.enough && needs(start) < best_ && !over()) {
       work_ -= (long long)start.alive.size() + 64;
       chosen_.clear(), nodes_ = 0;
@@ -158,7 +159,7 @@ class Peeler {
     for (const auto& [t, w] : s.alive) widest = std::max(widest, w);
     // Sometimes only the widest, sometimes a tree that is a good deal narrower: neither rule finds everything.
     static constexpr double kShares[] = {1, 0.99, 0.75, 0.5, 0.3};
-    double least = widest * kShares[draw_() % 5] - kTiny;
+    double least = widest * (rest == 1 ? 1 : kShares[draw_() % 5]) - kTiny;
     std::vector<std::pair<int, double>> wide;
     for (const auto& entry : s.alive)
       if (entry.second >= least) wide.push_back(entry);
