@@ -7,6 +7,7 @@ from .layouts import layout_names, load_layout
 from .load import load_topology
 from .model import BETWEEN_SERVERS, LINK_KINDS, Device, GpuIndex, Link, PciBusId, Rank, Switch, Topology, Uuid, exact
 from .probe import probe
+from .multicast import group_switches
 from .routing import Path, route
 from .subsets import unique_subsets
 
@@ -34,6 +35,7 @@ __all__ = [
     "pcie_distance",
     "pcie_tree",
     "probe",
+    "group_switches",
     "route",
     "unique_subsets",
 ]  # fmt: skip
