@@ -8,6 +8,7 @@
 #include "blinkcoll/dispatch.h"
 #include "cuda/memory.h"
 #include "cuda/movers.h"
+#include "cuda/multimem.h"
 
 #ifndef BC_DTYPE
 #define BC_DTYPE kFloat32
@@ -59,6 +60,7 @@ class CudaPlatform {
   BC_DEVICE void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
     reduce_any<BC_DTYPE, BC_OP>(dsts, ndsts, srcs, nsrcs, count, scaling, lane(), lanes());
   }
+  BC_DEVICE void move_group(const GroupStep& step) const { move_group_block<BC_DTYPE, BC_OP>(step, lane(), lanes()); }
 
  private:
   const Launch& launch_;

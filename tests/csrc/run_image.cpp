@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   std::vector<Launch> launches(first, first + nranks);
   bool ran = true;
 #ifdef KERNEL_ON_HOST
+  multimem_launch = launches[0];
   std::vector<std::thread> threads;
   std::vector<std::unique_ptr<BlockBarrier>> barriers;
   for (const Launch& launch : launches) {
