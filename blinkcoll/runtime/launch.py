@@ -157,7 +157,7 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         program=take(len(code)),
         heads={i: take(8) for i in leaving},
         tails={i: take(8) for i in arriving},
-        slots={i: take(program.connections[i].slots * slot_bytes, _SLOT_ALIGNMENT) for i in arriving},
+        slots={i: take(program.connections[i].slots * slot_bytes if i in program.carrying else 0, _SLOT_ALIGNMENT) for i in arriving},
         nbytes=_round_up(take(0), _SLOT_ALIGNMENT),
     )
 

@@ -17,11 +17,13 @@ chunk, where NCCL reuses a few slots.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil, gcd, lcm
 
 from ..errors import ScheduleError
 from ..packing.plan import Plan
+from ..topology import Topology
 from .contract import REDUCING, SHARDED
 from .program import INPUT, OUTPUT, SCALED_INPUT, SCRATCH, After, Channel, Connection, Operand, Program, Step, multicast
 from .trees import CHANNEL_GB_S, MAX_CHANNELS
@@ -56,19 +58,39 @@ def lower_nvls(
     # A head's channel has its own shards' part of the data (twice, in and out); the others' copy all of it.
     busiest = 2 * plan.rate * max(map(owners.count, owners)) / len(owners) if registered else plan.rate
     nshares = min(max_channels // per_share, max(1, ceil(busiest / channel_gb_s)))
-    builder = _Builder(plan, owners, slots)
+    switch = plan.trees[0].switch
+    assert switch is not None
+    program = lower_groups(plan.topology, plan.collective, plan.root, owners, switch, nshares, registered=registered, slots=slots)
+    return program.with_chunk_bytes(chunk_bytes)
+
+
+def lower_groups(
+    topology: Topology, collective: str, root: int | None, owners: Sequence[int], switch: str, nshares: int, *,
+    registered: bool = False, slots: int = 4, algorithm: str = "nvls",
+) -> Program:  # fmt: skip
+    """The program in which shard i of a collective is added, or copied to all ranks, for rank ``owners[i]``.
+
+    Parameters
+    ----------
+    owners
+        The shards' heads; a head's shards are neighbours.
+    switch
+        What the signals between the ranks cross.
+    nshares
+        Equal parts of every shard, each with channels of its own: one a rank if ``registered``, else up to three.
+    """
+    builder = _Builder(topology.nranks, collective, list(owners), switch, slots)
     for share in range(nshares):
         builder.add(share, registered)
     return Program(
-        algorithm="nvls-registered" if registered else "nvls",
-        collective=plan.collective,
-        root=plan.root,
-        topology=plan.topology,
+        algorithm=f"{algorithm}-registered" if registered else algorithm,
+        collective=collective,
+        root=root,
+        topology=topology,
         nshards=len(owners),
         weights=(1,) * nshares,
         connections=tuple(builder.connections),
         ranks=tuple(map(tuple, builder.channels)),
-        chunk_bytes=chunk_bytes,
     )
 
 
@@ -91,10 +113,10 @@ def _owners(plan: Plan) -> list[int]:
 class _Builder:
     """Connections and channels as shares are added."""
 
-    def __init__(self, plan: Plan, owners: list[int], slots: int) -> None:
-        self.plan, self.owners, self.slots = plan, owners, slots
-        self.n, self.heads = plan.topology.nranks, sorted(set(owners))
-        self.reduces, self.spreads = plan.collective in REDUCING, plan.collective not in ("reduce", "reducescatter")
+    def __init__(self, nranks: int, collective: str, owners: list[int], switch: str, slots: int) -> None:
+        self.n, self.owners, self.switch, self.slots = nranks, owners, switch, slots
+        self.heads = sorted(set(owners))
+        self.reduces, self.spreads = collective in REDUCING, collective not in ("reduce", "reducescatter")
         self.connections: list[Connection] = []
         self.channels: list[list[Channel]] = [[] for _ in range(self.n)]
 
@@ -110,15 +132,13 @@ class _Builder:
 
     def _signals(self, towards: bool) -> dict[tuple[int, int], int]:
         """(head, other rank) to a connection over the switch that carries signals only, towards the head or from it."""
-        switch = self.plan.trees[0].switch
-        assert switch is not None
         made = {}
         for head in self.heads:
             for rank in range(self.n):
                 if rank != head:
                     made[head, rank] = len(self.connections)
                     src, dst = (rank, head) if towards else (head, rank)
-                    self.connections.append(Connection(src, dst, (src, switch, dst), self.slots))
+                    self.connections.append(Connection(src, dst, (src, self.switch, dst), self.slots))
         return made
 
     def _registered(self, rank: int, share: int, ready: dict[tuple[int, int], int], done: dict[tuple[int, int], int]) -> tuple[Step, ...]:

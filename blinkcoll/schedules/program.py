@@ -184,6 +184,12 @@ class Program:
         steps = [step for channels in self.ranks for channel in channels for step in channel.steps]
         return frozenset((str(o.region), written) for s in steps for listed, written in ((s.srcs, False), (s.dsts, True)) for o in listed if o.buffer == "multicast")
 
+    @cached_property
+    def carrying(self) -> frozenset[int]:
+        """The connections whose slots some step names; the others carry signals only and need no slots."""
+        steps = (step for channels in self.ranks for channel in channels for step in channel.steps)
+        return frozenset(o.connection for step in steps for o in (*step.srcs, *step.dsts) if o.connection is not None)
+
     @property
     def nchannels(self) -> int:
         """The most channels that any rank runs (thread blocks on a GPU)."""
