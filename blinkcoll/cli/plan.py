@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: NCCL's releases by their ``--method``.
 _NCCL = {"nccl": "2.30", "nccl-2.7": "2.7", "nccl-2.4": "2.4"}
-_METHODS = ("auto", "exact", "nvls", *_NCCL)
+_METHODS = ("auto", "exact", *_NCCL, "nvls")
 
 
 def plan(

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import PackingError
 from ..topology import Path, Topology
-from .certificates import SWITCH_MODEL, CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate, link_capacities
+from .certificates import (
+    SWITCH_MODEL,
+    CutCertificate,
+    MetricCertificate,
+    PartitionCertificate,
+    TreeDualCertificate,
+    link_capacities,
+)
 
 if TYPE_CHECKING:
     from .plan import Certificate, Plan, Tree
@@ -48,7 +55,7 @@ def check_plan(plan: Plan) -> None:
 
 def _check_proof(plan: Plan, certificate: Certificate, links: tuple[str, ...]) -> None:
     """The certificate speaks of this collective, root, rates and links, and holds."""
-    fitting = {"allreduce": (PartitionCertificate, TreeDualCertificate), "alltoall": (MetricCertificate,)}
+    fitting: dict[str, tuple[type, ...]] = {"allreduce": (PartitionCertificate, TreeDualCertificate), "alltoall": (MetricCertificate,)}
     if any(tree.switch is not None for tree in plan.trees):
         # A bound for trees over forwarding switches says nothing about switches that copy and add.
         if certificate.model != SWITCH_MODEL:

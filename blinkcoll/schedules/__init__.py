@@ -7,7 +7,20 @@ from .halvingdoubling import lower_halving_doubling
 from .lower import lower
 from .nvls import lower_nvls
 from .oneshot import lower_one_shot
-from .program import INPUT, OUTPUT, SCALED_INPUT, SCRATCH, After, Channel, Connection, Operand, Program, Step, multicast, slot
+from .program import (
+    INPUT,
+    OUTPUT,
+    SCALED_INPUT,
+    SCRATCH,
+    After,
+    Channel,
+    Connection,
+    Operand,
+    Program,
+    Step,
+    multicast,
+    slot,
+)
 from .rings import lower_rings
 from .sendrecv import lower_sendrecv
 from .sharded import lower_flows, lower_sharded_trees

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..packing import Plan, Tree
+from ..packing.certificates import SWITCH_MODEL
 from ..packing.check import loaded_paths
 from ..topology import Path
 from .numbers import gb_s
@@ -24,9 +25,10 @@ def plan_text(plan: Plan) -> str:
     lines = [
         f"{plan.collective}{root} on {topology.name}, ranks {ranks}",
         f"rate {gb_s(plan.rate)} GB/s, {verdict}: {plan.certificate.describe(topology)}",
-        f"model {plan.certificate.model}",
         f"links {'+'.join(plan.links)}: bound {gb_s(plan.bound)} GB/s; all links together: bound {gb_s(plan.bound_all)} GB/s",
     ]
+    if plan.certificate.model == SWITCH_MODEL:
+        lines.append(f"bounds are for {SWITCH_MODEL}; trees over forwarding switches have their own: --method exact")
     for i, tree in enumerate(plan.trees):
         inside = "" if tree.switch is None else f", added and copied in {tree.switch}"
         lines += ["", f"tree {i}: rate {gb_s(tree.rate)} GB/s, {float(tree.weight) * 100:.1f} % of the data{inside}", *_draw(tree)]
