@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import ExecutionError
 from ...schedules.contract import REDUCING
 from ..buffers import RankBuffers, Regions
 from ..executor import Array, Executor
 from ..launch import BUFFER_ORDER, ChannelRecord, LaunchRecord, Work, buffer_table, connection_table
 from .device import DeviceLayer
 from .kernel import KERNEL, kernel_ptx
+
+#: multimem.* are of PTX ISA 8.1, for this compute capability and newer.
+_FIRST_WITH_MULTIMEM = 90
 
 
 class CudaExecutor(Executor):
@@ -28,11 +32,25 @@ class CudaExecutor(Executor):
         The architecture to compile for, ``"sm_80"``.
     threads
         Threads of a block.
+    in_switch
+        For programs with operands of all ranks: whether switches add and copy (multimem instructions, through multicast
+        objects that the layer makes), or each rank's memory is read and written in turn.
+
+    Raises
+    ------
+    ExecutionError
+        Where ``in_switch`` is asked for and the architecture has no such instructions, or the program no such operands.
     """
 
-    def __init__(self, program: Any, *, layer: DeviceLayer, arch: str, threads: int = 256, **options: Any) -> None:
+    def __init__(self, program: Any, *, layer: DeviceLayer, arch: str, threads: int = 256, in_switch: bool = False, **options: Any) -> None:
         super().__init__(program, **options)
+        if in_switch and int(arch.removeprefix("sm_")) < _FIRST_WITH_MULTIMEM:
+            raise ExecutionError(f"{arch} has no multimem instructions, sm_{_FIRST_WITH_MULTIMEM} and newer have; use in_switch=False, or a program by trees or rings")
+        if in_switch and not program.multicasts:
+            raise ExecutionError(f"program {program.hash} has no operands of all ranks: there is nothing for a switch to do")
         self._layer = layer
+        self._in_switch = in_switch
+        self._mappings: dict[int, int] = {}  # region to the mapping of a multicast object of all ranks' regions
         self._threads = threads
         self._module = layer.load(kernel_ptx(arch, *self._variant()))
         self._addresses: list[int] = []
@@ -50,6 +68,22 @@ class CudaExecutor(Executor):
         for base, arena in zip(self._bases, self.arenas, strict=True):
             layer.write(base + arena.program, self.code)
             layer.write(base + arena.connections, table)
+        if self._in_switch:
+            # Called in place, inputs and outputs are one region: either may be meant by either.
+            named = {BUFFER_ORDER.index(region) for region, _ in self.program.multicasts}
+            for region in sorted(named | ({0, 1} if named & {0, 1} else set())):
+                sizes = {self._region_bytes(r)[region] for r in ranks}
+                if len(sizes) == 1:
+                    self._mappings[region] = layer.multicast([of_rank[region] for of_rank in self._buffers], sizes.pop())
+
+    def _mapped(self, buffers: RankBuffers) -> tuple[int, int, int]:
+        """The mappings of input, output and scratch of all ranks, 0 where there is none."""
+        if not self._in_switch:
+            return 0, 0, 0
+        regions = (0, 1) if buffers.shared is None else (buffers.shared,) * 2
+        named = {region for region, _ in self.program.multicasts}
+        made = [self._mappings.get(at, 0) if name in named else 0 for name, at in zip(BUFFER_ORDER, (*regions, 2), strict=True)]
+        return made[0], made[1], made[2]
 
     def _variant(self) -> tuple[str, str]:
         """The dtype and operation to compile for; programs that only copy share one kernel."""
@@ -74,7 +108,9 @@ class CudaExecutor(Executor):
                 self._layer.write(buffers[rank].input_at(regions, work.elem_size), array.tobytes())
         try:
             for rank in range(self.program.nranks):
-                self._launch(self._record(work, rank, self._bases[rank]), rank)
+                record = self._record(work, rank, self._bases[rank])
+                record.multicast[:] = self._mapped(buffers[rank])
+                self._launch(record, rank)
         except BaseException:
             self._abort()  # kernels that were launched wait for those that were not
             self._layer.synchronize()
