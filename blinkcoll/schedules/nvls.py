@@ -52,14 +52,14 @@ def lower_nvls(
     if not plan.trees or any(tree.switch is None for tree in plan.trees):
         raise ScheduleError(f"a plan for {plan.collective} by method {plan.method!r} uses no switch that copies or adds")
     owners = _owners(plan)
-    per_share = 1 if registered else 3
+    switch = plan.trees[0].switch
+    assert switch is not None
+    per_share = lower_groups(plan.topology, plan.collective, plan.root, owners, switch, 1, registered=registered).nchannels
     if max_channels < per_share:
         raise ScheduleError(f"a share over a switch runs {per_share} channels a rank, max_channels is {max_channels}")
     # A head's channel has its own shards' part of the data (twice, in and out); the others' copy all of it.
     busiest = 2 * plan.rate * max(map(owners.count, owners)) / len(owners) if registered else plan.rate
     nshares = min(max_channels // per_share, max(1, ceil(busiest / channel_gb_s)))
-    switch = plan.trees[0].switch
-    assert switch is not None
     program = lower_groups(plan.topology, plan.collective, plan.root, owners, switch, nshares, registered=registered, slots=slots)
     return program.with_chunk_bytes(chunk_bytes)
 

@@ -177,19 +177,19 @@ class _Links:
         for hop in pairwise(path):
             if hop not in self.capacities:
                 raise SimulationError(f"{what}: topology {self.topology.name} has no link {hop[0]}→{hop[1]}")
-            links.append(self._number(hop))
+            links.append(self._number(hop, min(float(self.capacities[hop]) * 1e3, _FASTEST)))
             latency_us += self.latencies[hop]
         return links, latency_us
 
     def loads(self, of_ranks: tuple[Loads, ...]) -> list[list[tuple[int, float]]]:
         """Each rank's loads, by the numbers of the links."""
-        return [[(self._number(hop), part) for hop, part in loads] for loads in of_ranks]
+        return [[(self._number(hop, min(float(self.capacities[hop]) * 1e3, _FASTEST)), part) for hop, part in loads] for loads in of_ranks]
 
-    def _number(self, hop: _Hop) -> int:
+    def _number(self, hop: _Hop, rate: float) -> int:
         if hop not in self.numbers:
             self.numbers[hop] = len(self.names)
             self.names.append(hop)
-            self.link_rate.append(min(float(self.capacities[hop]) * 1e3, _FASTEST))
+            self.link_rate.append(rate)
         return self.numbers[hop]
 
 
