@@ -81,7 +81,7 @@ def test_a_head_that_does_not_wait_for_everybody_is_refused(collective, register
         ranks = [list(channels) for channels in program.ranks]
         ranks[head[0]][head[1]] = Channel(tuple(steps))
         mutant = replace(program, ranks=tuple(map(tuple, ranks)))
-        with pytest.raises(ScheduleError, match="nothing orders it after|before anything is written|nothing says"):
+        with pytest.raises(ScheduleError, match=r"nothing orders it after|before anything is written|nothing says"):
             bc.verify(mutant, repeated=True)
 
 
@@ -93,7 +93,7 @@ def test_a_rank_that_copies_before_its_head_is_done_is_refused():
     moved = (replace(steps[0], wait=(), signal=()), Step("nop", 0, wait=(c,), signal=(c,)), *steps[1:])
     ranks = [list(channels) for channels in program.ranks]
     ranks[out[0]][out[1]] = Channel(moved)
-    with pytest.raises(ScheduleError, match="nothing orders it after|before anything is written"):
+    with pytest.raises(ScheduleError, match=r"nothing orders it after|before anything is written"):
         bc.verify(replace(program, ranks=tuple(map(tuple, ranks))))
 
 
@@ -120,11 +120,11 @@ def test_a_sum_that_every_rank_has_made_for_itself_is_refused():
     program = made(topology, "allreduce", max_channels=1, registered=True)
     own = Step("reduce", 0, (multicast("input"),), (OUTPUT,))
     ranks = []
-    for rank, (channel,) in enumerate(program.ranks):
+    for (channel,) in program.ranks:
         before, middle, after = channel.steps
         step = replace(own, wait=middle.wait, signal=middle.signal)
         ranks.append((Channel((before, *(replace(step, shard=s, wait=step.wait if s == 0 else (), signal=step.signal if s == 1 else ()) for s in range(2)), after)),))
-    with pytest.raises(ScheduleError, match=f"summed in another order than on rank {0}"):
+    with pytest.raises(ScheduleError, match="summed in another order than on rank 0"):
         bc.verify(replace(program, ranks=tuple(ranks), in_place=False))
 
 
@@ -154,7 +154,7 @@ def test_a_multicast_of_what_some_rank_does_not_have_is_refused():
         bc.verify(with_step(program, spot, dsts=(multicast("output"),)))
     shards = made(star([20] * 3), "allgather", max_channels=3)
     copy = _spots_with(shards, "dsts")[0]
-    with pytest.raises(ScheduleError, match="own shard only|a reduce in a allgather"):
+    with pytest.raises(ScheduleError, match=r"own shard only|a reduce in a allgather"):
         bc.verify(with_step(shards, copy, srcs=(multicast("input"),), op="reduce"))
 
 

@@ -10,7 +10,9 @@ from allocations import name_of, spread
 import blinkcoll as bc
 from blinkcoll.cost.chunks import default_chunk_bytes
 from blinkcoll.errors import PackingError, SimulationError
+from blinkcoll.simulator.baselines import baseline_program
 from blinkcoll.simulator.baselines.nccl import nccl_program, search
+from blinkcoll.simulator.baselines.nccl.nvls import nvls_chunk_bytes
 from blinkcoll.topology import Topology, load_topology
 
 LARGE = 256 << 20
