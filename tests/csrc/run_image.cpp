@@ -16,6 +16,7 @@
 #ifdef KERNEL_ON_HOST
 #include "host_shim.h"
 //
+#define BC_MULTICAST
 #include "cuda/run.cu"
 #else
 #include "host/run.h"

@@ -52,7 +52,7 @@ class CudaExecutor(Executor):
         self._in_switch = in_switch
         self._mappings: dict[int, int] = {}  # region to the mapping of a multicast object of all ranks' regions
         self._threads = threads
-        self._module = layer.load(kernel_ptx(arch, *self._variant()))
+        self._module = layer.load(kernel_ptx(arch, *self._variant(), multicast=bool(program.multicasts)))
         self._addresses: list[int] = []
         try:
             self._set_up()
