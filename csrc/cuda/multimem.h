@@ -111,20 +111,33 @@ constexpr bool kHasMultimem = false;
 
 // -- a step ---------------------------------------------------------------------------------------------------------------
 
-// The bytes until every address is a multiple of 16, or kApart where there is no such point.
-constexpr u32 kApart = 0xffffffffu;
-
-BC_DEVICE u32 bytes_to_aligned(const GroupStep& g) {
-  const u64 first = g.from ? g.from->mapped : g.to->mapped;
-  u64 apart = 0;
-  if (g.to) apart |= g.to->mapped ^ first;
-  for (u32 i = 0; i < g.nsrcs; i++) apart |= reinterpret_cast<u64>(g.srcs[i]) ^ first;
-  for (u32 i = 0; i < g.ndsts; i++) apart |= reinterpret_cast<u64>(g.dsts[i]) ^ first;
-  return apart & 15 ? kApart : u32(-first & 15);
-}
-
 // A launch maps all the regions that a step of it touches, or none.
 BC_DEVICE bool is_mapped(const GroupStep& g) { return (g.from ? g.from->mapped : g.to->mapped) != 0; }
+
+// Which of some units go by vectors of 16 bytes: `count` vectors from unit `begin` on.
+struct Vectors {
+  u64 begin, count;
+};
+
+// By the mapped addresses alone: what is read and what is written lie at one offset of mappings that begin alike.
+BC_DEVICE Vectors vectors_of(const GroupStep& g, u64 total, u32 size) {
+  const u64 first = g.from ? g.from->mapped : g.to->mapped;
+  const u32 skip = u32(-first & 15);
+  const bool alike = !g.from || !g.to || ((g.from->mapped ^ g.to->mapped) & 15) == 0;
+  if (!is_mapped(g) || !alike || skip % size != 0 || skip / size >= total) return {total, 0};
+  return {skip / size, (total - skip / size) * size / sizeof(Vector)};
+}
+
+// Whether a rank's own operands can be accessed by 16 bytes, too, from `bytes` on.
+BC_DEVICE bool own_aligned(const GroupStep& g, u64 bytes) {
+  u64 bits = 0;
+  for (u32 i = 0; i < g.nsrcs; i++) bits |= reinterpret_cast<u64>(g.srcs[i]) + bytes;
+  for (u32 i = 0; i < g.ndsts; i++) bits |= reinterpret_cast<u64>(g.dsts[i]) + bytes;
+  return (bits & 15) == 0;
+}
+
+// One thread's reads in flight: a switch's answer takes a microsecond or two, 16 bytes at a time.
+constexpr u32 kInFlight = 4;
 
 template <u32 kType, u32 kOp>
 struct GroupMove {
@@ -132,15 +145,17 @@ struct GroupMove {
   static constexpr u64 kLanes = sizeof(Vector) / sizeof(Stored);
 
   BC_DEVICE static void run(const GroupStep& g, u32 lane, u32 lanes) {
-    u64 begin = g.count, vectors = 0;  // elements before the vectors, then vectors; the rest follows
-    const u32 skip = is_mapped(g) ? bytes_to_aligned(g) : kApart;
-    if (skip != kApart && skip % sizeof(Stored) == 0 && skip / sizeof(Stored) < g.count) {
-      begin = skip / sizeof(Stored);
-      vectors = (g.count - begin) / kLanes;
+    const Vectors all = vectors_of(g, g.count, sizeof(Stored));
+    const bool aligned = own_aligned(g, all.begin * sizeof(Stored));
+    for (u64 v = lane; v < all.count; v += u64(kInFlight) * lanes) {
+      Lanes<Stored> in[kInFlight];
+      for (u32 u = 0; g.from && u < kInFlight; u++)
+        if (v + u * lanes < all.count) in[u].vector = multimem_reduced<kType, kOp>(g.from->mapped + (all.begin + (v + u * lanes) * kLanes) * sizeof(Stored));
+      for (u32 u = 0; u < kInFlight; u++)
+        if (v + u * lanes < all.count) finish_vector(g, all.begin + (v + u * lanes) * kLanes, in[u], aligned);
     }
-    for (u64 v = lane; v < vectors; v += lanes) one_vector(g, begin + v * kLanes);
-    for (u64 i = lane; i < begin; i += lanes) one_element(g, i);
-    for (u64 i = begin + vectors * kLanes + lane; i < g.count; i += lanes) one_element(g, i);
+    for (u64 i = lane; i < all.begin; i += lanes) one_element(g, i);
+    for (u64 i = all.begin + all.count * kLanes + lane; i < g.count; i += lanes) one_element(g, i);
   }
 
   // By each rank's own memory.
@@ -151,34 +166,39 @@ struct GroupMove {
     for (u32 rank = 0; g.to && rank < g.to->nranks; rank++) reinterpret_cast<Stored*>(g.to->at(rank))[i] = result;
   }
 
-  BC_DEVICE static void one_vector(const GroupStep& g, u64 i) {
-    const u64 bytes = i * sizeof(Stored);
-    Lanes<Stored> in, out;
-    if (g.from) in.vector = multimem_reduced<kType, kOp>(g.from->mapped + bytes);
+  // `in`: what the switch has added, where it has.
+  BC_DEVICE static void finish_vector(const GroupStep& g, u64 i, const Lanes<Stored>& in, bool aligned) {
+    Lanes<Stored> out;
     for (u32 k = 0; k < kLanes; k++)
       out.element[k] = combined<kType, kOp>([&](u32 s) { return g.from ? in.element[k] : reinterpret_cast<const Stored*>(g.srcs[s])[i + k]; }, g.from ? 1 : g.nsrcs, g.scaling);
-    for (u32 d = 0; d < g.ndsts; d++) *reinterpret_cast<Vector*>(g.dsts[d] + bytes) = out.vector;
-    if (g.to) multimem_store(g.to->mapped + bytes, out.vector);
+    for (u32 d = 0; d < g.ndsts; d++) {
+      Stored* dst = reinterpret_cast<Stored*>(g.dsts[d]) + i;
+      if (aligned) *reinterpret_cast<Vector*>(dst) = out.vector;
+      for (u32 k = 0; !aligned && k < kLanes; k++) dst[k] = out.element[k];
+    }
+    if (g.to) multimem_store(g.to->mapped + i * sizeof(Stored), out.vector);
   }
 };
 
 // A plain copy to all ranks: bytes.
 struct GroupCopy {
   BC_DEVICE static void run(const GroupStep& g, u32 lane, u32 lanes) {
-    u64 begin = g.nbytes, vectors = 0;
-    const u32 skip = is_mapped(g) ? bytes_to_aligned(g) : kApart;
-    if (skip < g.nbytes) {
-      begin = skip;
-      vectors = (g.nbytes - begin) / sizeof(Vector);
+    const Vectors all = vectors_of(g, g.nbytes, 1);
+    const bool aligned = own_aligned(g, all.begin);
+    for (u64 v = lane; v < all.count; v += lanes) one_vector(g, all.begin + v * sizeof(Vector), aligned);
+    for (u64 i = lane; i < all.begin; i += lanes) one_byte(g, i);
+    for (u64 i = all.begin + all.count * sizeof(Vector) + lane; i < g.nbytes; i += lanes) one_byte(g, i);
+  }
+
+  BC_DEVICE static void one_vector(const GroupStep& g, u64 at, bool aligned) {
+    Lanes<char> value;
+    if (aligned) value.vector = *reinterpret_cast<const Vector*>(g.srcs[0] + at);
+    for (u32 k = 0; !aligned && k < sizeof(Vector); k++) value.element[k] = g.srcs[0][at + k];
+    for (u32 d = 0; d < g.ndsts; d++) {
+      if (aligned) *reinterpret_cast<Vector*>(g.dsts[d] + at) = value.vector;
+      for (u32 k = 0; !aligned && k < sizeof(Vector); k++) g.dsts[d][at + k] = value.element[k];
     }
-    for (u64 v = lane; v < vectors; v += lanes) {
-      const u64 at = begin + v * sizeof(Vector);
-      const Vector value = *reinterpret_cast<const Vector*>(g.srcs[0] + at);
-      for (u32 d = 0; d < g.ndsts; d++) *reinterpret_cast<Vector*>(g.dsts[d] + at) = value;
-      multimem_store(g.to->mapped + at, value);
-    }
-    for (u64 i = lane; i < begin; i += lanes) one_byte(g, i);
-    for (u64 i = begin + vectors * sizeof(Vector) + lane; i < g.nbytes; i += lanes) one_byte(g, i);
+    multimem_store(g.to->mapped + at, value.vector);
   }
 
   BC_DEVICE static void one_byte(const GroupStep& g, u64 i) {
