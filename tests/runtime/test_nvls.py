@@ -224,6 +224,15 @@ def test_launches_carry_the_mappings_of_what_the_program_names(registered, in_pl
     assert {tuple(record.multicast) for record in layer.records} == {tuple(at and base + at for at in expected)}
 
 
+def test_inputs_that_no_object_joins_are_refused():
+    """In place, the root of a reduce has its input in its output's memory, the others have no output."""
+    program = made(star(3), "reduce", registered=True)
+    with CudaExecutor(program, layer=Recording(), arch="sm_90", in_switch=True, max_count=64) as executor:
+        executor.run([np.ones(64, dtype=np.float32)] * 3)
+        with pytest.raises(ExecutionError, match="called in place: the inputs of all ranks lie in regions of different kinds"):
+            executor.run([np.ones(64, dtype=np.float32)] * 3, in_place=True)
+
+
 def test_switches_are_refused_where_there_are_none():
     program = made(star(2), "allreduce", max_channels=3)
     with pytest.raises(ExecutionError, match="sm_80 has no multimem instructions, sm_90 and newer have"):

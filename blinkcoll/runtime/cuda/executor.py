@@ -82,7 +82,14 @@ class CudaExecutor(Executor):
             return 0, 0, 0
         regions = (0, 1) if buffers.shared is None else (buffers.shared,) * 2
         named = {region for region, _ in self.program.multicasts}
-        made = [self._mappings.get(at, 0) if name in named else 0 for name, at in zip(BUFFER_ORDER, (*regions, 2), strict=True)]
+        made = [0, 0, 0]
+        for i, (name, at) in enumerate(zip(BUFFER_ORDER, (*regions, 2), strict=True)):
+            if name in named and at not in self._mappings:
+                raise ExecutionError(
+                    f"{self.program.collective} called in place: the {name}s of all ranks lie in regions of different kinds, which no multicast "
+                    "object joins; call it out of place, or use in_switch=False"
+                )
+            made[i] = self._mappings[at] if name in named else 0
         return made[0], made[1], made[2]
 
     def _variant(self) -> tuple[str, str]:
@@ -99,6 +106,7 @@ class CudaExecutor(Executor):
 
     def _run(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> list[Array]:
         table = buffer_table([b.addresses(r, work.elem_size) for b, r in zip(buffers, self._buffers, strict=True)])
+        mapped = [self._mapped(of_rank) for of_rank in buffers]
         for rank, array in enumerate(inputs):
             base, arena, regions = self._bases[rank], self.arenas[rank], self._buffers[rank]
             self._layer.write(base + arena.buffers, table)
@@ -109,7 +117,7 @@ class CudaExecutor(Executor):
         try:
             for rank in range(self.program.nranks):
                 record = self._record(work, rank, self._bases[rank])
-                record.multicast[:] = self._mapped(buffers[rank])
+                record.multicast[:] = mapped[rank]
                 self._launch(record, rank)
         except BaseException:
             self._abort()  # kernels that were launched wait for those that were not
