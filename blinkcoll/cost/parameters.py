@@ -54,7 +54,6 @@ def _protocols(multicast_efficiency: float) -> tuple[tuple[str, Protocol], ...]:
     return tuple((name, replace(p, efficiency=multicast_efficiency) if name == "multicast" else p) for name, p in PROTOCOLS.items())
 
 
-
 @dataclass(frozen=True)
 class Launch:
     """What lies between the call and the channels' first step.
@@ -134,7 +133,8 @@ FLUID = Parameters(
     protocols=tuple((name, Protocol(efficiency=p.efficiency)) for name, p in PROTOCOLS.items()),
 )
 
-#: By compute capability. Switches that add and copy: nvlsEfficiency (Hopper 0.85, Blackwell 0.74). A channel's rate: perChMaxTreeBws of one node (Volta, which NCCL also takes for older devices, Ampere, Hopper,
+#: Switches that add and copy, Hopper and Blackwell: nvlsEfficiency.
+#: By compute capability. A channel's rate: perChMaxTreeBws of one node (Volta, which NCCL also takes for older devices, Ampere, Hopper,
 #: Blackwell). Memory: the data sheets' peak (P100 732, V100 900, A100 1555, H100 3350, B200 8000 GB/s).
 _BY_ARCH = {
     "sm_60": Parameters(device="P100", channel_gb_s=26.5, memory_gb_s=732.0),

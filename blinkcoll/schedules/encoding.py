@@ -178,6 +178,8 @@ def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
         raise ScheduleError(f"{where}: there is no shard {step.shard}")
     if added and (step.op != "reduce" or len(step.srcs) != 1):
         raise ScheduleError(f"{where}: what a switch adds is the only source of a reduce, this is a {step.op} of {len(step.srcs)}")
+    if sum(o.buffer == "multicast" for o in step.dsts) > 1:
+        raise ScheduleError(f"{where}: at most one destination of a step is of all ranks")
     for operand in (*step.srcs, *step.dsts):
         if (operand.buffer == "slot") != (operand.connection is not None) or operand.buffer not in BUFFERS:
             raise ScheduleError(f"{where}: malformed operand {operand}")

@@ -171,9 +171,10 @@ class _Builder:
             return (Step("nop", share, wait=tells, signal=tells),) if tells else ()
         steps = []
         for shard, head in enumerate(self.owners):
-            tells = self._at_last(shard, head, tuple(ready[h, rank] for h in (head,) if h != rank))
-            first = self._at_first(shard, head, tuple(ready[h, rank] for h in (head,) if h != rank))
-            steps.append(Step("copy", share, (SCALED_INPUT,), (SCRATCH,), wait=first, signal=tells, shard=shard))
+            tells = (ready[head, rank],) if head != rank else ()
+            steps.append(
+                Step("copy", share, (SCALED_INPUT,), (SCRATCH,), shard=shard, wait=self._at_first(shard, head, tells), signal=self._at_last(shard, head, tells))
+            )
         return tuple(steps)
 
     def _head_steps(
@@ -181,8 +182,10 @@ class _Builder:
         own: tuple[tuple[After, ...], ...],
     ) -> list[Step]:  # fmt: skip
         """The shards of a head, each from all ranks or to all ranks; the first waits for the others, the last tells them."""
-        heard = tuple(ready[rank, other] for other in range(self.n) if other != rank) if rank in self.heads else ()
-        told = tuple(done[rank, other] for other in range(self.n) if other != rank) if rank in self.heads else ()
+        if rank not in self.heads:
+            return []
+        others = [other for other in range(self.n) if other != rank]
+        touched = (*(ready[rank, other] for other in others), *(done[rank, other] for other in others))
         steps = []
         scaled = self.reduces and src.region == "scratch"
         for shard, head in enumerate(self.owners):
@@ -190,7 +193,7 @@ class _Builder:
                 steps.append(
                     Step(
                         "reduce" if self.reduces else "copy", share, (src,), dsts, shard=shard, postscaled=scaled, after=own[shard] if own else (),
-                        wait=self._at_first(shard, head, (*heard, *told)), signal=self._at_last(shard, head, (*heard, *told)),
+                        wait=self._at_first(shard, head, touched), signal=self._at_last(shard, head, touched),
                     )
                 )  # fmt: skip
         return steps

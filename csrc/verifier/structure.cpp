@@ -65,6 +65,7 @@ class Structure {
     if (step.op == Op::kUnknown) refuse("an operation that is not known");
     const bool in_switch = std::any_of(step.srcs.begin(), step.srcs.end(), [](const Operand& o) { return o.buffer == Buffer::kMulticast; });
     if (in_switch && (step.op != Op::kReduce || ns != 1)) refuse("what a switch adds is the only source of a reduce, and a source of nothing else");
+    if (std::count_if(step.dsts.begin(), step.dsts.end(), [](const Operand& o) { return o.buffer == Buffer::kMulticast; }) > 1) refuse("at most one destination of a step is of all ranks");
     bool fits = step.op == Op::kNop ? ns == 0 && nd == 0 : step.op == Op::kCopy ? ns == 1 && nd >= 1 : ns >= (in_switch ? 1 : 2) && nd >= 1;
     if (!fits || ns + nd > kMostOperands) refuse("a " + names.at(step.op) + " of " + std::to_string(ns) + " sources to " + std::to_string(nd) + " destinations");
     if (step.op == Op::kNop && step.postscaled) refuse("a nop has nothing to scale");

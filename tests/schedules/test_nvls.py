@@ -138,6 +138,7 @@ def test_a_sum_that_every_rank_has_made_for_itself_is_refused():
         ((Operand("multicast"),), (OUTPUT,), "reduce", "malformed operand|only source"),
         ((Operand("multicast", region="scratch", prescaled=True),), (OUTPUT,), "reduce", "malformed operand"),
         ((SCRATCH,), (OUTPUT, multicast("output")), "copy", "writes one place twice"),
+        ((SCRATCH,), (multicast("scratch"), multicast("output")), "copy", "at most one destination of a step is of all ranks"),
     ],
 )
 def test_malformed_operands_are_refused(srcs, dsts, op, message):
