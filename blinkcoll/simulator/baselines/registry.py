@@ -67,7 +67,7 @@ def _simple(program: Program) -> bool:
 
 
 BASELINES: dict[str, Baseline] = {
-    "nccl": _nccl("2.30.7", "2.30", "rings, chains, NVLS and tuner"),
+    "nccl": _nccl("2.30.7", "2.30", "rings, chains and tuner"),
     "nccl-2.7": _nccl("2.7.8", "2.7", "rings, chains and tuner"),
     "nccl-2.4": _nccl("2.4.8", "2.4", "rings"),
     "baidu-ring": Baseline("one ring in rank order, hops without a direct link over switches", ("allreduce", "broadcast"), rank_order_ring),
