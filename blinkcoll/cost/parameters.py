@@ -42,7 +42,16 @@ PROTOCOLS = {
     "simple": Protocol(busy_us=0.5, flag_us=2.3),
     "LL": Protocol(efficiency=0.5, rate=0.5),
     "LL128": Protocol(efficiency=0.9375, busy_us=0.3, flag_us=1.0),
+    # What a switch adds or copies, and the signals among the ranks of such a group. NCCL has 25 us for a whole small call
+    # (hwLatencies, NVLS): less the launch, three steps' synchronisation, the read's way there and back and the wire of two
+    # signals, that leaves 7.25 us a signal.
+    "multicast": Protocol(busy_us=0.5, flag_us=7.25),
 }
+
+
+def _protocols(multicast_efficiency: float) -> tuple[tuple[str, Protocol], ...]:
+    """The table of a device whose switches add and copy at this part of the links' rate."""
+    return tuple((name, replace(p, efficiency=multicast_efficiency) if name == "multicast" else p) for name, p in PROTOCOLS.items())
 
 
 @dataclass(frozen=True)
@@ -124,14 +133,15 @@ FLUID = Parameters(
     protocols=tuple((name, Protocol(efficiency=p.efficiency)) for name, p in PROTOCOLS.items()),
 )
 
+#: Switches that add and copy, Hopper and Blackwell: nvlsEfficiency.
 #: By compute capability. A channel's rate: perChMaxTreeBws of one node (Volta, which NCCL also takes for older devices, Ampere, Hopper,
 #: Blackwell). Memory: the data sheets' peak (P100 732, V100 900, A100 1555, H100 3350, B200 8000 GB/s).
 _BY_ARCH = {
     "sm_60": Parameters(device="P100", channel_gb_s=26.5, memory_gb_s=732.0),
     "sm_70": Parameters(device="V100", channel_gb_s=26.5, memory_gb_s=900.0),
     "sm_80": Parameters(device="A100", channel_gb_s=24.0, memory_gb_s=1555.0),
-    "sm_90": Parameters(device="H100", channel_gb_s=38.7, memory_gb_s=3350.0),
-    "sm_100": Parameters(device="B200", channel_gb_s=70.0, memory_gb_s=8000.0),
+    "sm_90": Parameters(device="H100", channel_gb_s=38.7, memory_gb_s=3350.0, protocols=_protocols(0.85)),
+    "sm_100": Parameters(device="B200", channel_gb_s=70.0, memory_gb_s=8000.0, protocols=_protocols(0.74)),
 }
 _UNKNOWN = "sm_80"
 

@@ -14,10 +14,11 @@ from .collectives import canonical, check_root
 from .exact import exact_plan
 from .links import choose_links
 from .minimise import Wish
+from .nvls import nvls_plan
 from .plan import Plan
 from .progress import progress
 
-METHODS = ("auto", "exact", "blink")
+METHODS = ("auto", "exact", "blink", "nvls")
 #: Options that only one method knows.
 _OPTIONS = {"blink": {"epsilon", "threshold"}}
 
@@ -48,9 +49,12 @@ def make_plan(
     root
         A rank, for broadcast, reduce, gather and scatter only.
     method
-        ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast. ``"blink"`` is the pipeline of the Blink
-        paper: multiplicative weights (``epsilon``, 0.05: what may be missing of the optimum there), an integer program,
-        and fractions only as far as needed to come within ``threshold`` (1/20) of the optimum; see ``packing/blink.py``.
+        ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast: both plan trees over switches that only
+        forward. ``"nvls"`` uses switches that copy and add (NVLink SHARP) and is held to the bound for these;
+        ``plan.certificate.model`` names the class that a bound speaks of, and no method changes it by itself.
+        ``"blink"`` is the pipeline of the Blink paper: multiplicative weights (``epsilon``, 0.05: what may be missing of
+        the optimum there), an integer program, and fractions only as far as needed to come within ``threshold`` (1/20)
+        of the optimum; see ``packing/blink.py``.
     links
         ``"fastest"`` (classes from the fastest down until the ranks are connected), ``"all"``, or kinds.
     rates
@@ -90,6 +94,10 @@ def make_plan(
     if topology.nranks < 2:
         raise PackingError(f"topology {topology.name}: a single rank has nothing to exchange, so there is nothing to plan")
     chosen = choose_links(topology, name, rank, links)
+    if method == "nvls":
+        if (max_trees, tolerance, minimise, equal_trees) != (None, None, False, None):
+            raise PackingError("method 'nvls' has a tree for each head; max_trees, tolerance, minimise and equal_trees do not apply")
+        return nvls_plan(topology, name, rank, chosen, rates)
     with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
         _core.set_time_limit(time_limit_s)
         try:

@@ -7,7 +7,9 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
+from ..topology import Path
 from .arborescences import depth
+from .check import loaded_paths
 from .exactlp import LinearProgram, maximise
 from .links import Arc
 from .plan import Plan, Tree
@@ -49,10 +51,16 @@ def rate_of(trees: Iterable[Tree]) -> Fraction:
 def tree_uses(tree: Tree) -> dict[Arc, int]:
     """How often the tree crosses each link."""
     uses: dict[Arc, int] = {}
-    for path in (*(tree.up or ()), *(tree.down or ())):
+    for path in _loaded(tree):
         for arc in pairwise(path):
             uses[arc] = uses.get(arc, 0) + 1
     return uses
+
+
+def _loaded(tree: Tree) -> list[Path]:
+    """The paths that the tree's rate loads, of both halves."""
+    halves = [(half, name) for half, name in ((tree.up, "up"), (tree.down, "down")) if half is not None]
+    return [path for half, name in halves for path in loaded_paths(tree, half, name, len(half) + 1)]
 
 
 def tree_depth(tree: Tree) -> int:
@@ -63,7 +71,7 @@ def tree_depth(tree: Tree) -> int:
 def link_load(plan: Plan) -> dict[Arc, Fraction]:
     """What the plan sends over each directed pair of vertices, GB/s."""
     load: dict[Arc, Fraction] = {}
-    carried = [(t.rate, p) for t in plan.trees for p in (*(t.up or ()), *(t.down or ()))]
+    carried = [(t.rate, p) for t in plan.trees for p in _loaded(t)]
     for rate, path in [*carried, *((f.rate, f.path) for f in plan.flows)]:
         for hop in pairwise(path):
             load[hop] = load.get(hop, Fraction(0)) + rate

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..packing import Plan, Tree
+from ..packing.certificates import SWITCH_MODEL
 from ..packing.weights import link_load, tree_depth
 from ..topology import Path
 from .numbers import count, gb_s
@@ -24,12 +25,15 @@ def plan_text(plan: Plan) -> str:
         f"rate {gb_s(plan.rate)} GB/s, {verdict}: {plan.certificate.describe(topology)}",
         f"links {'+'.join(plan.links)}: bound {gb_s(plan.bound)} GB/s; all links together: bound {gb_s(plan.bound_all)} GB/s",
     ]
+    if plan.certificate.model == SWITCH_MODEL:
+        lines.append(f"bounds are for {SWITCH_MODEL}; trees over forwarding switches have their own: --method exact")
     if plan.stages:
         lines.append("stages: " + "; ".join(f"{stage.name} {count(stage.trees, 'tree')}, {gb_s(stage.rate)} GB/s" for stage in plan.stages))
     if plan.trees:
         lines.append(_tree_line(plan))
     for i, tree in enumerate(plan.trees):
-        lines += ["", f"tree {i}: rate {gb_s(tree.rate)} GB/s, {float(tree.weight) * 100:.1f} % of the data, depth {tree_depth(tree)}", *_draw(tree)]
+        inside = "" if tree.switch is None else f", added and copied in {tree.switch}"
+        lines += ["", f"tree {i}: rate {gb_s(tree.rate)} GB/s, {float(tree.weight) * 100:.1f} % of the data, depth {tree_depth(tree)}{inside}", *_draw(tree)]
     if plan.flows:
         lines += ["", *(f"{_path(f.path)}  rate {gb_s(f.rate)} GB/s" for f in plan.flows)]
     lines += ["", "link use (GB/s):", *_link_lines(plan)]
@@ -94,12 +98,15 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "bound": str(plan.bound),
         "bound_all": str(plan.bound_all),
         "optimal": plan.optimal,
+        "model": plan.certificate.model,
         "proof": plan.certificate.describe(plan.topology),
         "stages": [{"name": stage.name, "trees": stage.trees, "rate": str(stage.rate)} for stage in plan.stages],
         "tree_bound": None if plan.flows else {"count": plan.tree_bound, "gap": len(plan.trees) - plan.tree_bound, "reason": plan.tree_bound_proof.reason, "proof": plan.tree_bound_proof.words},
         "depth": plan.depth,
         "trees": [
-            {"root": t.root, "rate": str(t.rate), "weight": str(t.weight), "up": _paths(t.up), "down": _paths(t.down)} for t in plan.trees
+            {"root": t.root, "rate": str(t.rate), "weight": str(t.weight), "up": _paths(t.up), "down": _paths(t.down)}
+            | ({} if t.switch is None else {"switch": t.switch})
+            for t in plan.trees
         ],
         "flows": [{"src": f.src, "dst": f.dst, "rate": str(f.rate), "path": list(f.path)} for f in plan.flows],
     }

@@ -7,6 +7,7 @@ from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
 
+from ..cost.groups import Loads, group_of, protocol_of
 from ..cost.parameters import Parameters, parameters_for
 from ..errors import SimulationError
 from ..schedules.encoding import encode
@@ -131,14 +132,17 @@ class _Prepared:
         costs: list[tuple[float, float, float]] = []
         channel_rate = min(params.channel_gb_s * 1e3, _FASTEST)
         for i, connection in enumerate(program.connections):
-            protocol = params.protocol(connection.protocol)
+            protocol = params.protocol(protocol_of(program, i))
             links, latency_us = table.along(connection.path, f"c{i}")
             connections.append((links, latency_us + protocol.flag_us, protocol.efficiency))
             costs.append((protocol.busy_us, channel_rate * protocol.rate, channel_rate * protocol.rate))
         costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
         pairs = _pairs(program, table)
+        group = group_of(program, params)
+        out, back = (table.loads(group.out), table.loads(group.back)) if group else ([], [])
+        latency_us = max((2 * table.latencies[hop] for loads in group.out for hop, _ in loads), default=0.0) if group else 0.0
         memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nranks
-        self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs)
+        self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs, out, back, latency_us)
         self._lock = Lock()  # the core keeps one run's state and lets other threads go on meanwhile
 
     def run(self, count: int, elem_size: int, chunk_bytes: int, trace: bool) -> _Measured:
@@ -173,13 +177,20 @@ class _Links:
         for hop in pairwise(path):
             if hop not in self.capacities:
                 raise SimulationError(f"{what}: topology {self.topology.name} has no link {hop[0]}→{hop[1]}")
-            if hop not in self.numbers:
-                self.numbers[hop] = len(self.names)
-                self.names.append(hop)
-                self.link_rate.append(min(float(self.capacities[hop]) * 1e3, _FASTEST))
-            links.append(self.numbers[hop])
+            links.append(self._number(hop, min(float(self.capacities[hop]) * 1e3, _FASTEST)))
             latency_us += self.latencies[hop]
         return links, latency_us
+
+    def loads(self, of_ranks: tuple[Loads, ...]) -> list[list[tuple[int, float]]]:
+        """Each rank's loads, by the numbers of the links."""
+        return [[(self._number(hop, min(float(self.capacities[hop]) * 1e3, _FASTEST)), part) for hop, part in loads] for loads in of_ranks]
+
+    def _number(self, hop: _Hop, rate: float) -> int:
+        if hop not in self.numbers:
+            self.numbers[hop] = len(self.names)
+            self.names.append(hop)
+            self.link_rate.append(rate)
+        return self.numbers[hop]
 
 
 def _pairs(program: Program, table: _Links) -> list[_Route]:

@@ -18,6 +18,7 @@ from .gloo import gloo_ring
 from .halvingdoubling import halving_doubling
 from .horovod import horovod
 from .nccl import nccl_program
+from .nccl.nvls import nvls_chunk_bytes
 from .nccl.programs import COLLECTIVES
 from .ring import rank_order_ring
 
@@ -53,7 +54,9 @@ def _nccl(release: str, version: str, plan: str) -> Baseline:
 
 
 def _nccl_chunk_bytes(program: Program, nbytes: int) -> int:
-    """By the simple protocol a chain's chunk is an eighth of NCCL's buffer of 4 MiB, whatever the size."""
+    """NVLS has sizes of its own. By the simple protocol a chain's chunk is an eighth of NCCL's buffer of 4 MiB, whatever the size."""
+    if program.multicasts:
+        return nvls_chunk_bytes(program, nbytes)
     if _simple(program) and program.collective in ("broadcast", "reduce"):
         return 1 << 19
     return default_chunk_bytes(program, nbytes)
