@@ -15,8 +15,9 @@ from .links import choose_links
 from .minimise import Wish
 from .plan import Plan
 from .progress import progress
+from .threephase import three_phase_plan
 
-METHODS = ("auto", "exact")
+METHODS = ("auto", "exact", "three-phase")
 
 
 def make_plan(
@@ -45,7 +46,9 @@ def make_plan(
     root
         A rank, for broadcast, reduce, gather and scatter only.
     method
-        ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast.
+        ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast. ``"three-phase"`` (several servers;
+        broadcast, reduce, allreduce): the best plan of Blink's form, as partitions; its option ``local`` is
+        ``"fastest"`` (trees inside a server use the fastest classes that join its ranks) or ``"all"``.
     links
         ``"fastest"`` (classes from the fastest down until the ranks are connected), ``"all"``, or kinds.
     rates
@@ -77,6 +80,7 @@ def make_plan(
         raise PackingError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     if rates not in ("planning", "measured"):
         raise PackingError(f"unknown rates {rates!r}; known: planning, measured")
+    local = options.pop("local", "fastest") if method == "three-phase" else "fastest"
     if options:
         raise PackingError(f"method {method!r} does not know the option {', '.join(sorted(options))}")
     if topology.nranks < 2:
@@ -85,6 +89,9 @@ def make_plan(
     with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
         _core.set_time_limit(time_limit_s)
         try:
+            if method == "three-phase":
+                _refuse_for_three_phase(max_trees=max_trees, tolerance=tolerance, minimise=minimise, equal_trees=equal_trees)
+                return three_phase_plan(topology, name, rank, chosen, rates, budget_s, local)
             return exact_plan(topology, name, rank, chosen, rates, budget_s, Wish.of(max_trees, tolerance, minimise), equal_trees)
         except _core.TimeLimitReached:
             raise PackingError(
@@ -93,3 +100,9 @@ def make_plan(
             ) from None
         finally:
             _core.set_time_limit(0)
+
+
+def _refuse_for_three_phase(**options: Any) -> None:
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if given:
+        raise PackingError(f"method 'three-phase' does not know the option {', '.join(given)}")

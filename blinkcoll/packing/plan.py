@@ -55,11 +55,41 @@ class Flow:
 
 
 @dataclass(frozen=True)
+class Partition:
+    """A part of the data of a three-phase plan, with a root of its own in every server.
+
+    Parameters
+    ----------
+    rate, weight
+        GB/s, and the share of the data.
+    roots
+        A rank for each server, in the order of ``Device.server``: the one that takes part in the exchange.
+    hub
+        Which of them adds up what the others send and sends them what they are to have.
+    up, down
+        Paths of one tree inside each server, in the direction of travel, as those of :class:`Tree`: partial sums to the
+        server's root, data away from it. In the server of a reduce's or broadcast's own root the tree leads to or from
+        that rank instead, and the partition's root is any rank of it. None where the collective has no such half.
+    exchange
+        Paths between servers: from every root to the hub, and from the hub to every root, as the collective has halves.
+    """
+
+    rate: Fraction
+    weight: Fraction
+    roots: tuple[int, ...]
+    hub: int
+    up: tuple[Path, ...] | None
+    down: tuple[Path, ...] | None
+    exchange: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Trees or flows for one collective on one topology. Rates are algbw in GB/s, exact.
 
     ``bound`` is over the links in ``links`` (kinds), ``bound_all`` over all links together; ``root`` is a rank.
     ``certificate`` proves the one, ``certificate_all`` the other, where ``links`` are not all kinds anyway.
+    Plans by the three-phase method have ``partitions`` in place of trees.
     """
 
     topology: Topology
@@ -75,6 +105,7 @@ class Plan:
     flows: tuple[Flow, ...] = ()
     rates: str = "planning"
     certificate_all: Certificate | None = None
+    partitions: tuple[Partition, ...] = ()
 
     def check(self) -> None:
         """Prove this plan without trusting the packer: spanning trees, capacities kept, rates that add up.
@@ -99,4 +130,4 @@ class Plan:
         return 1 - self.rate / self.bound
 
 
-__all__ = ["Certificate", "Flow", "PackingError", "Plan", "Tree"]
+__all__ = ["Certificate", "Flow", "PackingError", "Partition", "Plan", "Tree"]

@@ -1,0 +1,246 @@
+"""Blink's three-phase plans for several servers (Wang et al., MLSys 2020, section 3.5).
+
+Each partition of the data is reduced inside every server over a local tree to a root of its own there; the roots exchange
+their sums in one hop, by a reduce and a broadcast around one of them, the hub; the result goes down local trees again.
+Broadcasts have the last two phases (the root's server hands the data to the partition's root on its way down a tree), reduces
+the first two. ``threephaselp`` finds how much of the data has which root, hub and way; here trees are packed for that, and
+all of it is cut into partitions. Three-phase plans are a special kind of flat ones (a tree that enters every server once, at
+the ends of a star), so the flat bound and its certificate hold for them; ``plan.gap`` says what the form costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from math import lcm
+
+from .. import _core
+from ..errors import PackingError
+from ..topology import Path, Topology
+from .arborescences import RoutedTree, pack_shares, pack_undirected, rooted_at
+from .collectives import HAS_DOWN, HAS_UP
+from .exact import Problem
+from .intervals import Line, Supply, overlay
+from .links import Arc
+from .plan import Partition, Plan
+from .servers import NETWORK, Server, servers_of
+from .threephaselp import ServerShare, solve_three_phase
+from .treelp import Half
+
+COLLECTIVES = ("broadcast", "reduce", "allreduce")
+#: Trees of one rate tried inside a server.
+_MOST_EQUAL = 16
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """What a server does for a piece of the data: its root, and the ways between that and the network, by other server if it is the hub."""
+
+    root: int
+    is_hub: bool
+    leaving: tuple[Path, ...]
+    entering: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Trees:
+    """A server's trees for a piece, leading away from where they end and begin."""
+
+    up: RoutedTree | None
+    down: RoutedTree | None
+
+
+def three_phase_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float, local: str = "fastest") -> Plan:
+    """The best three-phase plan over links of these kinds; see :func:`blinkcoll.packing.make_plan`.
+
+    Raises
+    ------
+    PackingError
+        Where the collective has no three-phase form, or the topology is not of servers around one network switch.
+    """
+    if collective not in COLLECTIVES:
+        raise PackingError(f"three phases are known for {', '.join(COLLECTIVES)}, not for {collective}")
+    halves = [half for half, those in (("up", HAS_UP), ("down", HAS_DOWN)) if collective in those]
+    servers = servers_of(topology, links, local, rates)
+    seat = None
+    if root is not None:
+        home = next(s for s, server in enumerate(servers) if root in server.ranks)
+        seat = (home, servers[home].ranks.index(root))
+    rate, shares = solve_three_phase(servers, halves, seat)
+    partitions = _partitions(servers, shares, halves, rate, seat)
+    certificate = Problem.of(topology, collective, root, links, rates, budget_s).solve().certificate
+    every, bound_all, certificate_all = topology.kinds(), certificate.bound, None
+    if links != every:
+        certificate_all = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate
+        bound_all = max(bound_all, certificate_all.bound)
+    return Plan(
+        topology=topology, collective=collective, method="three-phase", rate=rate, bound=certificate.bound, bound_all=bound_all,
+        certificate=certificate, links=links, root=root, rates=rates, certificate_all=certificate_all, partitions=partitions,
+    )  # fmt: skip
+
+
+def _partitions(servers: Sequence[Server], shares: Sequence[ServerShare], halves: Sequence[str], rate: Fraction, root: tuple[int, int] | None) -> tuple[Partition, ...]:
+    """Everything cut wherever a root, a hub, a way or a tree changes in some server."""
+    lines = _seats(servers, shares, halves)
+    ends = [root[1] if root is not None and root[0] == s else None for s in range(len(servers))]
+    trees = [_tree_line(server, share, line, halves, end) for server, share, line, end in zip(servers, shares, lines, ends, strict=True)]
+    found: dict[tuple[object, ...], Fraction] = {}
+    for length, pieces in overlay([overlay([line, of_server]) for line, of_server in zip(lines, trees, strict=True)]):
+        made = _join(servers, [seat for seat, _ in pieces], [tree for _, tree in pieces], halves)
+        found[made] = found.get(made, Fraction(0)) + length
+    return tuple(Partition(length, length / rate, *made) for made, length in found.items())  # type: ignore[arg-type]
+
+
+# -- roots and ways ------------------------------------------------------------------------------------------------------
+
+
+def _seats(servers: Sequence[Server], shares: Sequence[ServerShare], halves: Sequence[str]) -> list[Line[_Seat]]:
+    """Every server's roots and ways along the data, which is ordered by hub."""
+    others = len(servers) - 1
+    as_hub = [Supply(_as_hub(server, share, halves, others)) for server, share in zip(servers, shares, strict=True)]
+    as_member = [Supply(_as_member(server, share, halves, others)) for server, share in zip(servers, shares, strict=True)]
+    lines: list[Line[_Seat]] = [[] for _ in servers]
+    for hub, share in enumerate(shares):
+        for s, line in enumerate(lines):
+            line += (as_hub if s == hub else as_member)[s].take(sum(share.as_hub, Fraction(0)))
+    return lines
+
+
+def _as_member(server: Server, share: ServerShare, halves: Sequence[str], others: int) -> Line[_Seat]:
+    leaving, entering = _way_supplies(server, share, halves, others, hub=False)
+    line: Line[_Seat] = []
+    for r, length in enumerate(share.as_member):
+        ways = [supply[r].take(length) for supply in (leaving, entering) if supply]
+        for part, paths in overlay(ways) if length else ():
+            out, into = paths[: bool(leaving)], paths[bool(leaving) :]
+            line.append((part, _Seat(r, False, out, into)))
+    return line
+
+
+def _as_hub(server: Server, share: ServerShare, halves: Sequence[str], others: int) -> Line[_Seat]:
+    leaving, entering = _way_supplies(server, share, halves, others, hub=True)
+    line: Line[_Seat] = []
+    for r, length in enumerate(share.as_hub):
+        ways = [supply[r].take(length) for supply in (leaving, entering) if supply for _ in range(others)]
+        for part, paths in overlay(ways) if length else ():
+            cut = others if leaving else 0
+            line.append((part, _Seat(r, True, paths[:cut], paths[cut:])))
+    return line
+
+
+def _way_supplies(server: Server, share: ServerShare, halves: Sequence[str], others: int, hub: bool) -> tuple[list[Supply[Path]], list[Supply[Path]]]:
+    """Each rank's ways out and in, those of the hub's copies after those of a member; nothing where the role has none."""
+    found: list[list[Supply[Path]]] = []
+    for flow, member_half, hub_half in ((share.leaving, "up", "down"), (share.entering, "down", "up")):
+        if (hub_half if hub else member_half) not in halves:
+            found.append([])
+            continue
+        supplies = [Supply(ways) for ways in _ways(flow, len(server.ranks), flow is share.leaving)]
+        if hub and member_half in halves:
+            for r, length in enumerate(share.as_member):
+                supplies[r].take(length)
+        found.append(supplies)
+    return found[0], found[1]
+
+
+def _ways(flow: dict[Arc, Fraction], nranks: int, leaving: bool) -> list[Line[Path]]:
+    """A flow between the ranks and the network as paths, by rank; the widest ways first."""
+    left = dict(flow)
+    found: list[Line[Path]] = []
+    for r in range(nranks):
+        line: Line[Path] = []
+        while True:
+            path: Path = (r,)
+            while path[-1] != NETWORK:
+                steps = [(c, arc) for arc, c in left.items() if c and arc[not leaving] == path[-1]]
+                if not steps:
+                    break
+                path += (max(steps, key=lambda step: (step[0], str(step[1])))[1][leaving],)
+            if len(path) == 1:
+                break
+            arcs = list(zip(path, path[1:], strict=False)) if leaving else list(zip(path[1:], path, strict=False))
+            part = min(left[arc] for arc in arcs)
+            for arc in arcs:
+                left[arc] -= part
+            line.append((part, path if leaving else path[::-1]))
+        found.append(line)
+    assert not any(left.values()), "a flow that ends nowhere"
+    return found
+
+
+# -- trees ---------------------------------------------------------------------------------------------------------------
+
+
+def _tree_line(server: Server, share: ServerShare, line: Line[_Seat], halves: Sequence[str], end: int | None) -> Line[_Trees]:
+    """Trees of a server along the data; ``end``: the rank at which all of them begin or end, where that is not the piece's root."""
+    both = [(length, seat.root if end is None else end) for length, seat in line]
+    if len(server.ranks) == 1:
+        return [(length, _Trees(None, None)) for length, _ in both]
+    apart = not set(server.inside.capacity) & set(server.ways)
+    if apart and server.inside.symmetric:
+        undirected = _equal_trees(server, both) or (_strong_trees(server, both) if len(halves) == 2 else None)
+        if undirected is not None:
+            return [(n, _Trees(*(rooted_at(tree, r) if half in halves else None for half in ("up", "down")))) for n, (r, tree) in overlay([both, undirected])]  # type: ignore[misc]
+    assert share.halves is not None
+    packed = {half: _directed(server, half, share.halves[half], apart and len(halves) == 1) for half in halves}
+    found: Line[_Trees] = []
+    for length, root in both:
+        ways: list[Line[RoutedTree | None]] = [list(packed[half][root].take(length)) if half in packed else [(length, None)] for half in ("up", "down")]
+        found += [(part, _Trees(up, down)) for part, (up, down) in overlay(ways)]
+    return found
+
+
+def _equal_trees(server: Server, line: Line[int]) -> Line[RoutedTree] | None:
+    """Trees of one rate that carry all of it, as many as cut the line least; None where so few do not do or there are switches."""
+    network = server.inside
+    rate = sum((length for length, _ in line), Fraction(0))
+    best: tuple[int, Line[RoutedTree]] | None = None
+    for count in range(1, _MOST_EQUAL + 1 if len(network.vertices) == network.nranks else 1):
+        edges = [(u, v) for u, v, c in network.arcs if u < v for _ in range(min(int(c * network.unit * count / rate), count))]
+        packed = _core.pack_forests(network.nranks, count, edges)
+        if len(packed) == count:
+            trees = [(rate / count, RoutedTree(0, rate / count, tuple(map(tuple, tree)))) for tree in packed]
+            pieces = len(overlay([line, trees]))  # type: ignore[list-item]
+            if best is None or pieces < best[0]:
+                best = (pieces, trees)
+    return None if best is None else best[1]
+
+
+def _strong_trees(server: Server, line: Line[int]) -> Line[RoutedTree]:
+    """Trees of a packing that meets the strength of the links, the fastest first."""
+    trees = Supply((tree.rate, tree) for tree in pack_undirected(server.inside, server.inside.unit))
+    return trees.take(sum((length for length, _ in line), Fraction(0)))
+
+
+def _directed(server: Server, name: str, half: Half, alone: bool) -> list[Supply[RoutedTree]]:
+    """Each root's trees for a half; where nothing else uses the links inside, in all of these rather than in the program's choice."""
+    network, arcs, shares, unit = server.inside, half.arcs, list(half.shares), half.unit
+    if alone:
+        capacity = [c * network.unit / unit for _, _, c in network.arcs]
+        scale = lcm(*(c.denominator for c in capacity))
+        ends = [(u, v) if name == "down" else (v, u) for u, v, _ in network.arcs]
+        arcs = [(u, v, int(c * scale)) for (u, v), c in zip(ends, capacity, strict=True)]
+        shares, unit = [share * scale for share in shares], unit / scale
+    trees = pack_shares(network, arcs, shares, unit)
+    return [Supply((tree.rate, tree) for tree in trees if tree.root == r) for r in range(network.nranks)]
+
+
+# -- partitions ----------------------------------------------------------------------------------------------------------
+
+
+def _join(servers: Sequence[Server], seats: Sequence[_Seat], trees: Sequence[_Trees], halves: Sequence[str]) -> tuple[object, ...]:
+    """A partition's roots, hub, up, down and exchange, in the topology's names."""
+    hub = next(s for s, seat in enumerate(seats) if seat.is_hub)
+    down = tuple(server.global_path(path) for server, tree in zip(servers, trees, strict=True) if tree.down for path in tree.down.paths)
+    up = tuple(server.global_path(path[::-1]) for server, tree in zip(servers, trees, strict=True) if tree.up for path in reversed(tree.up.paths))
+    members = [s for s in range(len(servers)) if s != hub]
+
+    def across(src: int, out: Path, dst: int, into: Path) -> Path:
+        return servers[src].global_path(out) + servers[dst].global_path(into)[1:]
+
+    inward = (across(s, seats[s].leaving[0], hub, seats[hub].entering[i]) for i, s in enumerate(members) if "up" in halves)
+    outward = (across(hub, seats[hub].leaving[i], s, seats[s].entering[0]) for i, s in enumerate(members) if "down" in halves)
+    roots = tuple(server.ranks[seat.root] for server, seat in zip(servers, seats, strict=True))
+    return roots, roots[hub], up if "up" in halves else None, down if "down" in halves else None, tuple(chain(inward, outward))
