@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from math import lcm
 
 from .. import _core
@@ -160,7 +160,7 @@ def _ways(flow: dict[Arc, Fraction], nranks: int, leaving: bool) -> list[Line[Pa
                 path += (max(steps, key=lambda step: (step[0], str(step[1])))[1][leaving],)
             if len(path) == 1:
                 break
-            arcs = list(zip(path, path[1:], strict=False)) if leaving else list(zip(path[1:], path, strict=False))
+            arcs = [hop if leaving else hop[::-1] for hop in pairwise(path)]
             part = min(left[arc] for arc in arcs)
             for arc in arcs:
                 left[arc] -= part

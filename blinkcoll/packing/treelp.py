@@ -144,6 +144,7 @@ class TreeProgram:
         return Half(arcs, tuple(shares), Fraction(1))
 
     def capacities(self, half: str, solution: Solution) -> Half:
+        """What an exact solution gives a half, in integers."""
         shares = [sum((w * solution.x[variable] for variable, w in share.items()), Fraction(0)) for share in self.share]
         values = [solution.x[variable] for variable in self.flow[half]]
         scale = lcm(*(v.denominator for v in (*shares, *values)))
@@ -151,11 +152,13 @@ class TreeProgram:
         return Half(arcs, tuple(int(x * scale) for x in shares), self.unit / scale)
 
     def violated(self, half: Half) -> list[frozenset[int]]:
+        """Sets that less enters than the shares outside ask for."""
         n = len(self.network.vertices)
         sets = run("violated_cuts", [*half.arcs, *((0, 0, x) for x in half.shares)], n, self.network.nranks, list(half.arcs), list(half.shares))
         return [frozenset(inside) for inside in sets]
 
     def result(self, solution: Solution, capacities: dict[str, Half]) -> TreeBound:
+        """The optimum with its multipliers."""
         cuts = tuple((half, inside, solution.y[row]) for (half, inside), row in self.cuts.items() if solution.y[row])
         potentials = tuple((half, s, -solution.y[row]) for row, half, s in self.conserved if solution.y[row])
         return TreeBound(solution.value * self.network.unit, capacities, cuts, potentials)
