@@ -220,6 +220,11 @@ def _run(highs: highspy.Highs, budget_s: float) -> None:
     highs.setOptionValue("time_limit", highs.getRunTime() + budget_s)
     highs.run()
     status = highs.getModelStatus()
+    if status == highspy.HighsModelStatus.kNotset:
+        # HiGHS has one pool of threads a process, and refuses to run with another number than its first caller asked for.
+        highs.setOptionValue("threads", 0)
+        highs.run()
+        status = highs.getModelStatus()
     if status == highspy.HighsModelStatus.kTimeLimit:
         raise BudgetExceeded(f"exact LP: no optimum within {budget_s:g} s")
     if status != highspy.HighsModelStatus.kOptimal:

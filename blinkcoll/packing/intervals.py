@@ -7,6 +7,8 @@ from fractions import Fraction
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
 #: Lengths and what holds along them, one after the other.
 Line = list[tuple[Fraction, T]]
 
@@ -38,4 +40,14 @@ def overlay(lines: Sequence[Line[T]]) -> Line[tuple[T, ...]]:
         length = min(supply.left[0][0] for supply in supplies)
         pieces.append((length, tuple(supply.take(length)[0][1] for supply in supplies)))
     assert not any(supply.left for supply in supplies), "lines of unequal lengths"
+    return pieces
+
+
+def paired(first: Line[A], second: Line[B]) -> Line[tuple[A, B]]:
+    """Two lines of one length cut wherever one of them is."""
+    a, b, pieces = Supply(first), Supply(second), list[tuple[Fraction, tuple[A, B]]]()
+    while a.left and b.left:
+        length = min(a.left[0][0], b.left[0][0])
+        pieces.append((length, (a.take(length)[0][1], b.take(length)[0][1])))
+    assert not a.left and not b.left, "lines of unequal lengths"
     return pieces

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from ..errors import PackingError
 from ..topology import BETWEEN_SERVERS, Topology, exact
-from .links import Arc, Network, Vertex, choose_links, network_of, reach
+from .links import Arc, Network, Vertex, network_of, reach, unreached
 
 #: The network switch as every server calls it.
 NETWORK = "network"
@@ -81,7 +81,7 @@ def _server(topology: Topology, number: int, network: str, links: tuple[str, ...
         if link.kind in links and network in (a, b) and (a in here or b in here):
             arc = (here.get(a, NETWORK), here.get(b, NETWORK))
             ways[arc] = ways.get(arc, Fraction(0)) + exact(link.rate(rates))
-    kinds = _local_links(topology, ranks, links) if local == "fastest" and len(ranks) > 1 else links
+    kinds = _local_links(topology, ranks, network, links) if local == "fastest" and len(ranks) > 1 else links
     inside = {(here[u], here[v]): c for (u, v), c in network_of(topology, kinds, rates).capacity.items() if u in here and v in here}
     touched = {v for arc in inside for v in arc if isinstance(v, str)}
     names = {str(here[name]): name for name in forwarders} | {NETWORK: network}
@@ -90,11 +90,12 @@ def _server(topology: Topology, number: int, network: str, links: tuple[str, ...
     return server
 
 
-def _local_links(topology: Topology, ranks: Collection[int], links: tuple[str, ...]) -> tuple[str, ...]:
-    """The fastest classes that join a server's ranks, out of ``links``."""
+def _local_links(topology: Topology, ranks: Collection[int], network: str, links: tuple[str, ...]) -> tuple[str, ...]:
+    """The fastest classes that join a server's ranks without the network, out of ``links``; all of these if none do."""
     alone = topology.subset([topology.devices[rank].name for rank in ranks], [d.name for d in topology.relays])
-    fastest = choose_links(alone.restrict(links), "allreduce", None, "fastest")
-    return tuple(kind for kind in fastest if kind in links)
+    alone = replace(alone, links=tuple(k for k in alone.links if network not in (k.src, k.dst)))
+    kinds = tuple(kind for kind in alone.kinds() if kind in links)
+    return next((kinds[:n] for n in range(1, len(kinds)) if unreached(alone, kinds[:n], "allreduce", None) is None), kinds)
 
 
 def _check_joined(topology: Topology, number: int, server: Server) -> None:

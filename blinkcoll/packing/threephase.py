@@ -22,7 +22,7 @@ from ..topology import Path, Topology
 from .arborescences import RoutedTree, pack_shares, pack_undirected, rooted_at
 from .collectives import HAS_DOWN, HAS_UP
 from .exact import Problem
-from .intervals import Line, Supply, overlay
+from .intervals import Line, Supply, overlay, paired
 from .links import Arc
 from .plan import Partition, Plan
 from .servers import NETWORK, Server, servers_of
@@ -87,7 +87,7 @@ def _partitions(servers: Sequence[Server], shares: Sequence[ServerShare], halves
     ends = [root[1] if root is not None and root[0] == s else None for s in range(len(servers))]
     trees = [_tree_line(server, share, line, halves, end) for server, share, line, end in zip(servers, shares, lines, ends, strict=True)]
     found: dict[tuple[object, ...], Fraction] = {}
-    for length, pieces in overlay([overlay([line, of_server]) for line, of_server in zip(lines, trees, strict=True)]):
+    for length, pieces in overlay([paired(line, of_server) for line, of_server in zip(lines, trees, strict=True)]):
         made = _join(servers, [seat for seat, _ in pieces], [tree for _, tree in pieces], halves)
         found[made] = found.get(made, Fraction(0)) + length
     return tuple(Partition(length, length / rate, *made) for made, length in found.items())  # type: ignore[arg-type]
@@ -182,7 +182,8 @@ def _tree_line(server: Server, share: ServerShare, line: Line[_Seat], halves: Se
     if apart and server.inside.symmetric:
         undirected = _equal_trees(server, both) or (_strong_trees(server, both) if len(halves) == 2 else None)
         if undirected is not None:
-            return [(n, _Trees(*(rooted_at(tree, r) if half in halves else None for half in ("up", "down")))) for n, (r, tree) in overlay([both, undirected])]  # type: ignore[misc]
+            turned = [(part, rooted_at(tree, r)) for part, (r, tree) in paired(both, undirected)]
+            return [(part, _Trees(tree if "up" in halves else None, tree if "down" in halves else None)) for part, tree in turned]
     assert share.halves is not None
     packed = {half: _directed(server, half, share.halves[half], apart and len(halves) == 1) for half in halves}
     found: Line[_Trees] = []
@@ -202,9 +203,11 @@ def _equal_trees(server: Server, line: Line[int]) -> Line[RoutedTree] | None:
         packed = _core.pack_forests(network.nranks, count, edges)
         if len(packed) == count:
             trees = [(rate / count, RoutedTree(0, rate / count, tuple(map(tuple, tree)))) for tree in packed]
-            pieces = len(overlay([line, trees]))  # type: ignore[list-item]
+            pieces = len(paired(line, trees))
             if best is None or pieces < best[0]:
                 best = (pieces, trees)
+            if pieces == len(line):
+                break
     return None if best is None else best[1]
 
 

@@ -88,10 +88,10 @@ def _check_ways(program: Program) -> None:
                     if not {rank, step.group[0]} <= pair <= set(step.group):
                         raise ScheduleError(f"{where}: the exchange cannot go over c{i}, which joins its group's first member to no other by an engine")
                     ends[i, rank] += 1
-    for i in carried:
-        c = program.connections[i]
-        if (ends[i, c.src], ends[i, c.dst]) != (1, 1):
-            raise ScheduleError(f"connection c{i} {c.src}→{c.dst}: carried by an engine, and not named by one exchange at each end")
+    for i in sorted(carried):
+        way = program.connections[i]
+        if (ends[i, way.src], ends[i, way.dst]) != (1, 1):
+            raise ScheduleError(f"connection c{i} {way.src}→{way.dst}: carried by an engine, and not named by one exchange at each end")
 
 
 def _check_path(name: str, connection: Connection, links: set[tuple[int | str, int | str]], forwarders: set[str]) -> None:
