@@ -201,12 +201,27 @@ class FloatSolver:
         return _exact(self.program, self.highs)[0]
 
 
-def _highs(solver: str, tolerance: float) -> highspy.Highs:
+def quiet_highs() -> highspy.Highs:
+    """A solver that prints nothing, on one thread.
+
+    HiGHS 1.16 prints who it is on stdout, which belongs to results, when its callbacks are set up: before anybody could
+    silence it.
+    """
     import highspy  # takes 0.1 s with numpy, and most plans need no linear program
 
-    highs = highspy.Highs()  # type: ignore[no-untyped-call]
+    class Quiet(highspy.Highs):
+        def enableCallbacks(self) -> None:
+            self.silent()
+            super().enableCallbacks()  # type: ignore[no-untyped-call]
+
+    highs = Quiet()  # type: ignore[no-untyped-call]
     highs.silent()
     highs.setOptionValue("threads", 1)
+    return highs
+
+
+def _highs(solver: str, tolerance: float) -> highspy.Highs:
+    highs = quiet_highs()
     highs.setOptionValue("primal_feasibility_tolerance", tolerance)
     highs.setOptionValue("dual_feasibility_tolerance", tolerance)
     highs.setOptionValue("solver", solver)

@@ -15,7 +15,7 @@ from itertools import pairwise
 from ..errors import PackingError
 from ..topology import Path
 from .certificates import link_capacities
-from .exactlp import LinearProgram, maximise
+from .exactlp import LinearProgram, maximise, quiet_highs
 from .links import Arc, Number
 from .plan import Plan, Tree
 
@@ -94,9 +94,7 @@ class _Choice:
         import highspy
         import numpy as np
 
-        highs = highspy.Highs()  # type: ignore[no-untyped-call]
-        highs.silent()
-        highs.setOptionValue("threads", 1)
+        highs = quiet_highs()
         highs.setOptionValue("time_limit", float(budget_s))
         count, scale = len(self.candidates), float(self.plan.rate)
         few = wish.max_trees is None

@@ -10,6 +10,7 @@ from typing import Any
 from ..packing import Plan, Tree
 from ..topology import Path
 from .numbers import gb_s
+from .partition_text import partition_lines, partitions_json
 
 Hop = tuple["int | str", "int | str"]
 
@@ -27,6 +28,7 @@ def plan_text(plan: Plan) -> str:
     ]
     for i, tree in enumerate(plan.trees):
         lines += ["", f"tree {i}: rate {gb_s(tree.rate)} GB/s, {float(tree.weight) * 100:.1f} % of the data", *_draw(tree)]
+    lines += partition_lines(plan)
     if plan.flows:
         lines += ["", *(f"{_path(f.path)}  rate {gb_s(f.rate)} GB/s" for f in plan.flows)]
     lines += ["", "link use (GB/s):", *_link_lines(plan)]
@@ -55,6 +57,7 @@ def _load(plan: Plan) -> dict[Hop, Fraction]:
     """What the plan sends over each directed pair of vertices, GB/s."""
     load: dict[Hop, Fraction] = defaultdict(Fraction)
     carried = [(t.rate, p) for t in plan.trees for p in (*(t.up or ()), *(t.down or ()))]
+    carried += [(part.rate, p) for part in plan.partitions for p in (*(part.up or ()), *(part.down or ()), *part.exchange)]
     for rate, path in [*carried, *((f.rate, f.path) for f in plan.flows)]:
         for hop in pairwise(path):
             load[hop] += rate
@@ -95,6 +98,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "trees": [
             {"root": t.root, "rate": str(t.rate), "weight": str(t.weight), "up": _paths(t.up), "down": _paths(t.down)} for t in plan.trees
         ],
+        "partitions": partitions_json(plan),
         "flows": [{"src": f.src, "dst": f.dst, "rate": str(f.rate), "path": list(f.path)} for f in plan.flows],
     }
 

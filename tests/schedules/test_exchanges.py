@@ -17,7 +17,20 @@ import blinkcoll as bc
 from blinkcoll._core import Partition
 from blinkcoll.errors import ScheduleError
 from blinkcoll.runtime.threads import ThreadExecutor
-from blinkcoll.schedules import INPUT, OUTPUT, SCRATCH, Channel, Connection, Operand, Program, Step, expand_exchanges, has_exchanges, program_text, slot
+from blinkcoll.schedules import (
+    INPUT,
+    OUTPUT,
+    SCRATCH,
+    Channel,
+    Connection,
+    Operand,
+    Program,
+    Step,
+    expand_exchanges,
+    has_exchanges,
+    program_text,
+    slot,
+)
 
 #: Sizes of servers, NICs a server.
 MACHINES = {"2+2": ([2, 2], 1), "1+3": ([1, 3], 2), "2+1+3": ([2, 1, 3], [1, 2, 1]), "1+1": ([1, 1], 1)}
