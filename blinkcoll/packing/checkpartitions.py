@@ -57,8 +57,6 @@ class _Check:
             self.refuse(f"roots {partition.roots} are not one rank of each server, in their order")
         if partition.hub not in partition.roots:
             self.refuse("its hub is none of its roots")
-        if plan.root is not None and self.server[partition.hub] != self.server[plan.root]:
-            self.refuse(f"its hub is not in the server of the {plan.collective}'s root {plan.root}")
         for paths, wanted, towards in ((partition.up, halves[0], True), (partition.down, halves[1], False)):
             if (paths is not None) != wanted:
                 self.refuse(f"a {plan.collective} and a partition whose {'up' if towards else 'down'} half is {paths!r}")
@@ -91,10 +89,20 @@ class _Check:
                 at, steps = parent[at], steps + 1
 
     def check_exchange(self, halves: tuple[bool, bool]) -> None:
-        """The hub hears every other root once (up), and is heard by every other root once (down); nothing else."""
-        partition = self.partition
-        others = [r for r in partition.roots if r != partition.hub]
-        wanted = [(r, partition.hub) for r in others if halves[0]] + [(partition.hub, r) for r in others if halves[1]]
+        """Every other root's sum gets to the hub once (up), and the hub's data to every other root once (down).
+
+        What only one server is to have (a reduce's sum), or has at first (a broadcast's data), goes from the hub to that
+        server's root, or from it to the hub.
+        """
+        partition, plan = self.partition, self.plan
+        hub, others = partition.hub, [r for r in partition.roots if r != partition.hub]
+        home = None if plan.root is None else next(r for r in partition.roots if self.server[r] == self.server[plan.root])
+        wanted = []
+        for r in others:
+            if halves[0]:
+                wanted.append((hub, r) if r == home else (r, hub))
+            if halves[1]:
+                wanted.append((r, hub) if r == home else (hub, r))
         for path in partition.exchange:
             self.check_path(path, self.where, self.plan.topology)
             first, last = self.home_of(path[0]), self.home_of(path[-1])

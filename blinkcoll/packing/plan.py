@@ -65,13 +65,14 @@ class Partition:
     roots
         A rank for each server, in the order of ``Device.server``: the one that takes part in the exchange.
     hub
-        Which of them adds up what the others send and sends them what they are to have.
+        Which of them adds up what the others send and sends them what they are to have; what begins or ends in the server of
+        a broadcast's or reduce's root comes from there to the hub, or goes from the hub to there.
     up, down
         Paths of one tree inside each server, in the direction of travel, as those of :class:`Tree`: partial sums to the
         server's root, data away from it. In the server of a reduce's or broadcast's own root the tree leads to or from
         that rank instead, and the partition's root is any rank of it. None where the collective has no such half.
     exchange
-        Paths between servers: from every root to the hub, and from the hub to every root, as the collective has halves.
+        Paths between servers: from roots to the hub, and from the hub to roots, in the direction of travel.
     """
 
     rate: Fraction

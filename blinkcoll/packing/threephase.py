@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, pairwise
+from itertools import pairwise
 from math import lcm
 
 from .. import _core
@@ -26,7 +26,7 @@ from .intervals import Line, Supply, overlay, paired
 from .links import Arc
 from .plan import Partition, Plan
 from .servers import NETWORK, Server, servers_of
-from .threephaselp import ServerShare, solve_three_phase
+from .threephaselp import Crossings, ServerShare, crossings, solve_three_phase
 from .treelp import Half
 
 COLLECTIVES = ("broadcast", "reduce", "allreduce")
@@ -36,7 +36,7 @@ _MOST_EQUAL = 16
 
 @dataclass(frozen=True)
 class _Seat:
-    """What a server does for a piece of the data: its root, and the ways between that and the network, by other server if it is the hub."""
+    """What a server does for a piece of the data: its root, and the ways between that and the network, as often as it crosses."""
 
     root: int
     is_hub: bool
@@ -83,12 +83,12 @@ def three_phase_plan(topology: Topology, collective: str, root: int | None, link
 
 def _partitions(servers: Sequence[Server], shares: Sequence[ServerShare], halves: Sequence[str], rate: Fraction, root: tuple[int, int] | None) -> tuple[Partition, ...]:
     """Everything cut wherever a root, a hub, a way or a tree changes in some server."""
-    lines = _seats(servers, shares, halves)
+    lines = _seats(servers, shares, halves, None if root is None else root[0])
     ends = [root[1] if root is not None and root[0] == s else None for s in range(len(servers))]
     trees = [_tree_line(server, share, line, halves, end) for server, share, line, end in zip(servers, shares, lines, ends, strict=True)]
     found: dict[tuple[object, ...], Fraction] = {}
     for length, pieces in overlay([paired(line, of_server) for line, of_server in zip(lines, trees, strict=True)]):
-        made = _join(servers, [seat for seat, _ in pieces], [tree for _, tree in pieces], halves)
+        made = _join(servers, [seat for seat, _ in pieces], [tree for _, tree in pieces], halves, None if root is None else root[0])
         found[made] = found.get(made, Fraction(0)) + length
     return tuple(Partition(length, length / rate, *made) for made, length in found.items())  # type: ignore[arg-type]
 
@@ -96,53 +96,32 @@ def _partitions(servers: Sequence[Server], shares: Sequence[ServerShare], halves
 # -- roots and ways ------------------------------------------------------------------------------------------------------
 
 
-def _seats(servers: Sequence[Server], shares: Sequence[ServerShare], halves: Sequence[str]) -> list[Line[_Seat]]:
+def _seats(servers: Sequence[Server], shares: Sequence[ServerShare], halves: Sequence[str], home: int | None) -> list[Line[_Seat]]:
     """Every server's roots and ways along the data, which is ordered by hub."""
-    others = len(servers) - 1
-    as_hub = [Supply(_as_hub(server, share, halves, others)) for server, share in zip(servers, shares, strict=True)]
-    as_member = [Supply(_as_member(server, share, halves, others)) for server, share in zip(servers, shares, strict=True)]
+    roles = [_roles(server, share, crossings(halves, s == home, len(servers))) for s, (server, share) in enumerate(zip(servers, shares, strict=True))]
     lines: list[Line[_Seat]] = [[] for _ in servers]
     for hub, share in enumerate(shares):
         for s, line in enumerate(lines):
-            line += (as_hub if s == hub else as_member)[s].take(sum(share.as_hub, Fraction(0)))
+            as_hub, as_member = roles[s]
+            line += (as_hub if s == hub else as_member).take(sum(share.as_hub, Fraction(0)))
     return lines
 
 
-def _as_member(server: Server, share: ServerShare, halves: Sequence[str], others: int) -> Line[_Seat]:
-    leaving, entering = _way_supplies(server, share, halves, others, hub=False)
-    line: Line[_Seat] = []
-    for r, length in enumerate(share.as_member):
-        ways = [supply[r].take(length) for supply in (leaving, entering) if supply]
-        for part, paths in overlay(ways) if length else ():
-            out, into = paths[: bool(leaving)], paths[bool(leaving) :]
-            line.append((part, _Seat(r, False, out, into)))
-    return line
-
-
-def _as_hub(server: Server, share: ServerShare, halves: Sequence[str], others: int) -> Line[_Seat]:
-    leaving, entering = _way_supplies(server, share, halves, others, hub=True)
-    line: Line[_Seat] = []
-    for r, length in enumerate(share.as_hub):
-        ways = [supply[r].take(length) for supply in (leaving, entering) if supply for _ in range(others)]
-        for part, paths in overlay(ways) if length else ():
-            cut = others if leaving else 0
-            line.append((part, _Seat(r, True, paths[:cut], paths[cut:])))
-    return line
-
-
-def _way_supplies(server: Server, share: ServerShare, halves: Sequence[str], others: int, hub: bool) -> tuple[list[Supply[Path]], list[Supply[Path]]]:
-    """Each rank's ways out and in, those of the hub's copies after those of a member; nothing where the role has none."""
-    found: list[list[Supply[Path]]] = []
-    for flow, member_half, hub_half in ((share.leaving, "up", "down"), (share.entering, "down", "up")):
-        if (hub_half if hub else member_half) not in halves:
-            found.append([])
-            continue
-        supplies = [Supply(ways) for ways in _ways(flow, len(server.ranks), flow is share.leaving)]
-        if hub and member_half in halves:
-            for r, length in enumerate(share.as_member):
-                supplies[r].take(length)
-        found.append(supplies)
-    return found[0], found[1]
+def _roles(server: Server, share: ServerShare, times: Crossings) -> tuple[Supply[_Seat], Supply[_Seat]]:
+    """A server's roots and ways as hub, and as member."""
+    leaving, entering = (
+        [Supply(line) for line in _ways(flow, len(server.ranks), flow is share.leaving)] for flow in (share.leaving, share.entering)
+    )
+    made: list[Supply[_Seat]] = []
+    for role, rates in ((1, share.as_member), (0, share.as_hub)):
+        line: Line[_Seat] = []
+        for r, length in enumerate(rates):
+            out, into = times.leaving[role], times.entering[role]
+            ways: list[Line[Path]] = [[(length, ())], *(leaving[r].take(length) for _ in range(out)), *(entering[r].take(length) for _ in range(into))]
+            for part, (_, *paths) in overlay(ways) if length else ():
+                line.append((part, _Seat(r, role == 0, tuple(paths[:out]), tuple(paths[out:]))))
+        made.append(Supply(line))
+    return made[1], made[0]
 
 
 def _ways(flow: dict[Arc, Fraction], nranks: int, leaving: bool) -> list[Line[Path]]:
@@ -233,17 +212,23 @@ def _directed(server: Server, name: str, half: Half, alone: bool) -> list[Supply
 # -- partitions ----------------------------------------------------------------------------------------------------------
 
 
-def _join(servers: Sequence[Server], seats: Sequence[_Seat], trees: Sequence[_Trees], halves: Sequence[str]) -> tuple[object, ...]:
+def _join(servers: Sequence[Server], seats: Sequence[_Seat], trees: Sequence[_Trees], halves: Sequence[str], home: int | None) -> tuple[object, ...]:
     """A partition's roots, hub, up, down and exchange, in the topology's names."""
     hub = next(s for s, seat in enumerate(seats) if seat.is_hub)
     down = tuple(server.global_path(path) for server, tree in zip(servers, trees, strict=True) if tree.down for path in tree.down.paths)
     up = tuple(server.global_path(path[::-1]) for server, tree in zip(servers, trees, strict=True) if tree.up for path in reversed(tree.up.paths))
-    members = [s for s in range(len(servers)) if s != hub]
-
-    def across(src: int, out: Path, dst: int, into: Path) -> Path:
-        return servers[src].global_path(out) + servers[dst].global_path(into)[1:]
-
-    inward = (across(s, seats[s].leaving[0], hub, seats[hub].entering[i]) for i, s in enumerate(members) if "up" in halves)
-    outward = (across(hub, seats[hub].leaving[i], s, seats[s].entering[0]) for i, s in enumerate(members) if "down" in halves)
+    out, into = [list(seat.leaving) for seat in seats], [list(seat.entering) for seat in seats]
+    hops = hops_of(range(len(servers)), hub, home, "up" in halves, "down" in halves)
+    exchange = tuple(servers[a].global_path(out[a].pop(0)) + servers[b].global_path(into[b].pop(0))[1:] for a, b in hops)
+    assert not any(out) and not any(into), "a way that no hop takes"
     roots = tuple(server.ranks[seat.root] for server, seat in zip(servers, seats, strict=True))
-    return roots, roots[hub], up if "up" in halves else None, down if "down" in halves else None, tuple(chain(inward, outward))
+    return roots, roots[hub], up if "up" in halves else None, down if "down" in halves else None, exchange
+
+
+def hops_of(servers: Sequence[int], hub: int, home: int | None, up: bool, down: bool) -> list[tuple[int, int]]:
+    """Who sends to whom in an exchange: sums to the hub and from there to ``home``, data from there to the hub and to all others."""
+    members = [s for s in servers if s != hub]
+    if home is None or home == hub:
+        return [(s, hub) for s in members if up] + [(hub, s) for s in members if down]
+    others = [s for s in members if s != home]
+    return [*((s, hub) for s in others), (hub, home)] if up else [(home, hub), *((hub, s) for s in others)]

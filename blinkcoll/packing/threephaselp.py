@@ -2,12 +2,13 @@
 
 The form (Blink: Wang et al., MLSys 2020, section 3.5): every part of the data has a root in each server. Trees inside the
 servers lead to and from the roots; the root of one server, the *hub*, adds up what the other roots send it over the
-network and sends them the sum. Rate is all that couples the servers, so the program knows of every server only
+network and sends them the sum. A broadcast's data goes from the root's server to the hub and from there to the others, a
+reduce's the other way. Rate is all that couples the servers, so the program knows of every server only
 
 - ``X``, the rate of all, and ``h``, the rate of the parts whose hub is here;
 - ``b[r]`` and ``a[r]``, the rates of the parts whose root here is r, with the hub here and elsewhere: sum b = h, sum a = X - h;
 - its trees: capacities for each half, as :mod:`treelp` has them, root r having a share of a[r] + b[r];
-- flows of a[r] + (servers - 1) b[r] between r and the network switch over forwarders, each way as the collective has halves.
+- flows between r and the network switch over forwarders, each way so many times b[r] and a[r] as :func:`crossings` says.
 
 Any such values are those of a plan: parts are cut so fine that each has one root a server (``threephase.py``). Servers
 that are alike share one set of values, as the mean over all exchanges of them is as good a solution as any. Where a
@@ -32,6 +33,22 @@ from .treelp import Half, TreeProgram
 _MOST_ROUNDS = 200
 _BUDGET_S = 60.0
 Expression = dict[int, Number]
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """How often a server's root sends a byte to the network (``leaving``) and gets one from there, as hub and as member."""
+
+    leaving: tuple[int, int]
+    entering: tuple[int, int]
+
+
+def crossings(halves: Sequence[str], home: bool, nservers: int) -> Crossings:
+    """Those of a server; ``home``: the root of a rooted collective is in it."""
+    if len(halves) == 2:
+        return Crossings((nservers - 1, 1), (nservers - 1, 1))
+    gives, gets = ((nservers - 1, 1), (0, 0)) if home else ((nservers - 2, 0), (1, 1))
+    return Crossings(gives, gets) if "down" in halves else Crossings(gets, gives)
 
 
 @dataclass(frozen=True)
@@ -77,11 +94,10 @@ class _Program:
                 self.classes.append((server, rooted))
             self.class_of.append(known)
         self.columns = [_Columns(self, server, rooted) for server, rooted in self.classes]
-        if root is None:
-            hubs: Expression = {self.rate: -1}
-            for k, columns in enumerate(self.columns):
-                hubs[columns.hub] = self.class_of.count(k)
-            self.program.add_row(hubs, 0, equal=True)
+        hubs: Expression = {self.rate: -1}
+        for k, columns in enumerate(self.columns):
+            hubs[columns.hub] = self.class_of.count(k)
+        self.program.add_row(hubs, 0, equal=True)
 
     def solve(self) -> tuple[Fraction, list[ServerShare]]:
         deadline = monotonic() + _BUDGET_S
@@ -116,20 +132,17 @@ class _Columns:
     def __init__(self, whole: _Program, server: Server, rooted: bool) -> None:
         self.server, self.rooted, self.program = server, rooted, whole.program
         program, n = whole.program, len(server.ranks)
-        self.hub = whole.rate if rooted else program.add_variable()
-        may_hub, may_member = whole.root is None or rooted, not rooted
-        self.as_hub = [program.add_variable() for _ in range(n if may_hub else 0)]
-        self.as_member = [program.add_variable() for _ in range(n if may_member else 0)]
-        if not may_hub:
-            program.add_row({self.hub: 1}, 0, equal=True)
-        if may_hub:
-            program.add_row({**dict.fromkeys(self.as_hub, 1), self.hub: -1}, 0, equal=True)
-        if may_member:
-            program.add_row({**dict.fromkeys(self.as_member, 1), self.hub: 1, whole.rate: -1}, 0, equal=True)
+        self.hub = program.add_variable()
+        self.as_hub = [program.add_variable() for _ in range(n)]
+        self.as_member = [program.add_variable() for _ in range(n)]
+        if whole.root is not None and not rooted and len(whole.servers) == 2:
+            program.add_row({self.hub: 1}, 0, equal=True)  # of two servers, either as the hub is the same thing
+        program.add_row({**dict.fromkeys(self.as_hub, 1), self.hub: -1}, 0, equal=True)
+        program.add_row({**dict.fromkeys(self.as_member, 1), self.hub: 1, whole.rate: -1}, 0, equal=True)
         self.trees = self._add_trees(whole)
-        others = len(whole.servers) - 1
-        self.leaving = self._add_flow("leaving", others if "down" in whole.halves else 0, int("up" in whole.halves))
-        self.entering = self._add_flow("entering", others if "up" in whole.halves else 0, int("down" in whole.halves))
+        times = crossings(whole.halves, rooted, len(whole.servers))
+        self.leaving = self._add_flow("leaving", *times.leaving)
+        self.entering = self._add_flow("entering", *times.entering)
         self._add_capacities()
 
     def _add_trees(self, whole: _Program) -> TreeProgram | None:
@@ -145,13 +158,13 @@ class _Columns:
             assert whole.root is not None
             share: list[Expression] = [{whole.rate: 1} if r == whole.root[1] else {} for r in range(inside.nranks)]
         else:
-            share = [{column: 1 for columns in (self.as_hub, self.as_member) for column in columns[r : r + 1]} for r in range(inside.nranks)]
+            share = [{self.as_hub[r]: 1, self.as_member[r]: 1} for r in range(inside.nranks)]
         return TreeProgram(inside, whole.halves, None, within=(self.program, Fraction(1)), share=share)
 
     def _add_flow(self, way: str, times_hub: int, times_member: int) -> dict[Arc, int]:
         """A flow between the ranks and the network switch, over the server's forwarders alone."""
         server, program = self.server, self.program
-        if not (times_hub and self.as_hub) and not (times_member and self.as_member):
+        if not times_hub and not times_member:
             return {}
         leaving = way == "leaving"
         flow = {arc: program.add_variable() for arc in server.ways if not isinstance(arc[leaving], int) and arc[not leaving] != NETWORK}
@@ -162,8 +175,7 @@ class _Columns:
                 if v in (a, b):
                     row[column] = 1 if (a == v) == leaving else -1
             if isinstance(v, int):
-                for column, times in [*((c, times_hub) for c in self.as_hub[v : v + 1]), *((c, times_member) for c in self.as_member[v : v + 1])]:
-                    row[column] = -times
+                row |= {self.as_hub[v]: -times_hub, self.as_member[v]: -times_member}
             if row:
                 program.add_row(row, 0, equal=True)
         return flow
@@ -180,11 +192,9 @@ class _Columns:
             self.program.add_row(used, c)
 
     def share_of(self, solution: Solution) -> ServerShare:
-        def values(columns: Sequence[int]) -> tuple[Fraction, ...]:
-            return tuple(solution.x[c] for c in columns) or (Fraction(0),) * len(self.server.ranks)
-
         def flow(columns: dict[Arc, int]) -> dict[Arc, Fraction]:
             return {arc: solution.x[c] for arc, c in columns.items() if solution.x[c]}
 
         halves = None if self.trees is None else {half: self.trees.capacities(half, solution) for half in self.trees.halves}
-        return ServerShare(values(self.as_hub), values(self.as_member), flow(self.leaving), flow(self.entering), halves)
+        as_hub, as_member = (tuple(solution.x[c] for c in columns) for columns in (self.as_hub, self.as_member))
+        return ServerShare(as_hub, as_member, flow(self.leaving), flow(self.entering), halves)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from ..errors import ScheduleError
@@ -36,7 +36,7 @@ def lower_three_phase(
     """
     if not plan.partitions:
         raise ScheduleError(f"{plan.method}: a plan without partitions has no three phases")
-    copies = channels_per_tree([p.rate for p in plan.partitions], channel_gb_s, _budget(plan.partitions, plan.topology.nranks, max_channels))
+    copies = channels_per_tree([p.rate for p in plan.partitions], channel_gb_s, _budget(plan, max_channels))
     builder = _Builder(plan, slots)
     rates = [p.rate / n for p, n in zip(plan.partitions, copies, strict=True) for _ in range(n)]
     for share, partition in enumerate(p for p, n in zip(plan.partitions, copies, strict=True) for _ in range(n)):
@@ -54,18 +54,26 @@ def lower_three_phase(
     )
 
 
-def _budget(partitions: Sequence[Partition], nranks: int, max_channels: int) -> Callable[[Sequence[int]], bool]:
-    """Whether copies keep every rank within ``max_channels``: one a half, and one more at a hub that adds up behind its own sum."""
+def _budget(plan: Plan, max_channels: int) -> Callable[[Sequence[int]], bool]:
+    """Whether copies keep every rank within ``max_channels``: one a half, and in a reduce one more where an exchange is added up behind the own sum."""
+    each = [[(p.up is not None) + (p.down is not None)] * plan.topology.nranks for p in plan.partitions]
+    if plan.collective == "reduce":
+        for used, partition in zip(each, plan.partitions, strict=True):
+            for rank in {partition.hub, _home(plan, partition)}:
+                used[rank] += 1
 
     def fits(copies: Sequence[int]) -> bool:
-        used = [0] * nranks
-        for partition, n in zip(partitions, copies, strict=True):
-            for rank in range(nranks):
-                alone = partition.down is None and rank == partition.hub
-                used[rank] += n * ((partition.up is not None) + (partition.down is not None) + alone)
-        return max(used) <= max_channels
+        return all(sum(n * used[rank] for n, used in zip(copies, each, strict=True)) <= max_channels for rank in range(plan.topology.nranks))
 
     return fits
+
+
+def _home(plan: Plan, partition: Partition) -> int:
+    """The partition's root in the server of a rooted collective's root; the hub where there is none."""
+    if plan.root is None:
+        return partition.hub
+    server = [device.server for device in plan.topology.devices]
+    return next(r for r in partition.roots if server[r] == server[plan.root])
 
 
 class _Builder:
@@ -87,11 +95,22 @@ class _Builder:
             below[self.connections[c].dst].append(c)
         for c in down:
             above[self.connections[c].src].append(c)
-        group = (partition.hub, *(r for r in partition.roots if r != partition.hub))
+        groups = self._groups(partition)
         for rank, channels in enumerate(self.channels):
-            over = tuple(c for c in ways if rank in (self.connections[c].src, self.connections[c].dst))
-            make = _Steps(self.plan, share, rank, below[rank], to_parent.get(rank), from_parent.get(rank), above[rank], group, over)
+            mine = [_Group(g, tuple(c for c in ways if rank in self._ends(c) and self._ends(c) <= set(g))) for g in groups if rank in g]
+            make = _Steps(self.plan, share, rank, below[rank], to_parent.get(rank), from_parent.get(rank), above[rank], mine)
             channels += [Channel(tuple(steps)) for steps in make.channels()]
+
+    def _groups(self, partition: Partition) -> list[tuple[int, ...]]:
+        """Who exchanges, in the order in which data meets; two exchanges where a reduce's or broadcast's data ends or begins elsewhere than at the hub."""
+        hub, home = partition.hub, _home(self.plan, partition)
+        others = [r for r in partition.roots if r not in (hub, home)]
+        if home == hub:
+            return [(hub, *others)]
+        return [(home, hub), (hub, *others)] if self.plan.collective == "broadcast" else [(hub, *others), (home, hub)]
+
+    def _ends(self, connection: int) -> set[int]:
+        return {self.connections[connection].src, self.connections[connection].dst}
 
     def _connect(self, paths: Sequence[Path], transport: str = "peer") -> list[int]:
         first = len(self.connections)
@@ -104,8 +123,16 @@ class _Builder:
 
 
 @dataclass(frozen=True)
+class _Group:
+    """An exchange that a rank takes part in, and its ways there."""
+
+    ranks: tuple[int, ...]
+    over: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class _Steps:
-    """What a rank does for a share: its local trees' connections, and the exchange if it is in its group."""
+    """What a rank does for a share: its local trees' connections, and the exchanges that it is in."""
 
     plan: Plan
     share: int
@@ -114,15 +141,13 @@ class _Steps:
     to_parent: int | None
     from_parent: int | None
     above: Sequence[int]
-    group: tuple[int, ...]
-    over: tuple[int, ...]
+    groups: Sequence[_Group]
 
     def channels(self) -> list[list[Step]]:
         """One a half, or a single one where an exchange joins them."""
-        up, down = self.plan.collective in REDUCING, self.plan.collective != "reduce"
-        if self.rank in self.group:
-            return [self._sum_across() if up else self._hand_across()]
-        return [[self._rise()]] * up + [[self._fall()]] * down
+        if self.groups:
+            return [{"allreduce": self._both, "reduce": self._sum_across, "broadcast": self._hand_across}[self.plan.collective]()]
+        return [[self._rise()]] * (self.plan.collective in REDUCING) + [[self._fall()]] * (self.plan.collective != "reduce")
 
     def _rise(self) -> Step:
         """Add own data to the children's sums; on to the parent, or, at a reduce's root, it is complete."""
@@ -136,30 +161,52 @@ class _Steps:
             return self._step((INPUT,), (OUTPUT, *map(slot, self.above)), self.above)
         return self._step((slot(self.from_parent),), (OUTPUT, *map(slot, self.above)), (self.from_parent, *self.above))
 
+    def _both(self) -> list[Step]:
+        """The server's sum into the exchange, what comes out of it down the server's tree."""
+        steps, source = self._own_sum(OUTPUT)
+        return [*steps, self._exchange(self.groups[0], (source,), (OUTPUT, *map(slot, self.above)), self.above, complete=True)]
+
     def _sum_across(self) -> list[Step]:
-        """The server's sum into the exchange, and what comes out to where it is wanted."""
-        place = OUTPUT if self.plan.collective == "allreduce" else SCRATCH
-        steps = [self._step((SCALED_INPUT, *map(slot, self.below)), (place,), self.below)] if self.below else []
-        source = place if self.below else SCALED_INPUT
-        complete = self.plan.collective == "allreduce" or self.group[0] == self.plan.root
-        if self.plan.collective == "allreduce":
-            return [*steps, self._exchange((source,), (OUTPUT, *map(slot, self.above)), self.above, complete)]
-        if self.rank != self.group[0]:
-            return [*steps, self._exchange((source,), (), (), complete)]
-        if self.to_parent is None:
-            return [*steps, self._exchange((source,), (OUTPUT,), (), complete)]
-        return [*steps, self._exchange((source,), (slot(self.to_parent),), (self.to_parent,), complete)]
+        """The server's sum into the exchange; at the hub on to the root's server, there into the tree that leads to the root."""
+        steps, source = self._own_sum(SCRATCH)
+        for group in self.groups:
+            last = group is self.groups[-1]
+            if self.rank != group.ranks[0]:
+                made = self._exchange(group, (source,), (), ())
+            elif not last:
+                made, source = self._exchange(group, (source,), (SCRATCH,), ()), SCRATCH
+            elif self.to_parent is None:
+                made = self._exchange(group, (source,), (OUTPUT,), ())
+            else:
+                made = self._exchange(group, (source,), (slot(self.to_parent),), (self.to_parent,))
+            steps.append(replace(made, postscaled=group.ranks[0] == self.plan.root))
+        return steps
+
+    def _own_sum(self, place: Operand) -> tuple[list[Step], Operand]:
+        """The step that adds up what is below, and where the sum is; a rank alone in its server has it already."""
+        if not self.below:
+            return [], SCALED_INPUT
+        return [self._step((SCALED_INPUT, *map(slot, self.below)), (place,), self.below)], place
 
     def _hand_across(self) -> list[Step]:
-        """A broadcast's data to the other servers, or from the root's server down."""
-        if self.rank == self.group[0]:
-            return [self._fall(), self._exchange((OUTPUT,), (), ())]
-        return [self._exchange((), (OUTPUT, *map(slot, self.above)), self.above)]
+        """What the root's server has on its way to the others, what they get down their trees."""
+        steps = [self._fall()] if self.rank == self.groups[0].ranks[0] and self._at_home() else []
+        for group in self.groups:
+            if self.rank == group.ranks[0]:
+                steps.append(self._exchange(group, (OUTPUT,), (), ()))
+            else:
+                steps.append(self._exchange(group, (), (OUTPUT, *map(slot, self.above)), self.above))
+        return steps
+
+    def _at_home(self) -> bool:
+        assert self.plan.root is not None
+        devices = self.plan.topology.devices
+        return devices[self.rank].server == devices[self.plan.root].server
 
     def _step(self, srcs: tuple[Operand, ...], dsts: tuple[Operand, ...], touched: Sequence[int], complete: bool = False) -> Step:
         op = "copy" if len(srcs) == 1 else "reduce"
         return Step(op, self.share, srcs, dsts, wait=tuple(touched), signal=tuple(touched), postscaled=complete)
 
-    def _exchange(self, srcs: tuple[Operand, ...], dsts: tuple[Operand, ...], touched: Sequence[int], complete: bool = False) -> Step:
+    def _exchange(self, group: _Group, srcs: tuple[Operand, ...], dsts: tuple[Operand, ...], touched: Sequence[int], complete: bool = False) -> Step:
         syncs = tuple(touched)
-        return Step("exchange", self.share, srcs, dsts, wait=syncs, signal=syncs, postscaled=complete, group=self.group, over=self.over)
+        return Step("exchange", self.share, srcs, dsts, wait=syncs, signal=syncs, postscaled=complete, group=group.ranks, over=group.over)

@@ -30,7 +30,7 @@ def three_phase_rate(topology, collective, root=None, local=None):
     servers, numbers, home = _servers(topology)
     halves = {"allreduce": ("up", "down"), "broadcast": ("down",), "reduce": ("up",)}[collective]
     capacity, inner = _links(topology, None), _links(topology, local)
-    hubs = range(len(servers)) if root is None else [next(s for s, ranks in enumerate(servers) if root in ranks)]
+    hubs, rooted = range(len(servers)), None if root is None else next(s for s, ranks in enumerate(servers) if root in ranks)
     model = Model()
     rate = model.variable(1.0)
     of_hub = {h: model.variable() for h in hubs}
@@ -61,7 +61,8 @@ def three_phase_rate(topology, collective, root=None, local=None):
         for s in range(len(servers)):
             if s != h:
                 for half in halves:
-                    _flow_across(model, half, s, h, servers, numbers, home, capacity, share, load)
+                    turned = {"up": "down", "down": "up"}[half] if s == rooted else half
+                    _flow_across(model, turned, s, h, servers, numbers, home, capacity, share, load)
     for arc, row in load.items():
         model.row(row, high=capacity[arc])
     return model.maximum()
@@ -111,28 +112,32 @@ def _flow_across(model, half, s, h, servers, numbers, home, capacity, share, loa
 
 
 def enumerated_three_phase_rate(topology, collective, root=None):
-    """The linear program over every choice of hub, roots, local trees and ways between two servers."""
+    """The linear program over every choice of hub, roots, local trees and ways between servers."""
     servers, numbers, home = _servers(topology)
-    assert len(servers) == 2
     up, down = collective != "broadcast", collective != "reduce"
     capacity = _links(topology, None)
     model, load = Model(), {arc: {} for arc in capacity}
     trees = [_local_trees(ranks, capacity, home, numbers[s]) for s, ranks in enumerate(servers)]
     rooted = None if root is None else next(s for s, ranks in enumerate(servers) if root in ranks)
-    across = {(a, b): list(_ways(capacity, a, b, topology.nranks)) for x, y in ((0, 1), (1, 0)) for a in servers[x] for b in servers[y]}
-    for hub in (0, 1) if rooted is None else (rooted,):
-        for roots in product(*servers):
-            ends = [root if s == rooted else roots[s] for s in (0, 1)]
-            member, centre = roots[1 - hub], roots[hub]
-            choices = [across[member, centre]] * up + [across[centre, member]] * down
-            for s in (0, 1):
-                choices += [[[p for p in _turned(t)] for t in trees[s][ends[s]]]] * up + [trees[s][ends[s]]] * down
-            for chosen in product(*choices):
-                column = model.variable(1.0)
-                count = up + down
-                for path in (*chosen[:count], *(p for tree in chosen[count:] for p in tree)):
-                    for arc in pairwise(path):
-                        add(load[arc], column, 1.0)
+    across = {(a, b): list(_ways(capacity, a, b, topology.nranks)) for x in servers for y in servers if x is not y for a in x for b in y}
+    for hub, roots in product(range(len(servers)), product(*servers)):
+        ends = [root if s == rooted else roots[s] for s in range(len(servers))]
+        choices = []
+        for s, other in enumerate(roots):
+            if s == hub:
+                continue
+            # What a rooted collective's own server gives or gets crosses against the way of all others.
+            if (up and s != rooted) or (down and s == rooted):
+                choices.append([[way] for way in across[other, roots[hub]]])
+            if (down and s != rooted) or (up and s == rooted):
+                choices.append([[way] for way in across[roots[hub], other]])
+        for s in range(len(servers)):
+            choices += [[_turned(tree) for tree in trees[s][ends[s]]]] * up + [trees[s][ends[s]]] * down
+        for chosen in product(*choices):
+            column = model.variable(1.0)
+            for path in (path for paths in chosen for path in paths):
+                for arc in pairwise(path):
+                    add(load[arc], column, 1.0)
     for arc, row in load.items():
         model.row(row, high=capacity[arc])
     return model.maximum()
