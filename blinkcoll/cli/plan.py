@@ -50,6 +50,8 @@ def _pack(topology: Topology, collective: str, root: int | None, method: str, nb
     made.certificate.check(topology)
     if file is not None:
         _write(made.schedule(nbytes=nbytes), file)
+        if made.partitions:
+            typer.echo("# exchanges between servers are written as one-hop connections, as no engine is given", err=True)
     typer.echo(json.dumps(plan_json(made), indent=1) if as_json else plan_text(made))
 
 

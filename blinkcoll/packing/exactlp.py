@@ -201,6 +201,31 @@ class FloatSolver:
         return _exact(self.program, self.highs)[0]
 
 
+def on_grid(program: LinearProgram, columns: Sequence[int], step: Fraction, most_nodes: int = 500) -> list[int] | None:
+    """Integers that these columns may be in units of ``step``, the other columns free: found in floats, proof of nothing.
+
+    None where a search of ``most_nodes`` nodes finds none (a number of nodes, so that the answer does not depend on how fast
+    the machine is).
+    """
+    import highspy
+
+    whole = LinearProgram([*program.objective], [*program.rows], [*program.right], [*program.equal])
+    counts = [whole.add_variable() for _ in columns]
+    largest = _largest(program)  # columns are in units of it
+    for count, column in zip(counts, columns, strict=True):
+        whole.add_row({column: 1, count: -step / largest}, 0, equal=True)
+    highs = quiet_highs()
+    highs.passModel(_model(whole))
+    for count in counts:
+        highs.changeColIntegrality(count, highspy.HighsVarType.kInteger)
+    highs.setOptionValue("mip_max_nodes", most_nodes)
+    run_solver(highs)
+    if highs.getInfo().primal_solution_status != highspy.kSolutionStatusFeasible:
+        return None
+    values = highs.getSolution().col_value
+    return [round(values[count]) for count in counts]
+
+
 def quiet_highs() -> highspy.Highs:
     """A solver that prints nothing, on one thread.
 
@@ -228,18 +253,26 @@ def _highs(solver: str, tolerance: float) -> highspy.Highs:
     return highs
 
 
+def run_solver(highs: highspy.Highs) -> None:
+    """Run, whoever else uses HiGHS in this process.
+
+    It has one pool of threads a process, and refuses to run with another number than its first caller asked for.
+    """
+    import highspy
+
+    highs.run()
+    if highs.getModelStatus() == highspy.HighsModelStatus.kNotset:
+        highs.setOptionValue("threads", 0)
+        highs.run()
+
+
 def _run(highs: highspy.Highs, budget_s: float) -> None:
     import highspy
 
     # HiGHS counts the time of all runs of one instance.
     highs.setOptionValue("time_limit", highs.getRunTime() + budget_s)
-    highs.run()
+    run_solver(highs)
     status = highs.getModelStatus()
-    if status == highspy.HighsModelStatus.kNotset:
-        # HiGHS has one pool of threads a process, and refuses to run with another number than its first caller asked for.
-        highs.setOptionValue("threads", 0)
-        highs.run()
-        status = highs.getModelStatus()
     if status == highspy.HighsModelStatus.kTimeLimit:
         raise BudgetExceeded(f"exact LP: no optimum within {budget_s:g} s")
     if status != highspy.HighsModelStatus.kOptimal:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from ..errors import PackingError
 from ..topology import Path
 from .certificates import link_capacities
-from .exactlp import LinearProgram, maximise, quiet_highs
+from .exactlp import LinearProgram, maximise, quiet_highs, run_solver
 from .links import Arc, Number
 from .plan import Plan, Tree
 
@@ -125,7 +125,7 @@ class _Choice:
             row(target, infinite, dict.fromkeys(range(count), 1.0))
         if wish.max_trees is not None:
             row(-infinite, float(wish.max_trees), dict.fromkeys(range(count, 2 * count), 1.0))
-        highs.run()
+        run_solver(highs)
         if highs.getInfo().primal_solution_status != highspy.kSolutionStatusFeasible:
             return []
         values = highs.getSolution().col_value

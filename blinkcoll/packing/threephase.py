@@ -24,6 +24,7 @@ from .collectives import HAS_DOWN, HAS_UP
 from .exact import Problem
 from .intervals import Line, Supply, overlay, paired
 from .links import Arc
+from .onehop import one_hop_trees
 from .plan import Partition, Plan
 from .servers import NETWORK, Server, servers_of
 from .threephaselp import Crossings, ServerShare, crossings, solve_three_phase
@@ -68,8 +69,9 @@ def three_phase_plan(topology: Topology, collective: str, root: int | None, link
     if root is not None:
         home = next(s for s, server in enumerate(servers) if root in server.ranks)
         seat = (home, servers[home].ranks.index(root))
-    rate, shares = solve_three_phase(servers, halves, seat)
-    partitions = _partitions(servers, shares, halves, rate, seat)
+    rate, solutions = solve_three_phase(servers, halves, seat)
+    # Where they are as many, partitions of one rate: fair links carry these as planned.
+    partitions = min((_partitions(servers, shares, halves, rate, seat) for shares in reversed(solutions)), key=len)
     certificate = Problem.of(topology, collective, root, links, rates, budget_s).solve().certificate
     every, bound_all, certificate_all = topology.kinds(), certificate.bound, None
     if links != every:
@@ -191,9 +193,11 @@ def _equal_trees(server: Server, line: Line[int]) -> Line[RoutedTree] | None:
 
 
 def _strong_trees(server: Server, line: Line[int]) -> Line[RoutedTree]:
-    """Trees of a packing that meets the strength of the links, the fastest first."""
-    trees = Supply((tree.rate, tree) for tree in pack_undirected(server.inside, server.inside.unit))
-    return trees.take(sum((length for length, _ in line), Fraction(0)))
+    """Stars where they fit; else trees of a packing that meets the strength of the links, the fastest first."""
+    rate = sum((length for length, _ in line), Fraction(0))
+    stars = one_hop_trees(server.inside, "allreduce", None, rate)
+    trees = pack_undirected(server.inside, server.inside.unit) if stars is None else stars
+    return Supply((tree.rate, tree) for tree in trees).take(rate)
 
 
 def _directed(server: Server, name: str, half: Half, alone: bool) -> list[Supply[RoutedTree]]:

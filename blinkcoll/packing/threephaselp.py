@@ -18,20 +18,22 @@ they reach the strength of the server's links, whatever the roots are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from time import monotonic
 
 from ..errors import PackingError
 from .arborescences import run
-from .exactlp import FloatSolver, LinearProgram, Solution, maximise
+from .exactlp import BudgetExceeded, FloatSolver, LinearProgram, Solution, maximise, on_grid
 from .links import Arc, Number
 from .servers import NETWORK, Server
 from .treelp import Half, TreeProgram
 
 _MOST_ROUNDS = 200
 _BUDGET_S = 60.0
+#: Parts of one rate that are tried: twice as many channels are what a rank may run by default.
+_MOST_PARTS = 16
 Expression = dict[int, Number]
 
 
@@ -67,8 +69,10 @@ class ServerShare:
     halves: dict[str, Half] | None
 
 
-def solve_three_phase(servers: Sequence[Server], halves: Sequence[str], root: tuple[int, int] | None) -> tuple[Fraction, list[ServerShare]]:
-    """The optimum in GB/s, and each server's part in one that reaches it with the shortest ways.
+def solve_three_phase(servers: Sequence[Server], halves: Sequence[str], root: tuple[int, int] | None) -> tuple[Fraction, list[list[ServerShare]]]:
+    """The optimum in GB/s, and each server's part in solutions that reach it.
+
+    The first has the shortest ways; the second, where one was found, is of few parts of one rate.
 
     Parameters
     ----------
@@ -99,7 +103,7 @@ class _Program:
             hubs[columns.hub] = self.class_of.count(k)
         self.program.add_row(hubs, 0, equal=True)
 
-    def solve(self) -> tuple[Fraction, list[ServerShare]]:
+    def solve(self) -> tuple[Fraction, list[list[ServerShare]]]:
         deadline = monotonic() + _BUDGET_S
         best = self._with_cuts(deadline).value
         # Of the optima, one with short ways: what the flows take in all, and nothing else, is to be least.
@@ -108,9 +112,26 @@ class _Program:
             for variable in (*columns.leaving.values(), *columns.entering.values()):
                 self.program.objective[variable] = Fraction(-1)
         self.program.add_row({self.rate: 1}, best, equal=True)
-        solution = self._with_cuts(deadline)
-        found = [columns.share_of(solution) for columns in self.columns]
-        return best, [found[k] for k in self.class_of]
+        solutions = [self._with_cuts(deadline), *self._of_one_rate(best, deadline)]
+        found = [[columns.share_of(solution) for columns in self.columns] for solution in solutions]
+        return best, [[shares[k] for k in self.class_of] for shares in found]
+
+    def _of_one_rate(self, best: Fraction, deadline: float) -> Iterator[Solution]:
+        """The optimum with the fewest parts of one rate, each with one root a server: integers proposed in floats, then exact."""
+        roots = [column for columns in self.columns for column in (*columns.as_hub, *columns.as_member)]
+        for parts in range(1, _MOST_PARTS + 1):
+            counts = on_grid(self.program, roots, best / parts)
+            if counts is None:
+                continue
+            fixed = [self.program.add_row({column: 1}, best * count / parts, equal=True) for column, count in zip(roots, counts, strict=True)]
+            try:
+                yield self._with_cuts(deadline)
+                return
+            except BudgetExceeded:
+                return
+            except PackingError:  # infeasible after all: a float was off, or a cut was missing
+                for row in fixed:  # harmless from now on; cuts may have come after them
+                    self.program.right[row], self.program.equal[row] = best, False
 
     def _with_cuts(self, deadline: float) -> Solution:
         """The exact optimum, cuts of trees added until it violates none (as in :mod:`treelp`)."""

@@ -140,6 +140,12 @@ def test_partitions_keep_all_nics_busy():
         assert set(out.values()) == {Fraction(5)}, load
 
 
+@pytest.mark.parametrize(("name", "collective", "most"), [("dgx1-v100*2@12.5", "allreduce", 4), ("dgx1-v100*4@12.5", "allreduce", 8), ("hgx-h100*4@50", "allreduce", 16), ("hgx-h100*2@50", "broadcast", 8)])
+def test_few_partitions_of_one_rate_where_they_do(name, collective, most):
+    plan = plan_of(load_topology(name), collective, None if collective == "allreduce" else 0)
+    assert len(plan.partitions) <= most and len({p.rate for p in plan.partitions}) == 1
+
+
 def test_a_plan_is_the_same_every_time():
     topology = load_topology("dgx1-v100*4@12.5").subset([0, 1, 4, 8, 9, 10, 11, 12, 16, 17, 24])
     first, second = (plan_of(topology, "allreduce") for _ in range(2))
