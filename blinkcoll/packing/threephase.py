@@ -11,7 +11,7 @@ the ends of a star), so the flat bound and its certificate hold for them; ``plan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import lcm
@@ -88,11 +88,11 @@ def _partitions(servers: Sequence[Server], shares: Sequence[ServerShare], halves
     lines = _seats(servers, shares, halves, None if root is None else root[0])
     ends = [root[1] if root is not None and root[0] == s else None for s in range(len(servers))]
     trees = [_tree_line(server, share, line, halves, end) for server, share, line, end in zip(servers, shares, lines, ends, strict=True)]
-    found: dict[tuple[object, ...], Fraction] = {}
+    found: dict[Partition, Fraction] = {}  # of rate 0, to its rate
     for length, pieces in overlay([paired(line, of_server) for line, of_server in zip(lines, trees, strict=True)]):
         made = _join(servers, [seat for seat, _ in pieces], [tree for _, tree in pieces], halves, None if root is None else root[0])
         found[made] = found.get(made, Fraction(0)) + length
-    return tuple(Partition(length, length / rate, *made) for made, length in found.items())  # type: ignore[arg-type]
+    return tuple(replace(made, rate=length, weight=length / rate) for made, length in found.items())
 
 
 # -- roots and ways ------------------------------------------------------------------------------------------------------
@@ -216,8 +216,8 @@ def _directed(server: Server, name: str, half: Half, alone: bool) -> list[Supply
 # -- partitions ----------------------------------------------------------------------------------------------------------
 
 
-def _join(servers: Sequence[Server], seats: Sequence[_Seat], trees: Sequence[_Trees], halves: Sequence[str], home: int | None) -> tuple[object, ...]:
-    """A partition's roots, hub, up, down and exchange, in the topology's names."""
+def _join(servers: Sequence[Server], seats: Sequence[_Seat], trees: Sequence[_Trees], halves: Sequence[str], home: int | None) -> Partition:
+    """A partition in the topology's names, its rate left open."""
     hub = next(s for s, seat in enumerate(seats) if seat.is_hub)
     down = tuple(server.global_path(path) for server, tree in zip(servers, trees, strict=True) if tree.down for path in tree.down.paths)
     up = tuple(server.global_path(path[::-1]) for server, tree in zip(servers, trees, strict=True) if tree.up for path in reversed(tree.up.paths))
@@ -226,7 +226,7 @@ def _join(servers: Sequence[Server], seats: Sequence[_Seat], trees: Sequence[_Tr
     exchange = tuple(servers[a].global_path(out[a].pop(0)) + servers[b].global_path(into[b].pop(0))[1:] for a, b in hops)
     assert not any(out) and not any(into), "a way that no hop takes"
     roots = tuple(server.ranks[seat.root] for server, seat in zip(servers, seats, strict=True))
-    return roots, roots[hub], up if "up" in halves else None, down if "down" in halves else None, exchange
+    return Partition(Fraction(0), Fraction(0), roots, roots[hub], up if "up" in halves else None, down if "down" in halves else None, exchange)
 
 
 def hops_of(servers: Sequence[int], hub: int, home: int | None, up: bool, down: bool) -> list[tuple[int, int]]:

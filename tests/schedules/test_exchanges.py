@@ -8,6 +8,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from emulator import EmulatedDevices, load_ptxrun
 from runtime.oracle import assert_outputs, make_inputs
 from schedules import unrolled
 from schedules.mutants import spots, step_at, with_step, with_steps
@@ -16,6 +17,8 @@ from servers import boxes
 import blinkcoll as bc
 from blinkcoll._core import Partition
 from blinkcoll.errors import ScheduleError
+from blinkcoll.runtime.cuda.executor import CudaExecutor
+from blinkcoll.runtime.processes import ProcessExecutor
 from blinkcoll.runtime.threads import ThreadExecutor
 from blinkcoll.schedules import (
     INPUT,
@@ -31,6 +34,7 @@ from blinkcoll.schedules import (
     program_text,
     slot,
 )
+from blinkcoll.schedules.relabel import lower_in_order
 
 #: Sizes of servers, NICs a server.
 MACHINES = {"2+2": ([2, 2], 1), "1+3": ([1, 3], 2), "2+1+3": ([2, 1, 3], [1, 2, 1]), "1+2+2+1": ([1, 2, 2, 1], 1), "1+1": ([1, 1], 1)}
@@ -56,8 +60,9 @@ OPERATIONS = [("float32", "sum"), ("float64", "avg"), ("int32", "max"), ("uint8"
 
 
 @pytest.mark.parametrize(("name", "collective", "root"), CASES)
-def test_the_proof_and_the_unrolled_oracle_agree_on_both_forms(name, collective, root):
-    program = opaque(machine(name), collective, root)
+@pytest.mark.parametrize("slots", [1, 4])
+def test_the_proof_and_the_unrolled_oracle_agree_on_both_forms(name, collective, root, slots):
+    program = opaque(machine(name), collective, root, slots=slots, max_channels=10)
     assert has_exchanges(program)
     expanded = expand_exchanges(program)
     assert not has_exchanges(expanded) and expand_exchanges(expanded) is expanded
@@ -133,6 +138,41 @@ def evaluate(expression, inputs, part, op, nranks):
         return total.astype(terms[0].dtype)
 
 
+@pytest.mark.parametrize(("collective", "root"), [("allreduce", None), ("broadcast", 0), ("reduce", 3)])
+@pytest.mark.parametrize("mode", ["weak", "race"])
+def test_the_expanded_form_runs_in_the_emulator(collective, root, mode):
+    load_ptxrun()
+    program = bc.plan(machine("2+1+3"), collective, root=root, method="three-phase").schedule(nbytes=1 << 10, max_channels=10)
+    inputs = make_inputs(collective, root, program.nranks, 203, lambda rank, size: np.random.default_rng(rank).integers(-99, 99, size).astype(np.float32))
+    with CudaExecutor(program, layer=EmulatedDevices(3, mode), arch="sm_70", threads=32, max_count=203, chunk_bytes=128, timeout_s=100) as executor:
+        assert_outputs(collective, root, inputs, executor.run(inputs), lambda arrays: np.sum(arrays, axis=0))
+
+
+def test_the_expanded_form_runs_in_processes():
+    program = bc.plan(machine("2+1+3"), "allreduce", method="three-phase").schedule(nbytes=1 << 10, max_channels=10)
+    inputs = make_inputs("allreduce", None, program.nranks, 1021, lambda rank, size: np.random.default_rng(rank).integers(-99, 99, size).astype(np.int64))
+    with ProcessExecutor(program, max_count=1021, chunk_bytes=256, dtype=np.int64, timeout_s=60) as executor:
+        assert_outputs("allreduce", None, inputs, executor.run(inputs), lambda arrays: np.sum(arrays, axis=0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(60))
+def test_random_fragments_of_several_dgx1s_run(seed):
+    random = Random(seed)
+    servers = random.choice([2, 3, 4])
+    gpus = [8 * s + g for s in range(servers) for g in sorted(random.sample(range(8), random.randint(1, 8)))]
+    topology = bc.load_topology(f"dgx1-v100*{servers}@{random.choice(['1', '5', '12.5'])}").subset(gpus)
+    collective = random.choice(["allreduce", "broadcast", "reduce"])
+    root = None if collective == "allreduce" else random.randrange(topology.nranks)
+    plan = bc.plan(topology, collective, root=root, method="three-phase", local=random.choice(["fastest", "all"]))
+    plan.check()
+    program = plan.schedule(nbytes=1 << 20, max_channels=256)
+    with ThreadExecutor(program, max_count=3001, chunk_bytes=256, timeout_s=60) as executor:
+        for count in (0, 1, 3001):
+            inputs = make_inputs(collective, root, topology.nranks, count, lambda rank, size: np.random.default_rng(rank).integers(-99, 99, size).astype(np.float32))
+            assert_outputs(collective, root, inputs, executor.run(inputs, in_place=bool(seed % 2)), lambda arrays: np.sum(arrays, axis=0), f"seed {seed}, count {count}")
+
+
 @pytest.mark.parametrize("gpus", [(0, 1, 4, 8, 9, 10, 11, 12), (3, 8, 9), (0, 1, 2, 3, 4, 5, 6, 7, 15)])
 @pytest.mark.parametrize("collective", ["allreduce", "broadcast", "reduce"])
 def test_unequal_servers_of_dgx1s_run(gpus, collective):
@@ -160,13 +200,26 @@ def test_opaque_programs_round_trip_and_are_shown_and_have_no_bytes():
     program = opaque(machine("2+1+3"), "allreduce")
     assert Program.from_json(program.to_json()) == program and Program.from_json(program.to_json()).hash == program.hash
     text = program_text(program)
-    assert "exchange among ranks 0 2 3 over" in text and "c10d" in text
+    group = " ".join(map(str, next(step.group for channel in program.ranks[0] for step in channel.steps if step.group)))
+    assert f"exchange among ranks {group} over" in text and "c10d" in text
     with pytest.raises(ScheduleError, match=r"rank \d, channel \d, step \d: an exchange is opaque.*expand_exchanges"):
         bc.simulate(program, nbytes=1 << 20)
     with pytest.raises(ScheduleError, match="opaque"):
         ThreadExecutor(program, max_count=8)
     with pytest.raises(ScheduleError, match="engine='tcp'"):
         bc.plan(machine("2+2"), "allreduce", method="three-phase").schedule(nbytes=1, engine="tcp")
+
+
+def test_renamed_ranks_rename_groups():
+    program, order = opaque(machine("2+2"), "allreduce"), [2, 0, 3, 1]
+
+    def exchanges(channels):
+        return [replace(step, wait=(), signal=(), over=(), srcs=(INPUT,), dsts=(OUTPUT,)) for ch in channels for step in ch.steps if step.op == "exchange"]
+
+    bare = tuple(tuple(Channel((step,)) for step in exchanges(channels)) for channels in program.ranks)
+    turned = lower_in_order(program.topology, order, lambda topology: replace(program, topology=topology, connections=(), ranks=bare))
+    for rank, place in enumerate(order):
+        assert [tuple(order[r] for r in s.group) for s in exchanges(bare[rank])] == [s.group for s in exchanges(turned.ranks[place])]
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
