@@ -27,7 +27,7 @@ class Server:
     inside
         What its trees may use.
     ways
-        What its traffic to and from the network may use: no link joins two ranks, and none leads on from a rank.
+        What its traffic to and from the network may use: no link joins two ranks, and none leads to a dead end.
     """
 
     ranks: tuple[int, ...]
@@ -81,6 +81,7 @@ def _server(topology: Topology, number: int, network: str, links: tuple[str, ...
         if link.kind in links and network in (a, b) and (a in here or b in here):
             arc = (here.get(a, NETWORK), here.get(b, NETWORK))
             ways[arc] = ways.get(arc, Fraction(0)) + exact(link.rate(rates))
+    ways = _leading_on(ways)
     kinds = _local_links(topology, ranks, network, links) if local == "fastest" and len(ranks) > 1 else links
     inside = {(here[u], here[v]): c for (u, v), c in network_of(topology, kinds, rates).capacity.items() if u in here and v in here}
     touched = {v for arc in inside for v in arc if isinstance(v, str)}
@@ -88,6 +89,18 @@ def _server(topology: Topology, number: int, network: str, links: tuple[str, ...
     server = Server(ranks, names, Network(len(ranks), tuple(sorted(touched, key=lambda f: int(f[1:]))), inside), ways)
     _check_joined(topology, number, server)
     return server
+
+
+def _leading_on(ways: Mapping[Arc, Fraction]) -> dict[Arc, Fraction]:
+    """Those that traffic with the network can take: not into a switch from which it gets no further without a rank."""
+    forwards: dict[Vertex, list[Vertex]] = {}
+    backwards: dict[Vertex, list[Vertex]] = {}
+    for u, v in ways:
+        if not isinstance(u, int) and not isinstance(v, int):
+            forwards.setdefault(u, []).append(v)
+            backwards.setdefault(v, []).append(u)
+    entered, left = reach(forwards, NETWORK), reach(backwards, NETWORK)
+    return {(u, v): c for (u, v), c in ways.items() if v in left or u in entered}
 
 
 def _local_links(topology: Topology, ranks: Collection[int], network: str, links: tuple[str, ...]) -> tuple[str, ...]:

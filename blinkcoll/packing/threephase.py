@@ -1,9 +1,9 @@
 """Blink's three-phase plans for several servers (Wang et al., MLSys 2020, section 3.5).
 
 Each partition of the data is reduced inside every server over a local tree to a root of its own there; the roots exchange
-their sums in one hop, by a reduce and a broadcast around one of them, the hub; the result goes down local trees again.
-Broadcasts have the last two phases (the root's server hands the data to the partition's root on its way down a tree), reduces
-the first two. ``threephaselp`` finds how much of the data has which root, hub and way; here trees are packed for that, and
+their sums by a reduce and a broadcast around one of them, the hub; the result goes down local trees again. Broadcasts have the
+last two phases (the root's server hands the data to the partition's root on its way down a tree, and that to the hub), reduces the
+first two. ``threephaselp`` finds how much of the data has which root, hub and way; here trees are packed for that, and
 all of it is cut into partitions. Three-phase plans are a special kind of flat ones (a tree that enters every server once, at
 the ends of a star), so the flat bound and its certificate hold for them; ``plan.gap`` says what the form costs.
 """
@@ -19,7 +19,7 @@ from math import lcm
 from .. import _core
 from ..errors import PackingError
 from ..topology import Path, Topology
-from .arborescences import RoutedTree, pack_shares, pack_undirected, rooted_at
+from .arborescences import RoutedTree, pack_shares, pack_undirected, rooted_at, taste
 from .collectives import HAS_DOWN, HAS_UP
 from .exact import Problem
 from .intervals import Line, Supply, overlay, paired
@@ -33,6 +33,8 @@ from .treelp import Half
 COLLECTIVES = ("broadcast", "reduce", "allreduce")
 #: Trees of one rate tried inside a server.
 _MOST_EQUAL = 16
+#: Packings tried for each of a server's halves.
+_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def three_phase_plan(topology: Topology, collective: str, root: int | None, link
         home = next(s for s, server in enumerate(servers) if root in server.ranks)
         seat = (home, servers[home].ranks.index(root))
     rate, solutions = solve_three_phase(servers, halves, seat)
+    if not rate:
+        raise PackingError(f"topology {topology.name}: some server has no way to or from the network that passes no rank")
     # Where they are as many, partitions of one rate: fair links carry these as planned.
     partitions = min((_partitions(servers, shares, halves, rate, seat) for shares in reversed(solutions)), key=len)
     certificate = Problem.of(topology, collective, root, links, rates, budget_s).solve().certificate
@@ -201,15 +205,17 @@ def _strong_trees(server: Server, line: Line[int]) -> Line[RoutedTree]:
 
 
 def _directed(server: Server, name: str, half: Half, alone: bool) -> list[Supply[RoutedTree]]:
-    """Each root's trees for a half; where nothing else uses the links inside, in all of these rather than in the program's choice."""
-    network, arcs, shares, unit = server.inside, half.arcs, list(half.shares), half.unit
+    """Each root's trees for a half, as few as some packings have: in the program's choice of capacities, or in all where nothing else needs these."""
+    network = server.inside
+    choices = [half]
     if alone:
-        capacity = [c * network.unit / unit for _, _, c in network.arcs]
+        capacity = [c * network.unit / half.unit for _, _, c in network.arcs]
         scale = lcm(*(c.denominator for c in capacity))
         ends = [(u, v) if name == "down" else (v, u) for u, v, _ in network.arcs]
         arcs = [(u, v, int(c * scale)) for (u, v), c in zip(ends, capacity, strict=True)]
-        shares, unit = [share * scale for share in shares], unit / scale
-    trees = pack_shares(network, arcs, shares, unit)
+        choices.append(Half(arcs, tuple(share * scale for share in half.shares), half.unit / scale))
+    packings = (pack_shares(network, c.arcs, c.shares, c.unit, taste(attempt)) for c in choices for attempt in range(_ATTEMPTS))
+    trees = min(packings, key=len)
     return [Supply((tree.rate, tree) for tree in trees if tree.root == r) for r in range(network.nranks)]
 
 

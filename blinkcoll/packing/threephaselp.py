@@ -106,6 +106,8 @@ class _Program:
     def solve(self) -> tuple[Fraction, list[list[ServerShare]]]:
         deadline = monotonic() + _BUDGET_S
         best = self._with_cuts(deadline).value
+        if not best:
+            return best, []
         # Of the optima, one with short ways: what the flows take in all, and nothing else, is to be least.
         self.program.objective = [Fraction(0)] * len(self.program.objective)
         for columns in self.columns:
