@@ -201,11 +201,11 @@ class FloatSolver:
         return _exact(self.program, self.highs)[0]
 
 
-def on_grid(program: LinearProgram, columns: Sequence[int], step: Fraction, most_nodes: int = 500) -> list[int] | None:
+def on_grid(program: LinearProgram, columns: Sequence[int], step: Fraction, budget_s: float, most_nodes: int = 500) -> list[int] | None:
     """Integers that these columns may be in units of ``step``, the other columns free: found in floats, proof of nothing.
 
-    None where a search of ``most_nodes`` nodes finds none (a number of nodes, so that the answer does not depend on how fast
-    the machine is).
+    None where a search of ``most_nodes`` nodes finds none (a number of nodes, so that on what is small enough for ``budget_s``
+    the answer does not depend on how fast the machine is).
     """
     import highspy
 
@@ -219,6 +219,7 @@ def on_grid(program: LinearProgram, columns: Sequence[int], step: Fraction, most
     for count in counts:
         highs.changeColIntegrality(count, highspy.HighsVarType.kInteger)
     highs.setOptionValue("mip_max_nodes", most_nodes)
+    highs.setOptionValue("time_limit", budget_s)
     run_solver(highs)
     if highs.getInfo().primal_solution_status != highspy.kSolutionStatusFeasible:
         return None

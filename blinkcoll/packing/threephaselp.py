@@ -34,6 +34,8 @@ _MOST_ROUNDS = 200
 _BUDGET_S = 60.0
 #: Parts of one rate that are tried: twice as many channels are what a rank may run by default.
 _MOST_PARTS = 16
+#: Seconds that looking for them may take; servers of eight need a tenth of one.
+_GRID_S = 10.0
 Expression = dict[int, Number]
 
 
@@ -121,8 +123,9 @@ class _Program:
     def _of_one_rate(self, best: Fraction, deadline: float) -> Iterator[Solution]:
         """The optimum with the fewest parts of one rate, each with one root a server: integers proposed in floats, then exact."""
         roots = [column for columns in self.columns for column in (*columns.as_hub, *columns.as_member)]
+        until = monotonic() + _GRID_S
         for parts in range(1, _MOST_PARTS + 1):
-            counts = on_grid(self.program, roots, best / parts)
+            counts = on_grid(self.program, roots, best / parts, max(0.0, min(deadline, until) - monotonic()))
             if counts is None:
                 continue
             fixed = [self.program.add_row({column: 1}, best * count / parts, equal=True) for column, count in zip(roots, counts, strict=True)]

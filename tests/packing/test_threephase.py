@@ -79,7 +79,7 @@ def test_the_rate_is_the_optimum_of_the_form(name, collective):
 NUMBERS = st.integers(1, 30)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 3), min_size=2, max_size=3), nvlink=st.lists(st.integers(0, 20), min_size=3, max_size=3), pcie=st.lists(NUMBERS, min_size=3, max_size=3),
     nics=st.lists(st.integers(1, 2), min_size=3, max_size=3), rate=st.lists(NUMBERS, min_size=3, max_size=3), collective=st.sampled_from(COLLECTIVES), data=st.data(),
