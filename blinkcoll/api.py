@@ -82,8 +82,9 @@ def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNEL
         raise ScheduleError(f"engine={engine!r}: expected None or 'c10d'")
     program = schedules.lower(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
     expanded = schedules.expand_exchanges(program, slots=slots)
-    for made in (program, expanded)[expanded is program :]:
-        verify(made, repeated=True)
+    verify(program, repeated=True)
+    if expanded is not program:
+        verify(expanded, repeated=True)
     return (expanded if engine is None else program).with_chunk_bytes(default_chunk_bytes(expanded, nbytes))
 
 

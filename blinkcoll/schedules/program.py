@@ -87,8 +87,8 @@ class Step:
     An ``"exchange"`` is one collective call of the ranks in ``group`` that an engine carries out (c10d): each step of the
     group gives at most one source, and gets in its destinations the sum of all sources in the group's order. All give and
     all get, or only the first gets, or only the first gives. ``over``: connections of transport ``"c10d"`` between the
-    first member and this one (at the first: all others), in the order of the group and away from this rank first: the ways
-    that the exchange takes where it is expanded (:func:`blinkcoll.schedules.expand_exchanges`).
+    first member and this one (at the first: all others), the ways that the exchange takes where it is expanded
+    (:func:`blinkcoll.schedules.expand_exchanges`).
     """
 
     op: str

@@ -85,7 +85,7 @@ def _check_ways(program: Program) -> None:
                     raise ScheduleError(f"{where}: a {step.op} goes over nothing of an engine's")
                 for i in step.over:
                     pair = {program.connections[i].src, program.connections[i].dst} if i in carried else set()
-                    if not {rank, step.group[0]} <= pair <= set(step.group):
+                    if not {rank, *step.group[:1]} <= pair <= set(step.group):
                         raise ScheduleError(f"{where}: the exchange cannot go over c{i}, which joins its group's first member to no other by an engine")
                     ends[i, rank] += 1
     for i in sorted(carried):

@@ -326,6 +326,7 @@ def test_ways_that_do_not_fit_are_refused():
     for damage, message in (
         (with_step(program, spot, over=step.over[1:]), "not named by one exchange at each end"),
         (with_step(program, spot, over=(*step.over, free)), "joins its group's first member to no other"),
+        (with_step(program, spot, group=()), "joins its group's first member to no other"),
         (with_step(program, spot, over=(*step.over, 999)), "joins its group's first member to no other"),
         (with_step(program, next(iter(spots(program, lambda s: s.op != "exchange"))), over=(carried,)), "goes over nothing of an engine's"),
         (with_step(program, spot, wait=(*step.wait, carried), signal=(*step.signal, carried)), "only exchanges go over it"),
