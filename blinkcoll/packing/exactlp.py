@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..errors import PackingError
+from .highs import quiet_highs, run_solver
 from .links import Number
 
 if TYPE_CHECKING:
@@ -227,44 +228,12 @@ def on_grid(program: LinearProgram, columns: Sequence[int], step: Fraction, budg
     return [round(values[count]) for count in counts]
 
 
-def quiet_highs() -> highspy.Highs:
-    """A solver that prints nothing, on one thread.
-
-    HiGHS 1.16 prints who it is on stdout, which belongs to results, when its callbacks are set up: before anybody could
-    silence it.
-    """
-    import highspy  # takes 0.1 s with numpy, and most plans need no linear program
-
-    class Quiet(highspy.Highs):
-        def enableCallbacks(self) -> None:
-            self.silent()
-            super().enableCallbacks()  # type: ignore[no-untyped-call]
-
-    highs = Quiet()  # type: ignore[no-untyped-call]
-    highs.silent()
-    highs.setOptionValue("threads", 1)
-    return highs
-
-
 def _highs(solver: str, tolerance: float) -> highspy.Highs:
     highs = quiet_highs()
     highs.setOptionValue("primal_feasibility_tolerance", tolerance)
     highs.setOptionValue("dual_feasibility_tolerance", tolerance)
     highs.setOptionValue("solver", solver)
     return highs
-
-
-def run_solver(highs: highspy.Highs) -> None:
-    """Run, whoever else uses HiGHS in this process.
-
-    It has one pool of threads a process, and refuses to run with another number than its first caller asked for.
-    """
-    import highspy
-
-    highs.run()
-    if highs.getModelStatus() == highspy.HighsModelStatus.kNotset:
-        highs.setOptionValue("threads", 0)
-        highs.run()
 
 
 def _run(highs: highspy.Highs, budget_s: float) -> None:

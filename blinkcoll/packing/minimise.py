@@ -15,7 +15,8 @@ from itertools import pairwise
 from ..errors import PackingError
 from ..topology import Path
 from .certificates import link_capacities
-from .exactlp import LinearProgram, maximise, quiet_highs, run_solver
+from .exactlp import LinearProgram, maximise
+from .highs import quiet_highs, run_solver
 from .links import Arc, Number
 from .plan import Plan, Tree
 
