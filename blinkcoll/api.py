@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from . import packing, schedules
+from .errors import ScheduleError
 from .schedules import Program, verify
 from .schedules.trees import CHANNEL_GB_S, MAX_CHANNELS
 from .topology import Topology
@@ -64,7 +65,7 @@ def _lowerable(made: packing.Plan) -> Plan:
     return Plan(**{f.name: getattr(made, f.name) for f in fields(made)})
 
 
-def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNELS, channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4) -> Program:
+def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNELS, channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4, engine: str | None = None) -> Program:
     """The verified program of a plan.
 
     Parameters
@@ -77,6 +78,9 @@ def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNEL
         What one channel moves. Trees get channels of one equal rate, at most this, where the budget allows.
     slots
         Slots of each connection.
+    engine
+        What carries three-phase plans' exchanges between servers: ``"c10d"`` leaves them opaque steps for that engine;
+        None makes one-hop connections over the network of them, which executors and the simulator take.
 
     Raises
     ------
@@ -85,9 +89,14 @@ def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNEL
     """
     from .cost.chunks import default_chunk_bytes
 
+    if engine not in (None, "c10d"):
+        raise ScheduleError(f"engine={engine!r}: expected None or 'c10d'")
     program = schedules.lower(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
+    expanded = schedules.expand_exchanges(program, slots=slots)
     verify(program, repeated=True)
-    return program.with_chunk_bytes(default_chunk_bytes(program, nbytes))
+    if expanded is not program:
+        verify(expanded, repeated=True)
+    return (expanded if engine is None else program).with_chunk_bytes(default_chunk_bytes(expanded, nbytes))
 
 
 def simulate(program: Program, nbytes: int, **options: Any) -> Any:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: NCCL's releases by their ``--method``.
 _NCCL = {"nccl": "2.30", "nccl-2.7": "2.7", "nccl-2.4": "2.4"}
-_METHODS = ("auto", "exact", "blink", "nvls", *_NCCL)
+_METHODS = ("auto", "exact", "blink", "nvls", "three-phase", *_NCCL)
 
 
 def plan(
@@ -25,7 +25,7 @@ def plan(
     gpus: Gpus = None,
     collective: Annotated[str, typer.Option("--collective", help="broadcast, reduce, allreduce ...", metavar="NAME")] = "allreduce",
     root: Root = None,
-    method: Annotated[str, typer.Option("--method", help="auto, exact; blink: the paper's pipeline; nvls: switches that copy and add; nccl, nccl-2.7, nccl-2.4: NCCL's own plan, explained.", metavar="NAME")] = "auto",
+    method: Annotated[str, typer.Option("--method", help="auto, exact; blink: the paper's pipeline; nvls: switches that copy and add; three-phase: several servers, roots exchange; nccl, nccl-2.7, nccl-2.4: NCCL's own plan, explained.", metavar="NAME")] = "auto",
     max_trees: Annotated[int | None, typer.Option("--max-trees", help="The best rate with at most so many trees.", metavar="N")] = None,
     tolerance: Annotated[str | None, typer.Option("--tolerance", help="The fewest trees within this part of the bound: 1/20.", metavar="PART")] = None,
     minimise: Annotated[str | None, typer.Option("--minimise", help="trees or depth: few or shallow ones at the full rate.", metavar="WHAT")] = None,
@@ -64,6 +64,8 @@ def _pack(
     made.certificate.check(topology)
     if file is not None:
         _write(made.schedule(nbytes=nbytes), file)
+        if made.partitions:
+            typer.echo("# exchanges between servers are written as one-hop connections, as no engine is given", err=True)
     whole, words = plan_json(made) if as_json else {}, "" if as_json else plan_text(made)
     if explain:
         from ..packing.explain import explain_plan

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..topology import Topology
 
 SCHEMA = 1
-_TREES = "trees"
+_TREES, _THREE_PHASE = "trees", "three-phase"
 #: Over switches that copy and add, with callers' buffers copied or registered.
 _NVLS = ("nvls", "nvls-registered")
 _ROOTED = ("broadcast", "reduce")
@@ -27,7 +27,7 @@ def simulate(
     gpus: Gpus = None,
     collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast or reduce.", metavar="NAME")] = "allreduce",
     root: Root = None,
-    algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes), nvls, nvls-registered, or a baseline's name.", metavar="NAME")] = _TREES,
+    algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes), three-phase (several servers), nvls, nvls-registered, or a baseline's name.", metavar="NAME")] = _TREES,
     minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
     maximum: Annotated[str, typer.Option("-e", "--maxbytes", help="Largest size.", metavar="SIZE")] = "1G",
     factor: Annotated[int, typer.Option("-f", "--stepfactor", help="Each size is the last times this.", min=2)] = 2,
@@ -76,7 +76,7 @@ class _Runs:
         self._trees: Program | None = None
 
     def program(self, nbytes: int) -> Program:
-        if self.algorithm not in (_TREES, *_NVLS):
+        if self.algorithm not in (_TREES, _THREE_PHASE, *_NVLS):
             from ..simulator.baselines import baseline_program
 
             return baseline_program(self.algorithm, self.topology, self.collective, self.root, nbytes)
@@ -95,6 +95,8 @@ class _Runs:
         if self.algorithm in _NVLS:
             plan = api.plan(self.topology, self.collective, root=self.root, method="nvls", rates=self.rates)
             return lower_nvls(plan, registered=self.algorithm != _NVLS[0])
+        if self.algorithm == _THREE_PHASE:
+            return api.plan(self.topology, self.collective, root=self.root, method=_THREE_PHASE, rates=self.rates).schedule(nbytes=self.largest)
         if self.rates == "planning":
             return fastest_plan(self.topology, self.collective, self.root, self.largest // 4 * 4).best.program
         return api.plan(self.topology, self.collective, root=self.root, rates=self.rates).schedule(nbytes=self.largest)
@@ -121,6 +123,7 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
         f"# blinkcoll {__version__} {runs.collective} by {program.algorithm}: SIMULATED (event-driven), not measured",
         f"# topology {runs.topology.name}, GPUs {gpu_list(runs.topology)} as ranks 0..{runs.topology.nranks - 1}, fingerprint {runs.topology.fingerprint}",
         f"# program {program.hash}: {len(program.weights)} shares, at most {program.nchannels} channels a rank",
+        *(["# exchanges between servers: timed as one-hop connections over the network, as no engine is given"] if program.algorithm == _THREE_PHASE else []),
         f"# rates {runs.rates}, launch {launch}, device parameters of {runs.params.device}",
         "#",
         f"# {'size':>10} {'count':>12} {'type':>8} {'root':>5} {'time':>10} {'algbw':>7} {'busbw':>7} {'chunk':>8} {'steps':>8}  busiest link",

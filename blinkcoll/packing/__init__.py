@@ -2,6 +2,6 @@
 
 from .front import pareto
 from .make import make_plan
-from .plan import Certificate, Flow, Plan, Stage, Tree
+from .plan import Certificate, Flow, Partition, Plan, Stage, Tree
 
-__all__ = ["Certificate", "Flow", "Plan", "Stage", "Tree", "make_plan", "pareto"]
+__all__ = ["Certificate", "Flow", "Partition", "Plan", "Stage", "Tree", "make_plan", "pareto"]

@@ -17,6 +17,7 @@ from .certificates import (
     TreeDualCertificate,
     link_capacities,
 )
+from .checkpartitions import check_partitions
 
 if TYPE_CHECKING:
     from .plan import Certificate, Plan, Tree
@@ -33,7 +34,10 @@ def check_plan(plan: Plan) -> None:
     than its capacity, the rates and weights add up, and the certificate proves the bound.
     """
     load: dict[tuple[int | str, int | str], Fraction] = {}
-    if plan.collective in _PAIRS:
+    if plan.partitions:
+        halves = (plan.collective in _UP, plan.collective in _DOWN)
+        check_partitions(plan, halves, _check_path, lambda paths, rate: _add(load, paths, rate))
+    elif plan.collective in _PAIRS:
         _check_flows(plan, load)
     else:
         _check_trees(plan, load)

@@ -21,3 +21,16 @@ def quiet_highs() -> highspy.Highs:
     highs.silent()  # of older releases the constructor does not call the above
     highs.setOptionValue("threads", 1)
     return highs
+
+
+def run_solver(highs: highspy.Highs) -> None:
+    """Run, whoever else uses HiGHS in this process.
+
+    It has one pool of threads a process, and refuses to run with another number than its first caller asked for.
+    """
+    import highspy
+
+    highs.run()
+    if highs.getModelStatus() == highspy.HighsModelStatus.kNotset:
+        highs.setOptionValue("threads", 0)
+        highs.run()

@@ -17,10 +17,11 @@ from .minimise import Wish
 from .nvls import nvls_plan
 from .plan import Plan
 from .progress import progress
+from .threephase import three_phase_plan
 
-METHODS = ("auto", "exact", "blink", "nvls")
+METHODS = ("auto", "exact", "blink", "nvls", "three-phase")
 #: Options that only one method knows.
-_OPTIONS = {"blink": {"epsilon", "threshold"}}
+_OPTIONS = {"blink": {"epsilon", "threshold"}, "three-phase": {"local"}}
 
 
 def make_plan(
@@ -54,7 +55,9 @@ def make_plan(
         ``plan.certificate.model`` names the class that a bound speaks of, and no method changes it by itself.
         ``"blink"`` is the pipeline of the Blink paper: multiplicative weights (``epsilon``, 0.05: what may be missing of
         the optimum there), an integer program, and fractions only as far as needed to come within ``threshold`` (1/20)
-        of the optimum; see ``packing/blink.py``.
+        of the optimum; see ``packing/blink.py``. ``"three-phase"`` (several servers; broadcast, reduce, allreduce): the
+        best plan of Blink's form, as partitions; its option ``local`` is ``"fastest"`` (trees inside a server use the
+        fastest classes that join its ranks) or ``"all"``.
     links
         ``"fastest"`` (classes from the fastest down until the ranks are connected), ``"all"``, or kinds.
     rates
@@ -101,6 +104,9 @@ def make_plan(
     with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
         _core.set_time_limit(time_limit_s)
         try:
+            if method == "three-phase":
+                _refuse_for_three_phase(max_trees=max_trees, tolerance=tolerance, minimise=minimise, equal_trees=equal_trees)
+                return three_phase_plan(topology, name, rank, chosen, rates, budget_s, options.get("local", "fastest"))
             wish = Wish.of(max_trees, tolerance, minimise)
             if method == "blink" and (wish is not None or equal_trees is not None):
                 raise PackingError("method 'blink' chooses few trees itself: give threshold=, not max_trees, tolerance, minimise or equal_trees")
@@ -113,3 +119,9 @@ def make_plan(
             ) from None
         finally:
             _core.set_time_limit(0)
+
+
+def _refuse_for_three_phase(**options: Any) -> None:
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if given:
+        raise PackingError(f"method 'three-phase' does not know the option {', '.join(given)}")

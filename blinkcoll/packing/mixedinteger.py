@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import inf
 
-from .highs import quiet_highs
+from .highs import quiet_highs, run_solver
 
 
 class MixedInteger:
@@ -47,7 +47,7 @@ class MixedInteger:
         highs = quiet_highs()
         highs.passModel(lp)
         highs.setOptionValue("time_limit", float(budget_s))
-        highs.run()
+        run_solver(highs)
         if highs.getInfo().primal_solution_status != highspy.kSolutionStatusFeasible:
             return []
         return list(highs.getSolution().col_value)

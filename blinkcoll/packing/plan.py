@@ -73,11 +73,42 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Partition:
+    """A part of the data of a three-phase plan, with a root of its own in every server.
+
+    Parameters
+    ----------
+    rate, weight
+        GB/s, and the share of the data.
+    roots
+        A rank for each server, in the order of ``Device.server``: the one that takes part in the exchange.
+    hub
+        Which of them adds up what the others send and sends them what they are to have; what begins or ends in the server of
+        a broadcast's or reduce's root comes from there to the hub, or goes from the hub to there.
+    up, down
+        Paths of one tree inside each server, in the direction of travel, as those of :class:`Tree`: partial sums to the
+        server's root, data away from it. In the server of a reduce's or broadcast's own root the tree leads to or from
+        that rank instead, and the partition's root is any rank of it. None where the collective has no such half.
+    exchange
+        Paths between servers: from roots to the hub, and from the hub to roots, in the direction of travel.
+    """
+
+    rate: Fraction
+    weight: Fraction
+    roots: tuple[int, ...]
+    hub: int
+    up: tuple[Path, ...] | None
+    down: tuple[Path, ...] | None
+    exchange: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Trees or flows for one collective on one topology. Rates are algbw in GB/s, exact.
 
     ``bound`` is over the links in ``links`` (kinds), ``bound_all`` over all links together; ``root`` is a rank.
     ``certificate`` proves the one, ``certificate_all`` the other, where ``links`` are not all kinds anyway.
+    Plans by the three-phase method have ``partitions`` in place of trees.
     """
 
     topology: Topology
@@ -94,6 +125,7 @@ class Plan:
     rates: str = "planning"
     certificate_all: Certificate | None = None
     stages: tuple[Stage, ...] = ()
+    partitions: tuple[Partition, ...] = ()
 
     def check(self) -> None:
         """Prove this plan without trusting the packer: spanning trees, capacities kept, rates that add up.
@@ -137,4 +169,4 @@ class Plan:
         return max(map(tree_depth, self.trees), default=0)
 
 
-__all__ = ["Certificate", "Flow", "PackingError", "Plan", "Stage", "Tree"]
+__all__ = ["Certificate", "Flow", "PackingError", "Partition", "Plan", "Stage", "Tree"]

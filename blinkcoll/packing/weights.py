@@ -72,6 +72,7 @@ def link_load(plan: Plan) -> dict[Arc, Fraction]:
     """What the plan sends over each directed pair of vertices, GB/s."""
     load: dict[Arc, Fraction] = {}
     carried = [(t.rate, p) for t in plan.trees for p in _loaded(t)]
+    carried += [(part.rate, p) for part in plan.partitions for p in (*(part.up or ()), *(part.down or ()), *part.exchange)]
     for rate, path in [*carried, *((f.rate, f.path) for f in plan.flows)]:
         for hop in pairwise(path):
             load[hop] = load.get(hop, Fraction(0)) + rate

@@ -162,6 +162,8 @@ def _operand(operand: Operand, rank: int, numbered: NumberedStep) -> tuple[int, 
 
 def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
     """What any reader of the bytes may rely on."""
+    if step.op == "exchange":
+        raise ScheduleError(f"{where}: an exchange is opaque and runs on an engine only; expand_exchanges(program) makes connections of it that executors and the simulator take")
     if step.op not in OPS:
         raise ScheduleError(f"{where}: unknown operation {step.op!r}; known: {', '.join(OPS)}")
     added = any(o.buffer == "multicast" for o in step.srcs)  # by a switch: the only source, and more than one value

@@ -41,8 +41,8 @@ SCHEMA = 2
 BUFFERS = ("input", "output", "scratch", "slot", "multicast")
 #: Buffers that every rank can have registered with a multicast object; numbered as the launch tables have them.
 REGIONS = ("input", "output", "scratch")
-#: What a step does: only synchronise, copy one source, or reduce its sources in the order listed.
-OPS = ("nop", "copy", "reduce")
+#: What a step does: only synchronise, copy one source, reduce its sources in the order listed, or take part in an exchange.
+OPS = ("nop", "copy", "reduce", "exchange")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,12 @@ class Step:
     """One operation with its synchronisation; the range is chunk i of (shard, share).
 
     ``postscaled``: what it computes is divided by the caller's divisor before it is stored.
+
+    An ``"exchange"`` is one collective call of the ranks in ``group`` that an engine carries out (c10d): each step of the
+    group gives at most one source, and gets in its destinations the sum of all sources in the group's order. All give and
+    all get, or only the first gets, or only the first gives. ``over``: connections of transport ``"c10d"`` between the
+    first member and this one (at the first: all others), the ways that the exchange takes where it is expanded
+    (:func:`blinkcoll.schedules.expand_exchanges`).
     """
 
     op: str
@@ -104,6 +110,8 @@ class Step:
     after: tuple[After, ...] = ()
     shard: int = 0
     postscaled: bool = False
+    group: tuple[int, ...] = ()
+    over: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -280,9 +288,9 @@ def _step(body: dict[str, Any]) -> Step:
     for name in ("srcs", "dsts"):
         made[name] = tuple(Operand(**_typed(o, str_fields=("buffer", "region"))) for o in body.get(name, ()))
     made["after"] = tuple(After(**_typed(a)) for a in body.get("after", ()))
-    for name in ("wait", "signal"):
+    for name in ("wait", "signal", "group", "over"):
         made[name] = tuple(_integer(name, c) for c in body.get(name, ()))
-    return Step(**_typed(made, str_fields=("op",), skip=("srcs", "dsts", "after", "wait", "signal")))
+    return Step(**_typed(made, str_fields=("op",), skip=("srcs", "dsts", "after", "wait", "signal", "group", "over")))
 
 
 def _connection(body: dict[str, Any]) -> Connection:

@@ -41,7 +41,11 @@ def _step(step: Step, nshards: int) -> str:
     if step.wait:
         parts.append("wait " + " ".join(f"c{c}" for c in step.wait))
     parts += [f"after ch {a.channel} step {a.step}" + (f" lag {a.lag}" if a.lag else "") for a in step.after]
-    if step.op != "nop":
+    if step.op == "exchange":
+        given, got = " + ".join(map(_operand, step.srcs)) or "nothing", ", ".join(map(_operand, step.dsts)) or "nothing"
+        over = f" over {' '.join(f'c{c}' for c in step.over)}" if step.over else ""
+        parts.append(f"exchange among ranks {' '.join(map(str, step.group))}{over}: {given}{' ÷ d' if step.postscaled else ''} → {got}")
+    elif step.op != "nop":
         scaled = " ÷ d" if step.postscaled else ""
         parts.append(f"{step.op} {' + '.join(map(_operand, step.srcs))}{scaled} → {', '.join(map(_operand, step.dsts))}")
     if step.signal:

@@ -6,6 +6,7 @@ the partition's ranges as data.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 from ..errors import ScheduleError
@@ -15,7 +16,7 @@ from .program import Connection, Program
 #: More slots than this are of no use to any pipeline here.
 MOST_SLOTS = 32
 PROTOCOLS = ("simple", "LL", "LL128")
-TRANSPORTS = ("peer",)
+TRANSPORTS = ("peer", "c10d")
 #: Where the ranges that executors will use are laid out and checked: (count, bytes of an element, chunk_bytes).
 PARTITION_CORNERS = ((0, 4, 64), (1, 4, 64), (5, 8, 16), (1021, 4, 256), (4099, 2, 1000), ((1 << 30) + 1, 4, 1 << 28))
 
@@ -44,6 +45,7 @@ def verify(program: Program, *, repeated: bool = False) -> None:
 
     _check_paths(program)
     _check_switches(program)
+    _check_ways(program)
     try:
         complaint = verify_program(program, repeated)
         for count, elem_size, chunk_bytes in PARTITION_CORNERS:
@@ -74,6 +76,32 @@ def _check_switches(program: Program) -> None:
         if not group_switches(program.topology, adds=not written, copies=written):
             what = "stores to" if written else "adds"
             raise ScheduleError(f"a step {what} the {region} of all ranks in a switch, and topology {program.topology.name} has none that does so and is linked to all of them")
+
+
+def _check_ways(program: Program) -> None:
+    """What an engine carries is named by exchanges and nothing else, by both ends, and joins their group's first member to others."""
+    carried = {i for i, c in enumerate(program.connections) if c.transport == "c10d"}
+    if not carried and not any(step.over for channels in program.ranks for channel in channels for step in channel.steps):
+        return
+    ends: Counter[tuple[int, int]] = Counter()
+    for rank, channels in enumerate(program.ranks):
+        for c, channel in enumerate(channels):
+            for s, step in enumerate(channel.steps):
+                where = f"rank {rank}, channel {c}, step {s}"
+                named = {*step.wait, *step.signal, *(o.connection for o in (*step.srcs, *step.dsts))}
+                if carried & named:
+                    raise ScheduleError(f"{where}: c{min(carried & named)} is carried by an engine: only exchanges go over it")
+                if step.over and step.op != "exchange":
+                    raise ScheduleError(f"{where}: a {step.op} goes over nothing of an engine's")
+                for i in step.over:
+                    pair = {program.connections[i].src, program.connections[i].dst} if i in carried else set()
+                    if not {rank, *step.group[:1]} <= pair <= set(step.group):
+                        raise ScheduleError(f"{where}: the exchange cannot go over c{i}, which joins its group's first member to no other by an engine")
+                    ends[i, rank] += 1
+    for i in sorted(carried):
+        way = program.connections[i]
+        if (ends[i, way.src], ends[i, way.dst]) != (1, 1):
+            raise ScheduleError(f"connection c{i} {way.src}→{way.dst}: carried by an engine, and not named by one exchange at each end")
 
 
 def _check_path(name: str, connection: Connection, links: set[tuple[int | str, int | str]], forwarders: set[str]) -> None:

@@ -12,6 +12,7 @@ from ..packing.certificates import SWITCH_MODEL
 from ..packing.weights import link_load, tree_depth
 from ..topology import Path
 from .numbers import count, gb_s
+from .partition_text import partition_lines, partitions_json
 
 
 def plan_text(plan: Plan) -> str:
@@ -34,6 +35,7 @@ def plan_text(plan: Plan) -> str:
     for i, tree in enumerate(plan.trees):
         inside = "" if tree.switch is None else f", added and copied in {tree.switch}"
         lines += ["", f"tree {i}: rate {gb_s(tree.rate)} GB/s, {float(tree.weight) * 100:.1f} % of the data, depth {tree_depth(tree)}{inside}", *_draw(tree)]
+    lines += partition_lines(plan)
     if plan.flows:
         lines += ["", *(f"{_path(f.path)}  rate {gb_s(f.rate)} GB/s" for f in plan.flows)]
     lines += ["", "link use (GB/s):", *_link_lines(plan)]
@@ -101,13 +103,14 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "model": plan.certificate.model,
         "proof": plan.certificate.describe(plan.topology),
         "stages": [{"name": stage.name, "trees": stage.trees, "rate": str(stage.rate)} for stage in plan.stages],
-        "tree_bound": None if plan.flows else {"count": plan.tree_bound, "gap": len(plan.trees) - plan.tree_bound, "reason": plan.tree_bound_proof.reason, "proof": plan.tree_bound_proof.words},
+        "tree_bound": None if not plan.trees else {"count": plan.tree_bound, "gap": len(plan.trees) - plan.tree_bound, "reason": plan.tree_bound_proof.reason, "proof": plan.tree_bound_proof.words},
         "depth": plan.depth,
         "trees": [
             {"root": t.root, "rate": str(t.rate), "weight": str(t.weight), "up": _paths(t.up), "down": _paths(t.down)}
             | ({} if t.switch is None else {"switch": t.switch})
             for t in plan.trees
         ],
+        "partitions": partitions_json(plan),
         "flows": [{"src": f.src, "dst": f.dst, "rate": str(f.rate), "path": list(f.path)} for f in plan.flows],
     }
 

@@ -25,7 +25,7 @@ std::vector<int> numbers(nb::handle values) {
 
 Op op_of(const char* name) {
   const std::string text(name);
-  return text == "nop" ? Op::kNop : text == "copy" ? Op::kCopy : text == "reduce" ? Op::kReduce : Op::kUnknown;
+  return text == "nop" ? Op::kNop : text == "copy" ? Op::kCopy : text == "reduce" ? Op::kReduce : text == "exchange" ? Op::kExchange : Op::kUnknown;
 }
 
 Buffer buffer_of(const char* name) {
@@ -45,7 +45,7 @@ std::vector<verifier::Operand> operands(nb::handle listed) {
 
 verifier::Step step_from(nb::handle s) {
   verifier::Step step{op_of(nb::cast<const char*>(s.attr("op"))), nb::cast<int>(s.attr("share")), nb::cast<int>(s.attr("shard")), nb::cast<bool>(s.attr("postscaled")),
-                      operands(s.attr("srcs")), operands(s.attr("dsts")), numbers(s.attr("wait")), numbers(s.attr("signal")), {}};
+                      operands(s.attr("srcs")), operands(s.attr("dsts")), numbers(s.attr("wait")), numbers(s.attr("signal")), {}, numbers(s.attr("group"))};
   for (nb::handle a : s.attr("after")) step.after.push_back({nb::cast<int>(a.attr("channel")), nb::cast<int>(a.attr("step")), nb::cast<int>(a.attr("lag"))});
   return step;
 }

@@ -55,6 +55,7 @@ class Execution {
     const Event& e = dependence_.events[size_t(event)];
     const Step& step = *e.step;
     if (step.op == Op::kNop) return;
+    if (step.op == Op::kExchange) return exchange(event);
     std::vector<int> values;
     bool in_switch = false;  // the only source then
     for (const Operand& listed : step.srcs) {
@@ -67,6 +68,32 @@ class Execution {
     }
     int value = step.op == Op::kCopy ? values[0] : in_switch ? expressions_.switched(event, values) : expressions_.sum(values);
     if (step.postscaled) value = expressions_.postscaled(value);
+    store(event, value);
+  }
+
+  // When the first member's turn comes, all that any member waits for has run and nothing that waits for a member has.
+  void exchange(int event) {
+    const int number = dependence_.events[size_t(event)].exchange;
+    auto [found, fresh] = exchanged_.try_emplace(number, -1);
+    if (fresh) {
+      std::vector<int> values;
+      for (int member : dependence_.exchanges[size_t(number)]) {
+        const Event& e = dependence_.events[size_t(member)];
+        for (const Operand& o : e.step->srcs) {
+          const int value = read(member, locate(e, o));
+          values.push_back(o.prescaled ? expressions_.prescaled(value) : value);
+          touch(member, o, false);
+        }
+      }
+      found->second = values.size() == 1 ? values[0] : expressions_.sum(values);
+    }
+    const int value = found->second;
+    store(event, dependence_.events[size_t(event)].step->postscaled ? expressions_.postscaled(value) : value);
+  }
+
+  void store(int event, int value) {
+    const Event& e = dependence_.events[size_t(event)];
+    const Step& step = *e.step;
     std::vector<Place> written;
     std::vector<Operand> dsts;
     for (const Operand& listed : step.dsts)
@@ -229,6 +256,7 @@ class Execution {
   bool in_place_, repeated_, scaled_ = false;
   Expressions expressions_;
   std::map<Place, Content> memory_;
+  std::map<int, int> exchanged_;  // an exchange, what it hands to its members
   std::map<Place, std::vector<Access>> scratch_;
 };
 

@@ -6,7 +6,7 @@
 
 namespace blinkcoll::verifier {
 
-enum class Op { kNop, kCopy, kReduce, kUnknown };
+enum class Op { kNop, kCopy, kReduce, kExchange, kUnknown };
 enum class Buffer { kInput, kOutput, kScratch, kSlot, kMulticast, kUnknown };
 
 constexpr int kOwn = -1;   // an operand of the executing rank
@@ -31,6 +31,7 @@ struct Step {
   std::vector<Operand> srcs, dsts;
   std::vector<int> wait, signal;
   std::vector<After> after;
+  std::vector<int> group;  // kExchange: the ranks that take part, in the order of the sum
 };
 
 struct Connection {
