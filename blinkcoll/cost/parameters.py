@@ -64,6 +64,15 @@ class Launch:
         """The time for ``nranks`` ranks."""
         return self.base_us + self.per_rank_us * max(0, nranks - 1)
 
+    def period_us(self, nranks: int, *, waits: bool) -> float:
+        """What launching adds to each of many calls one after another; ``waits``: every rank waits for every other.
+
+        Where no rank waits for all others (a root sends on and is done) ranks with a thread each launch side by side, and
+        only one thread for all ranks has to launch for each in turn. The mode does not say which it is: half is the
+        middle of the two.
+        """
+        return self.base_us + self.per_rank_us * max(0, nranks - 1) * (1 if waits else 0.5)
+
 
 #: Launch modes. Base: NCCL's baseLatencies for LL, 6.6 us (a process per GPU). One process: eight-byte calls on a P100
 #: DGX-1 take 12-20 us with two GPUs and 45-47 with eight (Tartan, microbenchmark/scale_up_cl/nccl-v2/latency.txt), less the

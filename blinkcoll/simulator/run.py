@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ..cost.parameters import Parameters, parameters_for
 from ..errors import SimulationError
+from ..packing.collectives import ROOTED
 from ..schedules.encoding import encode
 from ..schedules.program import Program
 from ..topology import Path, Topology, route
@@ -84,6 +85,7 @@ def run(
         nbytes=nbytes,
         chunk_bytes=chunk_bytes,
         time_us=time_us,
+        period_us=params.launch.period_us(program.nranks, waits=program.collective not in ROOTED) + measured.longest_rank_us,
         link_bytes=carried,
         link_utilisation={hop: carried[hop] / (capacity[hop] * time_us) if time_us > 0 else 0.0 for hop in carried},
         nsteps=measured.nsteps,
@@ -93,6 +95,7 @@ def run(
 
 class _Measured(NamedTuple):
     makespan_us: float
+    longest_rank_us: float
     nsteps: int
     link_bytes: list[float]
     records: list[tuple[Any, ...]]
@@ -146,7 +149,7 @@ class _Prepared:
         core = self._core
         with self._lock:
             core.run(count, elem_size, chunk_bytes, trace)
-            return _Measured(core.makespan_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
+            return _Measured(core.makespan_us, core.longest_rank_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
 
 
 @lru_cache(maxsize=64)

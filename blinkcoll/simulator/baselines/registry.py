@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 from ...cost.chunks import default_chunk_bytes
 from ...errors import SimulationError, TopologyError
 from ...schedules.program import Program
-from ...topology import Topology
+from ...topology import Link, Topology
 from .binarytrees import double_binary_tree
 from .direct import direct
 from .forestcoll import COLLECTIVES as FOREST_COLLECTIVES
@@ -18,6 +19,8 @@ from .gloo import gloo_ring
 from .halvingdoubling import halving_doubling
 from .horovod import horovod
 from .nccl import nccl_program
+from .nccl.p2p import COLLECTIVES as P2P_COLLECTIVES
+from .nccl.p2p import NVLINK_CHUNK_BYTES, PCI_CHUNK_BYTES
 from .nccl.programs import COLLECTIVES
 from .ring import rank_order_ring
 
@@ -53,10 +56,19 @@ def _nccl(release: str, version: str, plan: str) -> Baseline:
 
 
 def _nccl_chunk_bytes(program: Program, nbytes: int) -> int:
-    """By the simple protocol a chain's chunk is an eighth of NCCL's buffer of 4 MiB, whatever the size."""
+    """By the simple protocol a chain's chunk is an eighth of NCCL's buffer of 4 MiB, whatever the size; sends have their own."""
     if _simple(program) and program.collective in ("broadcast", "reduce"):
         return 1 << 19
+    if program.collective in P2P_COLLECTIVES:
+        fast = all(link.kind in ("NVLINK", "XGMI") for link in _links_used(program))
+        return NVLINK_CHUNK_BYTES if fast else PCI_CHUNK_BYTES
     return default_chunk_bytes(program, nbytes)
+
+
+def _links_used(program: Program) -> list[Link]:
+    topology = program.topology
+    used = {hop for connection in program.connections for hop in pairwise(connection.path)}
+    return [link for link in topology.links if (topology.vertex(link.src), topology.vertex(link.dst)) in used]
 
 
 def _simple(program: Program) -> bool:

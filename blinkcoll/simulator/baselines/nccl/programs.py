@@ -23,10 +23,11 @@ from ....schedules.program import INPUT, OUTPUT, Channel, Connection, Operand, P
 from ....schedules.rings import lower_rings
 from ....topology import Topology, route
 from ..ring import chain_broadcasts, store_directly
+from . import p2p
 from .plan import NcclPlan, search
 
-#: What there are programs for.
-COLLECTIVES = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter")
+#: What there are programs for: what NCCL has a tuner for, and what nccl-tests composes of sends and receives.
+COLLECTIVES = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter", *p2p.COLLECTIVES)
 _SLOTS = 4
 
 Chains = Sequence[Sequence[int]]
@@ -40,9 +41,9 @@ def nccl_program(
     Parameters
     ----------
     root
-        The root's rank, for broadcast and reduce.
+        The root's rank, for broadcast, reduce, gather and scatter.
     nbytes
-        As nccl-tests counts: the total of all shards for all-gather and reduce-scatter.
+        As nccl-tests counts: the total of all shards for all-gather, reduce-scatter, gather and scatter.
     version
         As for :func:`search`.
     algorithm
@@ -61,6 +62,8 @@ def nccl_program(
         raise SimulationError(f"NCCL's {collective} has no program; there are {', '.join(COLLECTIVES)}")
     root = check_root(collective, root, topology.nranks)
     plan = _plan(topology, version)
+    if collective in p2p.COLLECTIVES:
+        return _sent(plan, collective, root, nbytes, algorithm)
     choice = plan.tuner.choose(nbytes, collective, only=algorithm)
     if choice.algorithm == "nvls":
         raise SimulationError(
@@ -93,6 +96,30 @@ def _built(topology: Topology, collective: str, root: int | None, version: str, 
     # Between peers, NCCL's simple protocol stores what is complete straight into the output.
     direct = protocol == "simple" and algorithm == "ring" and collective in ("allreduce", "allgather") and topology.nranks > 1
     return store_directly(program) if direct else program
+
+
+def _sent(plan: NcclPlan, collective: str, root: int | None, nbytes: int, algorithm: str | None) -> Program:
+    """A collective of sends and receives; NCCL has these since 2.7."""
+    if algorithm is not None or plan.version.name == "2.4":
+        raise SimulationError(f"NCCL {plan.version.release} has no {algorithm or 'sends and receives'} for {collective}")
+    return _sent_by(plan.topology, collective, root, plan.version.name, "LL" if nbytes // plan.topology.nranks <= p2p.LL_THRESHOLD else "simple")
+
+
+@lru_cache(maxsize=64)
+def _sent_by(topology: Topology, collective: str, root: int | None, version: str, protocol: str) -> Program:
+    plan = _plan(topology, version)
+    by_rank = sorted(plan.system.gpus, key=lambda gpu: gpu.rank)
+    lanes, crossed = [], {}
+    for src, dst in p2p.pairs_of("alltoall", None, topology.nranks):
+        way = plan.paths[by_rank[src], by_rank[dst]]
+        kind = plan.paths.type_name(by_rank[src], by_rank[dst])
+        lanes.append(way.gb_s / plan.version.lane_gb_s(plan.system.compute_capability) if kind in ("NVL", "NVB") else 0.0)
+        if kind == "NVB":
+            crossed[src, dst] = _crossed_rank(plan, src, dst)
+    nchannels = p2p.channels_per_peer(topology.nranks, lanes)
+    return p2p.p2p_program(
+        topology, collective, root, protocol=protocol, nchannels=nchannels, crossed=crossed, algorithm=f"nccl-{plan.version.name}-p2p"
+    )
 
 
 @lru_cache(maxsize=64)
@@ -169,14 +196,18 @@ def _program(
 def _crossed(plan: NcclPlan, program: Program) -> dict[int, int]:
     """The rank that each connection crosses, for those that cross one."""
     by_rank = {gpu.rank: gpu for gpu in plan.system.gpus}
+    return {
+        i: _crossed_rank(plan, connection.src, connection.dst)
+        for i, connection in enumerate(program.connections)
+        if plan.paths.type_name(by_rank[connection.src], by_rank[connection.dst]) == "NVB"
+    }
+
+
+def _crossed_rank(plan: NcclPlan, src: int, dst: int) -> int:
+    """The rank that an NVB way leads over: GPU - its device - the device crossed - the other's device - GPU."""
+    by_rank = {gpu.rank: gpu for gpu in plan.system.gpus}
     ranks = {gpu.name: gpu.rank for gpu in plan.system.gpus}
-    found = {}
-    for i, connection in enumerate(program.connections):
-        here, there = by_rank[connection.src], by_rank[connection.dst]
-        if plan.paths.type_name(here, there) == "NVB":
-            # GPU - its device - the device crossed - the other's device - GPU.
-            found[i] = ranks[plan.paths[here, there].edges[1].to.name]
-    return found
+    return ranks[plan.paths[by_rank[src], by_rank[dst]].edges[1].to.name]
 
 
 def cross_through_memory(program: Program, crossed: Mapping[int, int]) -> Program:
