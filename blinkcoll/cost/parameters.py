@@ -124,6 +124,13 @@ class Parameters:
         raise SimulationError(f"no parameters for protocol {name!r}; known: {', '.join(n for n, _ in self.protocols)}")
 
 
+#: xGMI, by RCCL's hwLat (src/graph/tuning.cc at 0cbce2a7): hops of rings on MI300X (tuning_model_5) and MI250X (tuning_model_4), the
+#: wire's 0.6 taken off; split as above.
+_XGMI3 = (("simple", Protocol(busy_us=0.5, flag_us=1.0)), ("LL", Protocol(efficiency=0.5, flag_us=0.2, rate=0.5)), ("LL128", PROTOCOLS["LL128"]))
+_XGMI2 = (("simple", Protocol(busy_us=0.5, flag_us=2.5)), ("LL", Protocol(efficiency=0.5, flag_us=0.2, rate=0.5)), ("LL128", Protocol(0.9375, 0.3, 1.3)))
+#: What launching on AMD's takes beside NVIDIA's: RCCL's baseLat for LL, 12.0 us.
+_AMD_BASE_US = 12.0
+
 #: Nothing but bandwidth: no latency besides the links', no synchronisation, no limit of channels or memory.
 FLUID = Parameters(
     device="fluid limit",
@@ -141,6 +148,9 @@ _BY_ARCH = {
     "sm_80": Parameters(device="A100", channel_gb_s=24.0, memory_gb_s=1555.0),
     "sm_90": Parameters(device="H100", channel_gb_s=38.7, memory_gb_s=3350.0),
     "sm_100": Parameters(device="B200", channel_gb_s=70.0, memory_gb_s=8000.0),
+    # AMD: a channel's rate as Ampere's (RCCL's tables have no other); memory a GCD 1638, MI300X 5300 GB/s.
+    "gfx90a": Parameters(device="MI250X", channel_gb_s=24.0, memory_gb_s=1638.0, protocols=_XGMI2),
+    "gfx942": Parameters(device="MI300X", channel_gb_s=24.0, memory_gb_s=5300.0, protocols=_XGMI3),
 }
 _UNKNOWN = "sm_80"
 
@@ -161,4 +171,7 @@ def parameters_for(topology: Topology, launch: str = DEFAULT_LAUNCH) -> Paramete
     known = _BY_ARCH.get(arch)
     if known is None:
         known = replace(_BY_ARCH[_UNKNOWN], device=f"{_BY_ARCH[_UNKNOWN].device}, for want of parameters of {arch or 'an unnamed architecture'}")
-    return replace(known, launch=LAUNCH_MODES[launch])
+    mode = LAUNCH_MODES[launch]
+    if arch.startswith("gfx"):
+        mode = replace(mode, base_us=mode.base_us * _AMD_BASE_US / LAUNCH_MODES[DEFAULT_LAUNCH].base_us)
+    return replace(known, launch=mode)

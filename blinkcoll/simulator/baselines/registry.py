@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
@@ -22,6 +22,7 @@ from .nccl import nccl_program
 from .nccl.p2p import COLLECTIVES as P2P_COLLECTIVES
 from .nccl.p2p import NVLINK_CHUNK_BYTES, PCI_CHUNK_BYTES
 from .nccl.programs import COLLECTIVES
+from .rccl import rccl_program
 from .ring import rank_order_ring
 
 #: (topology, collective, root, nbytes) to a program.
@@ -55,6 +56,12 @@ def _nccl(release: str, version: str, plan: str) -> Baseline:
     return Baseline(title, COLLECTIVES, partial(nccl_program, version=version), _nccl_chunk_bytes)
 
 
+def _nccl_or_rccl(topology: Topology, collective: str, root: int | None, nbytes: int) -> Program:
+    """On AMD's GPUs NCCL is RCCL, and the program says so."""
+    maker = rccl_program if topology.devices[0].arch.startswith("gfx") else nccl_program
+    return maker(topology, collective, root, nbytes)
+
+
 def _nccl_chunk_bytes(program: Program, nbytes: int) -> int:
     """By the simple protocol a chain's chunk is an eighth of NCCL's buffer of 4 MiB, whatever the size; sends have their own."""
     if _simple(program) and program.collective in ("broadcast", "reduce"):
@@ -76,9 +83,10 @@ def _simple(program: Program) -> bool:
 
 
 BASELINES: dict[str, Baseline] = {
-    "nccl": _nccl("2.30.7", "2.30", "rings, chains and tuner"),
+    "nccl": replace(_nccl("2.30.7", "2.30", "rings, chains and tuner"), make=_nccl_or_rccl),
     "nccl-2.7": _nccl("2.7.8", "2.7", "rings, chains and tuner"),
     "nccl-2.4": _nccl("2.4.8", "2.4", "rings"),
+    "rccl": Baseline("RCCL's rings over xGMI and its tuner, from its sources", COLLECTIVES, rccl_program, _nccl_chunk_bytes),
     "baidu-ring": Baseline("one ring in rank order, hops without a direct link over switches", ("allreduce", "broadcast"), rank_order_ring),
     "gloo-ring": Baseline("Gloo's ring in rank order, towards the lower rank", ("allreduce",), gloo_ring),
     "halving-doubling": Baseline("recursive vector halving and distance doubling, in rank order", ("allreduce",), halving_doubling),

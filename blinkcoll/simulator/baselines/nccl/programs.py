@@ -80,6 +80,16 @@ def _built(topology: Topology, collective: str, root: int | None, version: str, 
     name = f"nccl-{plan.version.name}-{algorithm}"
     channels = plan.trees if algorithm == "tree" else plan.rings
     orders = [channels[c % plan.common_channels] for c in range(nchannels)]
+    program = ring_or_chain_program(topology, collective, root, orders, algorithm=algorithm, protocol=protocol, name=name, direct=False)
+    across = cross_by_copy if protocol == "LL" else cross_through_memory
+    program = across(program, _crossed(plan, program))
+    return store_directly(program) if _stores_directly(program, algorithm, protocol) else program
+
+
+def ring_or_chain_program(
+    topology: Topology, collective: str, root: int | None, orders: Chains, *, algorithm: str, protocol: str, name: str, direct: bool = True
+) -> Program:
+    """An equal share around each of ``orders`` ("ring"), or up and down each as a chain ("tree")."""
     if algorithm == "tree":
         program = _chain_allreduces(topology, orders, name)
     elif root is None:
@@ -91,11 +101,12 @@ def _built(topology: Topology, collective: str, root: int | None, version: str, 
         else:
             program = _chain_reduces(topology, [(*order[1:], order[0]) for order in opened], name)
     program = replace(program, connections=tuple(replace(c, protocol=protocol) for c in program.connections))
-    across = cross_by_copy if protocol == "LL" else cross_through_memory
-    program = across(program, _crossed(plan, program))
-    # Between peers, NCCL's simple protocol stores what is complete straight into the output.
-    direct = protocol == "simple" and algorithm == "ring" and collective in ("allreduce", "allgather") and topology.nranks > 1
-    return store_directly(program) if direct else program
+    return store_directly(program) if direct and _stores_directly(program, algorithm, protocol) else program
+
+
+def _stores_directly(program: Program, algorithm: str, protocol: str) -> bool:
+    """Between peers, NCCL's simple protocol stores what is complete straight into the output."""
+    return protocol == "simple" and algorithm == "ring" and program.collective in ("allreduce", "allgather") and program.nranks > 1
 
 
 def _sent(plan: NcclPlan, collective: str, root: int | None, nbytes: int, algorithm: str | None) -> Program:
