@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import PackingError
+from ..packing.collectives import COLLECTIVES, ROOTED, canonical
 from .options import ELEMENT_BYTES, Gpus, Root, Topo, gpu_list, read_size, read_topology, sizes_between
 
 if TYPE_CHECKING:
@@ -17,13 +19,13 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 _TREES = "trees"
-_ROOTED = ("broadcast", "reduce")
+_CALLS = ("back-to-back", "single")
 
 
 def simulate(
     topo: Topo,
     gpus: Gpus = None,
-    collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast or reduce.", metavar="NAME")] = "allreduce",
+    collective: Annotated[str, typer.Option("--collective", help=", ".join(COLLECTIVES) + ".", metavar="NAME")] = "allreduce",
     root: Root = None,
     algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes) or a baseline's name.", metavar="NAME")] = _TREES,
     minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
@@ -33,6 +35,9 @@ def simulate(
     chunk: Annotated[str | None, typer.Option("--chunk", help="Chunk size; chosen by size where left out.", metavar="SIZE")] = None,
     rates: Annotated[str, typer.Option("--rates", help="planning or measured: which rate of the links.", metavar="WHICH")] = "planning",
     launch: Annotated[str, typer.Option("--launch", help="process-per-gpu, one-process or graph.", metavar="MODE")] = "process-per-gpu",
+    calls: Annotated[
+        str, typer.Option("--calls", help="back-to-back: each of many calls, as nccl-tests measures; single: one call alone.", metavar="HOW")
+    ] = _CALLS[0],
     trace: Annotated[str | None, typer.Option("--trace", help="Write the last size's run for Perfetto.", metavar="FILE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
@@ -43,23 +48,29 @@ def simulate(
         raise typer.BadParameter(f"{datatype!r}: one of {', '.join(ELEMENT_BYTES)}", param_hint="--datatype")
     if rates not in ("planning", "measured"):
         raise typer.BadParameter(f"{rates!r}: planning or measured", param_hint="--rates")
+    if calls not in _CALLS:
+        raise typer.BadParameter(f"{calls!r}: {' or '.join(_CALLS)}", param_hint="--calls")
     if launch not in LAUNCH_MODES:
         raise typer.BadParameter(f"{launch!r}: one of {', '.join(LAUNCH_MODES)}", param_hint="--launch")
     sizes = sizes_between(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
     topology = read_topology(topo, gpus)
-    name = collective.replace("_", "")
-    if root is None and name in _ROOTED:
+    try:
+        name = canonical(collective)
+    except PackingError as error:
+        raise typer.BadParameter(str(error), param_hint="--collective") from None
+    if root is None and name in ROOTED:
         root = 0
     params = parameters_for(topology, launch)
     runs = _Runs(topology, name, root, algorithm, sizes[-1], rates, params, ELEMENT_BYTES[datatype], None if chunk is None else read_size(chunk, "--chunk"))
-    results = [runs.run(nbytes) for nbytes in sizes]
+    alone = [runs.run(nbytes) for nbytes in sizes]
+    results = alone if calls == "single" else [result.back_to_back() for result in alone]
     if trace is not None:
         runs.write_trace(sizes[-1], trace)
         sys.stderr.write(f"blinkcoll: wrote the trace of {sizes[-1]} bytes to {trace}; open it at ui.perfetto.dev\n")
     if as_json:
-        typer.echo(json.dumps(_as_json(runs, results, launch), indent=1))
+        typer.echo(json.dumps(_as_json(runs, results, alone, launch, calls), indent=1))
     else:
-        typer.echo(_as_text(runs, results, datatype, launch))
+        typer.echo(_as_text(runs, results, datatype, launch, calls))
 
 
 class _Runs:
@@ -106,7 +117,7 @@ class _Runs:
         write_trace(self.program(nbytes), self.run(nbytes, trace=True), path)
 
 
-def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch: str) -> str:
+def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch: str, calls: str) -> str:
     from .. import __version__
     from ..simulator.critical_path import critical_path
 
@@ -115,7 +126,7 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
         f"# blinkcoll {__version__} {runs.collective} by {program.algorithm}: SIMULATED (event-driven), not measured",
         f"# topology {runs.topology.name}, GPUs {gpu_list(runs.topology)} as ranks 0..{runs.topology.nranks - 1}, fingerprint {runs.topology.fingerprint}",
         f"# program {program.hash}: {len(program.weights)} shares, at most {program.nchannels} channels a rank",
-        f"# rates {runs.rates}, launch {launch}, device parameters of {runs.params.device}",
+        f"# rates {runs.rates}, launch {launch}, calls {calls}, device parameters of {runs.params.device}",
         "#",
         f"# {'size':>10} {'count':>12} {'type':>8} {'root':>5} {'time':>10} {'algbw':>7} {'busbw':>7} {'chunk':>8} {'steps':>8}  busiest link",
         f"# {'(B)':>10} {'(elements)':>12} {'':>8} {'':>5} {'(us)':>10} {'(GB/s)':>7} {'(GB/s)':>7} {'(B)':>8} {'':>8}",
@@ -128,7 +139,7 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
         )
     path = critical_path(runs.run(results[-1].nbytes, trace=True))
     lines.append(
-        f"# Critical path of {results[-1].nbytes} B: {len(path.steps)} steps, {path.moving_us:.1f} us moving data, "
+        f"# Critical path of {results[-1].nbytes} B in a call alone: {len(path.steps)} steps, {path.moving_us:.1f} us moving data, "
         f"{path.waiting_us:.1f} us latency and synchronisation, {path.launch_us:.1f} us launch (simulated)"
     )
     return "\n".join(lines)
@@ -141,7 +152,7 @@ def _busiest(topology: Topology, result: SimulationResult) -> str:
     return f"{topology.vertex_name(hop[0])}→{topology.vertex_name(hop[1])} {100 * part:.0f} %"
 
 
-def _as_json(runs: _Runs, results: list[SimulationResult], launch: str) -> dict[str, Any]:
+def _as_json(runs: _Runs, results: list[SimulationResult], alone: list[SimulationResult], launch: str, calls: str) -> dict[str, Any]:
     from .. import __version__
 
     program = runs.program(results[-1].nbytes)
@@ -156,14 +167,15 @@ def _as_json(runs: _Runs, results: list[SimulationResult], launch: str) -> dict[
         "algorithm": program.algorithm,
         "rates": runs.rates,
         "launch": launch,
+        "calls": calls,
         "device": runs.params.device,
         "rows": [
             {
-                "nbytes": r.nbytes, "time_us": r.time_us, "algbw": r.algbw, "busbw": r.busbw, "chunk_bytes": r.chunk_bytes, "nsteps": r.nsteps,
+                "nbytes": r.nbytes, "time_us": r.time_us, "single_call_us": one.time_us, "algbw": r.algbw, "busbw": r.busbw, "chunk_bytes": r.chunk_bytes, "nsteps": r.nsteps,
                 "link_utilisation": {
                     f"{topology.vertex_name(a)}→{topology.vertex_name(b)}": part for (a, b), part in sorted(r.link_utilisation.items(), key=str)
                 },
             }
-            for r in results
+            for r, one in zip(results, alone, strict=True)
         ],
     }  # fmt: skip

@@ -131,6 +131,15 @@ _XGMI2 = (("simple", Protocol(busy_us=0.5, flag_us=2.5)), ("LL", Protocol(effici
 #: What launching on AMD's takes beside NVIDIA's: RCCL's baseLat for LL, 12.0 us.
 _AMD_BASE_US = 12.0
 
+
+
+def _nvidia(device: str, channel_gb_s: float, memory_gb_s: float, ll_gb_s: float, ll128_gb_s: float) -> Parameters:
+    """A generation's parameters; the protocols' rates are a channel's."""
+    rates = {"LL": ll_gb_s / channel_gb_s, "LL128": ll128_gb_s / channel_gb_s}
+    protocols = tuple((name, replace(protocol, rate=rates.get(name, 1.0))) for name, protocol in PROTOCOLS.items())
+    return Parameters(device=device, channel_gb_s=channel_gb_s, memory_gb_s=memory_gb_s, protocols=protocols)
+
+
 #: Nothing but bandwidth: no latency besides the links', no synchronisation, no limit of channels or memory.
 FLUID = Parameters(
     device="fluid limit",
@@ -141,13 +150,14 @@ FLUID = Parameters(
 )
 
 #: By compute capability. A channel's rate: perChMaxTreeBws of one node (Volta, which NCCL also takes for older devices, Ampere, Hopper,
-#: Blackwell). Memory: the data sheets' peak (P100 732, V100 900, A100 1555, H100 3350, B200 8000 GB/s).
+#: Blackwell), 26.5, 24, 38.7 and 70 GB/s; by LL128 perChMaxRingLL128Bws; by LL llMaxBws over the channels that NCCL runs on eight such GPUs
+#: (12, 24, 24 and 32). Memory: the data sheets' peak (P100 732, V100 900, A100 1555, H100 3350, B200 8000 GB/s).
 _BY_ARCH = {
-    "sm_60": Parameters(device="P100", channel_gb_s=26.5, memory_gb_s=732.0),
-    "sm_70": Parameters(device="V100", channel_gb_s=26.5, memory_gb_s=900.0),
-    "sm_80": Parameters(device="A100", channel_gb_s=24.0, memory_gb_s=1555.0),
-    "sm_90": Parameters(device="H100", channel_gb_s=38.7, memory_gb_s=3350.0),
-    "sm_100": Parameters(device="B200", channel_gb_s=70.0, memory_gb_s=8000.0),
+    "sm_60": _nvidia("P100", 26.5, 732.0, 39.0 / 12, 20.0),
+    "sm_70": _nvidia("V100", 26.5, 900.0, 39.0 / 12, 20.0),
+    "sm_80": _nvidia("A100", 24.0, 1555.0, 87.7 / 24, 20.0),
+    "sm_90": _nvidia("H100", 38.7, 3350.0, 141.0 / 24, 36.7),
+    "sm_100": _nvidia("B200", 70.0, 8000.0, 282.0 / 32, 40.0),
     # AMD: a channel's rate as Ampere's (RCCL's tables have no other); memory a GCD 1638, MI300X 5300 GB/s.
     "gfx90a": Parameters(device="MI250X", channel_gb_s=24.0, memory_gb_s=1638.0, protocols=_XGMI2),
     "gfx942": Parameters(device="MI300X", channel_gb_s=24.0, memory_gb_s=5300.0, protocols=_XGMI3),

@@ -13,6 +13,7 @@ from ..packing.collectives import ROOTED
 from ..schedules.encoding import encode
 from ..schedules.program import Program
 from ..topology import Path, Topology, route
+from .hostways import HostWays
 from .result import SimulationResult, StepRecord
 
 #: Rates beyond this (bytes/µs) are not told apart from infinite ones.
@@ -43,7 +44,8 @@ def run(
     chunk_bytes
         The most bytes of a chunk; the program's own where None.
     rates
-        ``"planning"`` or ``"measured"``: which capacity of the links.
+        ``"planning"`` or ``"measured"``: which capacity of the links. By measured rates data between GPUs without peer
+        access goes through host memory, and peer traffic that turns round in an Intel CPU pays for it.
     params
         The devices' parameters; those of the topology's architecture where None.
     trace
@@ -135,8 +137,8 @@ class _Prepared:
         channel_rate = min(params.channel_gb_s * 1e3, _FASTEST)
         for i, connection in enumerate(program.connections):
             protocol = params.protocol(connection.protocol)
-            links, latency_us = table.along(connection.path, f"c{i}")
-            connections.append((links, latency_us + protocol.flag_us, protocol.efficiency))
+            links, latency_us, efficiency = table.between(connection.path, f"c{i}")
+            connections.append((links, latency_us + protocol.flag_us, protocol.efficiency * efficiency))
             costs.append((protocol.busy_us, channel_rate * protocol.rate, channel_rate * protocol.rate))
         costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
         pairs = _pairs(program, table)
@@ -158,17 +160,39 @@ def _prepare(identity: _Identity, rates: str, params: Parameters) -> _Prepared:
 
 
 class _Links:
-    """Numbers the links as programs name them."""
+    """Numbers the links as programs name them, and what else a way between two ranks takes.
+
+    By measured rates a machine is taken as it is: see :mod:`blinkcoll.simulator.hostways`.
+    """
 
     def __init__(self, topology: Topology, rates: str, names: list[_Hop], link_rate: list[float]) -> None:
         self.topology = topology
+        self.host = HostWays(topology) if rates == "measured" else None
         self.capacities = topology.capacities(rates)
         self.latencies: dict[_Hop, float] = {}
-        for link in topology.links:
+        for link in self.host.links if self.host is not None else topology.links:
             hop = (topology.vertex(link.src), topology.vertex(link.dst))
+            self.capacities.setdefault(hop, link.rate(rates))
             self.latencies[hop] = max(self.latencies.get(hop, 0.0), float(link.latency_us))
         self.numbers: dict[_Hop, int] = {}
         self.names, self.link_rate = names, link_rate
+
+    def between(self, path: Path, what: str) -> _Route:
+        """Links, latency and payload per byte of the way from a path's first rank to its last."""
+        if self.host is None:
+            return (*self.along(path, what), 1.0)
+        way = self.host.way(path)
+        links, latency_us = self.along(way.path, what)
+        if way.medium is not None:
+            links.append(self._number(way.medium, min(self.link_rate[k] for k in links)))
+        return links, latency_us, way.efficiency
+
+    def _number(self, hop: _Hop, rate: float) -> int:
+        if hop not in self.numbers:
+            self.numbers[hop] = len(self.names)
+            self.names.append(hop)
+            self.link_rate.append(rate)
+        return self.numbers[hop]
 
     def along(self, path: Path, what: str) -> tuple[list[int], float]:
         """The links of a path, and their latencies' sum in µs."""
@@ -176,11 +200,7 @@ class _Links:
         for hop in pairwise(path):
             if hop not in self.capacities:
                 raise SimulationError(f"{what}: topology {self.topology.name} has no link {hop[0]}→{hop[1]}")
-            if hop not in self.numbers:
-                self.numbers[hop] = len(self.names)
-                self.names.append(hop)
-                self.link_rate.append(min(float(self.capacities[hop]) * 1e3, _FASTEST))
-            links.append(self.numbers[hop])
+            links.append(self._number(hop, min(float(self.capacities[hop]) * 1e3, _FASTEST)))
             latency_us += self.latencies[hop]
         return links, latency_us
 
@@ -197,8 +217,7 @@ def _pairs(program: Program, table: _Links) -> list[_Route]:
                             continue
                         pair = (operand.rank, rank) if pulls else (rank, operand.rank)
                         if pair not in ways:
-                            links, latency_us = table.along(route(program.topology, *pair), f"rank {rank}")
-                            ways[pair] = (links, latency_us, 1.0)
+                            ways[pair] = table.between(route(program.topology, *pair), f"rank {rank}")
     if not ways:
         return []
     n = program.nranks
