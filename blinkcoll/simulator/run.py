@@ -138,7 +138,8 @@ class _Prepared:
         for i, connection in enumerate(program.connections):
             protocol = params.protocol(connection.protocol)
             links, latency_us, efficiency = table.between(connection.path, f"c{i}")
-            connections.append((links, latency_us + protocol.flag_us, protocol.efficiency * efficiency))
+            over_network = protocol.network_us if table.networks.intersection(connection.path) else 0.0
+            connections.append((links, latency_us + protocol.flag_us + over_network, protocol.efficiency * efficiency))
             costs.append((protocol.busy_us, channel_rate * protocol.rate, channel_rate * protocol.rate))
         costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
         pairs = _pairs(program, table)
@@ -169,6 +170,7 @@ class _Links:
         self.topology = topology
         self.host = HostWays(topology) if rates == "measured" else None
         self.capacities = topology.capacities(rates)
+        self.networks = frozenset(switch.name for switch in topology.switches if switch.kind == "network")
         self.latencies: dict[_Hop, float] = {}
         for link in self.host.links if self.host is not None else topology.links:
             hop = (topology.vertex(link.src), topology.vertex(link.dst))

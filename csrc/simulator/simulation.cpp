@@ -272,7 +272,7 @@ void Simulation::begin(uint32_t index, double now) {
   const uint32_t s = channel.first_step + channel.position;
   const StepEntry& step = program_.step(s);
   channel.current.start_us = now;
-  busy_[channel.rank].first = std::min(busy_[channel.rank].first, now);
+  busy_[channel.rank].first = std::min(busy_[channel.rank].first, now - plans_[s].delay_us);
   double nbytes = 0;
   if (step.op != kNop)
     nbytes = double(Partition::chunk_of(ranges_[step.share * size_t(partition_.nshards) + step.shard], chunk_, channel.iteration).length) * elem_size_;

@@ -45,7 +45,7 @@ class Simulation {
   void run(const Launch& launch);
 
   double makespan_us() const { return makespan_us_; }
-  // The longest that any rank is busy, from the start of its first step to the end of its last: calls that follow each
+  // The longest that any rank is busy, from when its first step could begin to the end of its last: calls that follow each
   // other on a stream take this each, where a rank that is done may begin the next before others are.
   double longest_rank_us() const;
   uint64_t steps_run() const { return steps_run_; }

@@ -21,6 +21,8 @@ COLLECTIVES = ("gather", "scatter", "alltoall")
 LL_THRESHOLD = 1 << 14
 #: NCCL_P2P_NVL_CHUNKSIZE and NCCL_P2P_PCI_CHUNKSIZE, src/init.cc.
 NVLINK_CHUNK_BYTES, PCI_CHUNK_BYTES = 1 << 19, 1 << 17
+#: Pairs grow with ranks squared.
+MOST_RANKS = 64
 _MOST_CHANNELS = 64
 _SLOTS = 4
 

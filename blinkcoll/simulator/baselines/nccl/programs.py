@@ -23,7 +23,7 @@ from ....schedules.program import INPUT, OUTPUT, Channel, Connection, Operand, P
 from ....schedules.rings import lower_rings
 from ....topology import Topology, route
 from ..ring import chain_broadcasts, store_directly
-from . import p2p
+from . import p2p, servers
 from .plan import NcclPlan, search
 
 #: What there are programs for: what NCCL has a tuner for, and what nccl-tests composes of sends and receives.
@@ -61,6 +61,8 @@ def nccl_program(
     if collective not in COLLECTIVES:
         raise SimulationError(f"NCCL's {collective} has no program; there are {', '.join(COLLECTIVES)}")
     root = check_root(collective, root, topology.nranks)
+    if len({device.server for device in topology.devices}) > 1:
+        return _across_servers(topology, collective, root, nbytes, version, algorithm)
     plan = _plan(topology, version)
     if collective in p2p.COLLECTIVES:
         return _sent(plan, collective, root, nbytes, algorithm)
@@ -107,6 +109,35 @@ def ring_or_chain_program(
 def _stores_directly(program: Program, algorithm: str, protocol: str) -> bool:
     """Between peers, NCCL's simple protocol stores what is complete straight into the output."""
     return protocol == "simple" and algorithm == "ring" and program.collective in ("allreduce", "allgather") and program.nranks > 1
+
+
+def _across_servers(topology: Topology, collective: str, root: int | None, nbytes: int, version: str, algorithm: str | None) -> Program:
+    """The same on several servers; see ``servers.py``."""
+    if version not in ("2.30", "2.30.7"):
+        raise SimulationError(f"NCCL {version} is rebuilt for one server; 2.30 has programs for several")
+    plan = servers.plan_servers(topology)
+    if collective in p2p.COLLECTIVES:
+        nchannels = p2p.channels_per_peer(topology.nranks, [1.0])
+        protocol = "LL" if nbytes // topology.nranks <= p2p.LL_THRESHOLD else "simple"
+        if topology.nranks > p2p.MOST_RANKS or algorithm is not None:
+            raise SimulationError(f"NCCL's {collective} among {topology.nranks} ranks by {algorithm or 'sends and receives'} has no program; at most {p2p.MOST_RANKS} ranks")
+        return p2p.p2p_program(
+            topology, collective, root, protocol=protocol, nchannels=nchannels, crossed=dict(plan.crossed), algorithm="nccl-2.30-p2p"
+        )
+    chosen, protocol = plan.choose(collective, nbytes, algorithm)
+    return _built_across(topology, collective, root, chosen, protocol, plan.nchannels(chosen, protocol, nbytes))
+
+
+@lru_cache(maxsize=16)
+def _built_across(topology: Topology, collective: str, root: int | None, algorithm: str, protocol: str, nchannels: int) -> Program:
+    plan = servers.plan_servers(topology)
+    name = f"nccl-2.30-{algorithm}"
+    if algorithm == "tree":
+        program = servers.with_protocol(servers.trees_across(plan, nchannels, name), protocol)
+    else:
+        servers.check_size(plan, collective, nchannels)
+        program = ring_or_chain_program(topology, collective, root, (plan.rings * 2)[:nchannels], algorithm=algorithm, protocol=protocol, name=name, direct=False)
+    return cross_by_copy(program, servers.crossed_connections(plan, program))
 
 
 def _sent(plan: NcclPlan, collective: str, root: int | None, nbytes: int, algorithm: str | None) -> Program:
