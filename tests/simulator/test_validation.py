@@ -15,7 +15,7 @@ validation = importlib.util.module_from_spec(_SPEC)
 sys.modules["simulator_validation"] = validation
 _SPEC.loader.exec_module(validation)
 
-TIMINGS = [t for t in validation.read_timings() if not t.anchors]
+TIMINGS = [t for t in validation.read_timings() if not t.anchors and not validation.several_servers(t)]
 
 
 def _ratios(least, most):

@@ -118,6 +118,7 @@ def baseline(nccl: str) -> str:
     return "nccl-2.4" if minor in ("x", "4") else "nccl-2.7" if minor == "7" else "nccl"
 
 
+@cache
 def simulate(timing: Timing, rates: str = "measured") -> float:
     """The simulated time of a row, us."""
     topology = machine(timing.machine, timing.gpus)
@@ -131,16 +132,26 @@ def errors(timings: Sequence[Timing]) -> list[float]:
     return [simulate(t) / t.time_us - 1 for t in timings]
 
 
+def _gpus(gpus: tuple[int, ...]) -> str:
+    whole = gpus == tuple(range(len(gpus))) and len(gpus) > 4
+    return f"0-{gpus[-1]}" if whole else ",".join(map(str, gpus))
+
+
+def several_servers(timing: Timing) -> bool:
+    """Whether the row is of a cluster: reported, and judged by nothing."""
+    return "*" in timing.machine
+
+
 def main() -> None:
     print("| machine | GPUs | NCCL | launch | collective | size | published us | simulated us | error | source |")
     print("| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | --- |")
     rows = [(t, simulate(t)) for t in read_timings()]
     for t, time_us in rows:
         print(
-            f"| {t.machine} | {len(t.gpus)} ({','.join(map(str, t.gpus))}) | {t.nccl} | {t.launch} | {t.collective} | {t.size_bytes} "
+            f"| {t.machine} | {len(t.gpus)} ({_gpus(t.gpus)}) | {t.nccl} | {t.launch} | {t.collective} | {t.size_bytes} "
             f"| {t.time_us:.1f} | {time_us:.1f} | {100 * (time_us / t.time_us - 1):+.0f} %{' (anchor)' * bool(t.anchors)} | {t.source} |"
         )
-    judged = [t for t, _ in rows if not t.anchors]
+    judged = [t for t, _ in rows if not t.anchors and not several_servers(t)]
     measured = dict(rows)
     for label, least, most in ((">= 64 MB", 64_000_000, 1 << 60), ("64 KB - 64 MB", 65537, 63_999_999), ("<= 64 KB", 0, 65536)):
         some = [t for t in judged if least <= t.size_bytes <= most]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from allocations import name_of, spread
@@ -156,4 +157,4 @@ def test_an_all_to_all_without_nvlink_between_two_gpus_crosses_a_third():
 
 def _kinds(program, path):
     kinds = {(program.topology.vertex(k.src), program.topology.vertex(k.dst)): k.kind for k in program.topology.links}
-    return [kinds[hop] for hop in zip(path, path[1:], strict=False)]
+    return [kinds[hop] for hop in pairwise(path)]

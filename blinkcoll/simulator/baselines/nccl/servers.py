@@ -78,7 +78,8 @@ class ServersPlan:
         inside, net = _INSIDE_US[self.nvlink][algorithm][protocol], _NET_US["tree" if n == nodes else algorithm][protocol]
         latency = _BASE_US[algorithm][protocol]
         if algorithm == "tree":
-            busbw = min(busbw * 0.92, len(self.rings) * _TREE_MAX[self.generation][many])
+            # Two servers are the two trees' only edge: each direction of a NIC carries half of the data up and half down.
+            busbw = min(busbw * (2 if nodes == 2 else 1) * 0.92, len(self.rings) * _TREE_MAX[self.generation][many])
             if protocol == 0:
                 busbw = min(busbw / 3.8, _LL_MAX[self.generation][many])
             elif protocol == 1:
