@@ -168,12 +168,26 @@ _BY_ARCH = {
     "gfx942": Parameters(device="MI300X", channel_gb_s=24.0, memory_gb_s=5300.0, protocols=_XGMI3),
 }
 _UNKNOWN = "sm_80"
+#: Other NVIDIA GPUs count as NCCL's tuner counts them (VOLTA_COMPCAP_IDX ... BLACKWELL_COMPCAP_IDX): from this capability on.
+_GENERATIONS = ((100, "sm_100"), (90, "sm_90"), (80, "sm_80"), (0, "sm_70"))
+
+
+def _known(arch: str) -> Parameters:
+    """An architecture's parameters, or those of the one that it is taken for, which ``device`` then says."""
+    if arch in _BY_ARCH:
+        return _BY_ARCH[arch]
+    digits = arch.removeprefix("sm_").rstrip("abf")
+    if arch.startswith("sm_") and digits.isdigit():
+        near = _BY_ARCH[next(name for least, name in _GENERATIONS if int(digits) >= least)]
+        return replace(near, device=f"{near.device}, as NCCL takes {arch}")
+    near = _BY_ARCH["gfx942" if arch.startswith("gfx95") else _UNKNOWN]
+    return replace(near, device=f"{near.device}, for want of parameters of {arch or 'an unnamed architecture'}")
 
 
 def parameters_for(topology: Topology, launch: str = DEFAULT_LAUNCH) -> Parameters:
     """The parameters of a topology's devices.
 
-    Where their architecture is not among those listed they are taken for A100s, and ``device`` says so.
+    Where their architecture is not among those listed they are taken for its generation's, else for A100s, and ``device`` says so.
 
     Raises
     ------
@@ -183,10 +197,7 @@ def parameters_for(topology: Topology, launch: str = DEFAULT_LAUNCH) -> Paramete
     if launch not in LAUNCH_MODES:
         raise SimulationError(f"launch={launch!r}; expected one of {', '.join(LAUNCH_MODES)}")
     arch = topology.devices[0].arch
-    known = _BY_ARCH.get(arch)
-    if known is None:
-        known = replace(_BY_ARCH[_UNKNOWN], device=f"{_BY_ARCH[_UNKNOWN].device}, for want of parameters of {arch or 'an unnamed architecture'}")
     mode = LAUNCH_MODES[launch]
     if arch.startswith("gfx"):
         mode = replace(mode, base_us=mode.base_us * _AMD_BASE_US / LAUNCH_MODES[DEFAULT_LAUNCH].base_us)
-    return replace(known, launch=mode)
+    return replace(_known(arch), launch=mode)
