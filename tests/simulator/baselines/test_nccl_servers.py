@@ -58,3 +58,8 @@ def test_too_many_ranks_for_rings_are_refused_with_what_to_try():
     cluster = load_topology("hgx-h100*64@50")
     with pytest.raises(SimulationError, match="algorithm='tree'"):
         nccl_program(cluster, "allgather", None, 1 << 30)
+
+
+def test_nvlink_between_servers_is_a_gap_that_says_so():
+    with pytest.raises(SimulationError, match="MNNVL"):
+        nccl_program(load_topology("gb200-nvl72"), "allreduce", None, 1 << 20)

@@ -124,7 +124,7 @@ def plan_servers(topology: Topology) -> ServersPlan:
     Raises
     ------
     SimulationError
-        Where a server has no NIC.
+        Where a server has no NIC, or NVLink joins servers.
     TopologyError
         Where NCCL cannot be searched for on a server.
     """
@@ -132,6 +132,7 @@ def plan_servers(topology: Topology) -> ServersPlan:
     for rank, device in enumerate(topology.devices):
         of_server.setdefault(device.server, []).append(rank)
     servers = tuple(tuple(of_server[s]) for s in sorted(of_server))
+    _check_domains(topology)
     plans = [_search_one(topology, ranks) for ranks in servers]
     entries = [_entries(topology, ranks, device) for ranks, device in zip(servers, sorted(of_server), strict=True)]
     channels = min(len(e) for e in entries)
@@ -196,6 +197,13 @@ def check_size(plan: ServersPlan, collective: str, nchannels: int) -> None:
             f"NCCL's rings over {n} ranks in {nchannels} channels are {steps} steps a chunk, more than {MOST_RING_STEPS}: fewer servers show the "
             "same rate, and algorithm='tree' runs all-reduces of any size"
         )
+
+
+def _check_domains(topology: Topology) -> None:
+    """NVLink between servers makes them one node to NCCL, and an NVSwitch between them is no server's."""
+    home = {vertex.name: vertex.server for vertex in (*topology.devices, *topology.switches)}
+    if any(link.kind == "NVLINK" and home[link.src] != home[link.dst] for link in topology.links):
+        raise SimulationError(f"topology {topology.name}: NVLink joins its servers (MNNVL), for which NCCL's search is not rebuilt; the GPUs of one server can be compared")
 
 
 def _search_one(topology: Topology, ranks: tuple[int, ...]) -> NcclPlan | None:
