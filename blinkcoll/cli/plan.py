@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: NCCL's releases by their ``--method``.
 _NCCL = {"nccl": "2.30", "nccl-2.7": "2.7", "nccl-2.4": "2.4"}
-_METHODS = ("auto", "exact", *_NCCL)
+_METHODS = ("auto", "exact", *_NCCL, "nvls")
 
 
 def plan(
@@ -25,7 +25,7 @@ def plan(
     gpus: Gpus = None,
     collective: Annotated[str, typer.Option("--collective", help="broadcast, reduce, allreduce ...", metavar="NAME")] = "allreduce",
     root: Root = None,
-    method: Annotated[str, typer.Option("--method", help="auto, exact; nccl, nccl-2.7, nccl-2.4: NCCL's own plan, explained.", metavar="NAME")] = "auto",
+    method: Annotated[str, typer.Option("--method", help="auto, exact; nvls: switches that copy and add; nccl, nccl-2.7, nccl-2.4: NCCL's own plan, explained.", metavar="NAME")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Exact rates as p/q, for machines.")] = False,
     program: Annotated[Path | None, typer.Option("--program", help="Write the verified program (JSON) there.", metavar="FILE")] = None,
     nbytes: Annotated[str, typer.Option("--nbytes", help="The size the program is meant for.", metavar="SIZE")] = "64M",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _TREES = "trees"
 _CALLS = ("back-to-back", "single")
+#: Over switches that copy and add, with callers' buffers copied or registered.
+_NVLS = ("nvls", "nvls-registered")
 
 
 def simulate(
@@ -27,7 +29,7 @@ def simulate(
     gpus: Gpus = None,
     collective: Annotated[str, typer.Option("--collective", help=", ".join(COLLECTIVES) + ".", metavar="NAME")] = "allreduce",
     root: Root = None,
-    algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes) or a baseline's name.", metavar="NAME")] = _TREES,
+    algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes), nvls, nvls-registered, or a baseline's name.", metavar="NAME")] = _TREES,
     minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
     maximum: Annotated[str, typer.Option("-e", "--maxbytes", help="Largest size.", metavar="SIZE")] = "1G",
     factor: Annotated[int, typer.Option("-f", "--stepfactor", help="Each size is the last times this.", min=2)] = 2,
@@ -85,7 +87,7 @@ class _Runs:
         self._trees: Program | None = None
 
     def program(self, nbytes: int) -> Program:
-        if self.algorithm != _TREES:
+        if self.algorithm not in (_TREES, *_NVLS):
             from ..simulator.baselines import baseline_program
 
             return baseline_program(self.algorithm, self.topology, self.collective, self.root, nbytes)
@@ -96,10 +98,14 @@ class _Runs:
         return self._trees.with_chunk_bytes(default_chunk_bytes(self._trees, nbytes))
 
     def _planned(self) -> Program:
-        """The plan that ``bench`` takes for the largest size; by measured rates, the exact plan for these."""
+        """The plan that ``bench`` takes for the largest size; by measured rates, the exact plan for these; or the one over switches."""
         from .. import api
+        from ..schedules import lower_nvls
         from ..selection import fastest_plan
 
+        if self.algorithm in _NVLS:
+            plan = api.plan(self.topology, self.collective, root=self.root, method="nvls", rates=self.rates)
+            return lower_nvls(plan, registered=self.algorithm != _NVLS[0])
         if self.rates == "planning":
             return fastest_plan(self.topology, self.collective, self.root, self.largest // 4 * 4).best.program
         return api.plan(self.topology, self.collective, root=self.root, rates=self.rates).schedule(nbytes=self.largest)

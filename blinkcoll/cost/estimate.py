@@ -18,6 +18,7 @@ from ..errors import SimulationError
 from ..schedules.encoding import NumberedStep, number_uses
 from ..schedules.program import Program
 from ..topology import Path, route
+from .groups import group_of, group_rates, protocol_of
 from .parameters import Parameters, parameters_for
 
 _Node = tuple[int, int, int]  # rank, channel, step
@@ -73,9 +74,11 @@ class _Graph:
     def __init__(self, program: Program, rates: str, params: Parameters) -> None:
         self.program, self.params = program, params
         self.capacities = program.topology.capacities(rates)
+        self.group = group_of(program, params)
         self.numbered = number_uses(program).steps
         self.latency = self._latencies()
         self.crossing = self._crossing()
+        self.group_rates = [] if self.group is None else group_rates(program, self.group, self.capacities)
         self.costs = {node: self._cost(node[0], step) for node, step in self.numbered.items()}
         self.writers = {
             (c, use): node
@@ -155,7 +158,8 @@ class _Graph:
             hop = (topology.vertex(link.src), topology.vertex(link.dst))
             wire[hop] = max(wire.get(hop, 0.0), float(link.latency_us))
         return [
-            self.params.protocol(c.protocol).flag_us + sum(wire.get(hop, 0.0) for hop in pairwise(c.path)) for c in self.program.connections
+            self.params.protocol(protocol_of(self.program, i)).flag_us + sum(wire.get(hop, 0.0) for hop in pairwise(c.path))
+            for i, c in enumerate(self.program.connections)
         ]
 
     def _crossing(self) -> dict[tuple[int | str, int | str], int]:
@@ -182,11 +186,13 @@ class _Graph:
 
     def _cost(self, rank: int, numbered: NumberedStep) -> _StepCost:
         step = numbered.step
-        protocols = [self.params.protocol(self.program.connections[c].protocol) for c in {*step.wait, *step.signal}]
+        protocols = [self.params.protocol(protocol_of(self.program, c)) for c in {*step.wait, *step.signal}]
         busy_us = max((p.busy_us for p in protocols), default=0.0)
         if step.op == "nop":
             return _StepCost(busy_us, 0.0)
         slowest = min((p.rate for p in protocols), default=1.0) * self.params.channel_gb_s
+        if any(o.buffer == "multicast" for o in (*step.srcs, *step.dsts)):
+            slowest = min(slowest, self.group_rates[step.share])
         for path, efficiency in self._paths(rank, numbered):
             for hop in pairwise(path):
                 if hop not in self.capacities:

@@ -47,6 +47,10 @@ PROTOCOLS = {
     "simple": Protocol(busy_us=0.5, flag_us=2.3, network_us=8.5),
     "LL": Protocol(efficiency=0.5, rate=0.5),
     "LL128": Protocol(efficiency=0.9375, busy_us=0.3, flag_us=1.0),
+    # What a switch adds or copies, and the signals among the ranks of such a group. NCCL has 25 us for a whole small call
+    # (hwLatencies, NVLS): less the launch, three steps' synchronisation, the read's way there and back and the wire of two
+    # signals, that leaves 7.25 us a signal.
+    "multicast": Protocol(busy_us=0.5, flag_us=7.25),
 }
 
 
@@ -138,10 +142,16 @@ _AMD_BASE_US = 12.0
 
 
 
-def _nvidia(device: str, channel_gb_s: float, memory_gb_s: float, ll_gb_s: float, ll128_gb_s: float) -> Parameters:
-    """A generation's parameters; the protocols' rates are a channel's."""
-    rates = {"LL": ll_gb_s / channel_gb_s, "LL128": ll128_gb_s / channel_gb_s}
-    protocols = tuple((name, replace(protocol, rate=rates.get(name, 1.0))) for name, protocol in PROTOCOLS.items())
+def _nvidia(
+    device: str, channel_gb_s: float, memory_gb_s: float, ll_gb_s: float, ll128_gb_s: float, *, multicast_efficiency: float = 1.0
+) -> Parameters:
+    """A generation's parameters; the protocols' rates are a channel's, switches add and copy at a part of the links' rate."""
+    changed = {
+        "LL": replace(PROTOCOLS["LL"], rate=ll_gb_s / channel_gb_s),
+        "LL128": replace(PROTOCOLS["LL128"], rate=ll128_gb_s / channel_gb_s),
+        "multicast": replace(PROTOCOLS["multicast"], efficiency=multicast_efficiency),
+    }
+    protocols = tuple((name, changed.get(name, protocol)) for name, protocol in PROTOCOLS.items())
     return Parameters(device=device, channel_gb_s=channel_gb_s, memory_gb_s=memory_gb_s, protocols=protocols)
 
 
@@ -154,6 +164,7 @@ FLUID = Parameters(
     protocols=tuple((name, Protocol(efficiency=p.efficiency)) for name, p in PROTOCOLS.items()),
 )
 
+#: Switches that add and copy, Hopper and Blackwell: nvlsEfficiency.
 #: By compute capability. A channel's rate: perChMaxTreeBws of one node (Volta, which NCCL also takes for older devices, Ampere, Hopper,
 #: Blackwell), 26.5, 24, 38.7 and 70 GB/s; by LL128 perChMaxRingLL128Bws; by LL llMaxBws over the channels that NCCL runs on eight such GPUs
 #: (12, 24, 24 and 32). Memory: the data sheets' peak (P100 732, V100 900, A100 1555, H100 3350, B200 8000 GB/s).
@@ -161,8 +172,8 @@ _BY_ARCH = {
     "sm_60": _nvidia("P100", 26.5, 732.0, 39.0 / 12, 20.0),
     "sm_70": _nvidia("V100", 26.5, 900.0, 39.0 / 12, 20.0),
     "sm_80": _nvidia("A100", 24.0, 1555.0, 87.7 / 24, 20.0),
-    "sm_90": _nvidia("H100", 38.7, 3350.0, 141.0 / 24, 36.7),
-    "sm_100": _nvidia("B200", 70.0, 8000.0, 282.0 / 32, 40.0),
+    "sm_90": _nvidia("H100", 38.7, 3350.0, 141.0 / 24, 36.7, multicast_efficiency=0.85),
+    "sm_100": _nvidia("B200", 70.0, 8000.0, 282.0 / 32, 40.0, multicast_efficiency=0.74),
     # AMD: a channel's rate as Ampere's (RCCL's tables have no other); memory a GCD 1638, MI300X 5300 GB/s.
     "gfx90a": Parameters(device="MI250X", channel_gb_s=24.0, memory_gb_s=1638.0, protocols=_XGMI2),
     "gfx942": Parameters(device="MI300X", channel_gb_s=24.0, memory_gb_s=5300.0, protocols=_XGMI3),

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import PackingError
 from ..topology import Path, Topology
-from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate, link_capacities
+from .certificates import (
+    SWITCH_MODEL,
+    CutCertificate,
+    MetricCertificate,
+    PartitionCertificate,
+    TreeDualCertificate,
+    link_capacities,
+)
 
 if TYPE_CHECKING:
     from .plan import Certificate, Plan, Tree
@@ -48,7 +55,12 @@ def check_plan(plan: Plan) -> None:
 
 def _check_proof(plan: Plan, certificate: Certificate, links: tuple[str, ...]) -> None:
     """The certificate speaks of this collective, root, rates and links, and holds."""
-    fitting = {"allreduce": (PartitionCertificate, TreeDualCertificate), "alltoall": (MetricCertificate,)}
+    fitting: dict[str, tuple[type, ...]] = {"allreduce": (PartitionCertificate, TreeDualCertificate), "alltoall": (MetricCertificate,)}
+    if any(tree.switch is not None for tree in plan.trees):
+        # A bound for trees over forwarding switches says nothing about switches that copy and add.
+        if certificate.model != SWITCH_MODEL:
+            raise PackingError(f"plan: its trees use switches that copy and add, its certificate speaks of {certificate.model}")
+        fitting["allreduce"] = (CutCertificate,)
     if not isinstance(certificate, fitting.get(plan.collective, (CutCertificate, TreeDualCertificate))):
         raise PackingError(f"plan: a {type(certificate).__name__} does not bound {plan.collective}")
     for name, mine in (("collective", plan.collective), ("root", plan.root), ("rates", plan.rates), ("links", links)):
@@ -71,7 +83,9 @@ def _check_trees(plan: Plan, load: dict[tuple[int | str, int | str], Fraction]) 
                 raise PackingError(f"{where}: a plan for {plan.collective} and a tree whose {name} half is {half!r}")
             if half is not None:
                 _check_half(tree, half, name, where, plan.topology)
-                _add(load, half, tree.rate)
+                if tree.switch is not None:
+                    _check_group(tree, half, name, where, plan.topology)
+                _add(load, loaded_paths(tree, half, name, nranks), tree.rate)
         per_root[tree.root] += tree.rate
     if sum(per_root.values()) != plan.rate:
         raise PackingError(f"plan: the trees' rates add up to {sum(per_root.values())}, the plan says {plan.rate}")
@@ -99,6 +113,24 @@ def _check_half(tree: Tree, half: Iterable[Path], name: str, where: str, topolog
                 raise PackingError(f"{where}: {name}: rank {rank} is not connected to the root")
             seen.add(rank)
             rank = parent[rank]
+
+
+def _check_group(tree: Tree, half: Iterable[Path], name: str, where: str, topology: Topology) -> None:
+    """Every path leads straight over the tree's switch, which does what the half asks of it."""
+    can = {s.name for s in topology.switches if (s.multicast if name == "down" else s.reduce)}
+    if tree.switch not in can:
+        raise PackingError(f"{where}: {name}: {tree.switch} is no switch that {'copies' if name == 'down' else 'adds'}")
+    for path in half:
+        if len(path) != 3 or path[1] != tree.switch or tree.root not in (path[0], path[2]):
+            raise PackingError(f"{where}: {name}: path {path} does not join a rank and the root over {tree.switch}")
+
+
+def loaded_paths(tree: Tree, half: Iterable[Path], name: str, nranks: int) -> list[Path]:
+    """The paths that a tree's rate loads: its own, or, in the switch, each port once, however many ranks it serves."""
+    if tree.switch is None:
+        return list(half)
+    hops: list[Path] = [(rank, tree.switch) for rank in range(nranks)] + [(tree.switch, tree.root)]
+    return hops if name == "up" else [path[::-1] for path in hops]
 
 
 def _check_path(path: Path, where: str, topology: Topology) -> None:

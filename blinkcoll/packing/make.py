@@ -13,10 +13,11 @@ from .collectives import canonical, check_root
 from .exact import exact_plan
 from .links import choose_links
 from .minimise import Wish
+from .nvls import nvls_plan
 from .plan import Plan
 from .progress import progress
 
-METHODS = ("auto", "exact")
+METHODS = ("auto", "exact", "nvls")
 
 
 def make_plan(
@@ -45,7 +46,9 @@ def make_plan(
     root
         A rank, for broadcast, reduce, gather and scatter only.
     method
-        ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast.
+        ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast: both plan trees over switches that only
+        forward. ``"nvls"`` uses switches that copy and add (NVLink SHARP) and is held to the bound for these;
+        ``plan.certificate.model`` names the class that a bound speaks of, and no method changes it by itself.
     links
         ``"fastest"`` (classes from the fastest down until the ranks are connected), ``"all"``, or kinds.
     rates
@@ -82,6 +85,10 @@ def make_plan(
     if topology.nranks < 2:
         raise PackingError(f"topology {topology.name}: a single rank has nothing to exchange, so there is nothing to plan")
     chosen = choose_links(topology, name, rank, links)
+    if method == "nvls":
+        if (max_trees, tolerance, minimise, equal_trees) != (None, None, False, None):
+            raise PackingError("method 'nvls' has a tree for each head; max_trees, tolerance, minimise and equal_trees do not apply")
+        return nvls_plan(topology, name, rank, chosen, rates)
     with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
         _core.set_time_limit(time_limit_s)
         try:

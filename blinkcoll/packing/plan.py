@@ -35,6 +35,10 @@ class Tree:
     ``up`` carries partial results to ``root`` and ``down`` carries data away from it; each is a tuple of paths
     ``(rank, switch..., rank)`` in the direction of travel, or None where the collective has no such half.
     ``rate`` is in GB/s, ``weight`` the share of the data this tree carries.
+
+    ``switch``: the switch that adds and copies for this tree. Each half then holds one path a rank between it and the
+    root over that switch. All ranks' ports to it carry the rate once (the root's too: a multicast group includes its
+    head), and the switch's port to the root (up), or the root's to the switch (down), once and not once a rank.
     """
 
     root: int
@@ -42,6 +46,7 @@ class Tree:
     weight: Fraction
     up: tuple[Path, ...] | None = None
     down: tuple[Path, ...] | None = None
+    switch: str | None = None
 
 
 @dataclass(frozen=True)

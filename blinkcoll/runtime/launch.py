@@ -35,6 +35,7 @@ class LaunchRecord(ctypes.Structure):
         *((name, ctypes.c_uint64) for name in ("count", "chunk_bytes", "slot_bytes", "timeout_ns")),
         ("prescale", ctypes.c_double),
         *((name, ctypes.c_uint32) for name in ("rank", "elem_size", "dtype", "op", "epoch", "divisor")),
+        ("multicast", ctypes.c_uint64 * 3),
     ]
 
 
@@ -99,7 +100,7 @@ def describe_work(program: Program, count: int, max_count: int, dtype: str, elem
 
 
 def _check_operation(program: Program, dtype: str, op: str) -> None:
-    from .._core import can_reduce
+    from .._core import can_reduce, can_reduce_in_switch
 
     if op not in OPS:
         raise ExecutionError(f"operation {op!r} is not supported; known: {', '.join(OPS)}")
@@ -112,6 +113,8 @@ def _check_operation(program: Program, dtype: str, op: str) -> None:
         raise ExecutionError(f"program {program.hash} does not mark where inputs and results are scaled: it cannot do {op}")
     if not can_reduce(DTYPES[dtype], OPS[op], op == "premul_sum", op == "avg"):
         raise ExecutionError(f"{op} of {dtype} is not supported")
+    if any(not written for _, written in program.multicasts) and not can_reduce_in_switch(DTYPES[dtype], OPS[op]):
+        raise ExecutionError(f"{op} of {dtype} cannot be computed in a switch, as program {program.hash} has it (docs/programs.md lists what can); use one by trees or rings")
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         program=take(len(code)),
         heads={i: take(8) for i in leaving},
         tails={i: take(8) for i in arriving},
-        slots={i: take(program.connections[i].slots * slot_bytes, _SLOT_ALIGNMENT) for i in arriving},
+        slots={i: take(program.connections[i].slots * slot_bytes if i in program.carrying else 0, _SLOT_ALIGNMENT) for i in arriving},
         nbytes=_round_up(take(0), _SLOT_ALIGNMENT),
     )
 
@@ -174,7 +177,9 @@ def buffer_table(buffers: Sequence[tuple[int, int, int]]) -> bytes:
     return bytes((BufferAddresses * len(buffers))(*(BufferAddresses(*b) for b in buffers)))
 
 
-def launch_record(work: Work, rank: int, arena: Arena, base: int, epoch: int, timeout_s: float, prescale: float = 1.0) -> LaunchRecord:
+def launch_record(
+    work: Work, rank: int, arena: Arena, base: int, epoch: int, timeout_s: float, prescale: float = 1.0, multicast: tuple[int, int, int] = (0, 0, 0)
+) -> LaunchRecord:
     """The record of one rank whose arena the executing side sees at ``base``."""
     return LaunchRecord(
         program=base + arena.program,
@@ -195,6 +200,7 @@ def launch_record(work: Work, rank: int, arena: Arena, base: int, epoch: int, ti
         prescale=prescale,
         epoch=epoch,
         divisor=work.divisor,
+        multicast=multicast,
     )
 
 

@@ -5,8 +5,22 @@ from .doubletrees import lower_double_trees
 from .encoding import encode
 from .halvingdoubling import lower_halving_doubling
 from .lower import lower
+from .nvls import lower_nvls
 from .oneshot import lower_one_shot
-from .program import INPUT, OUTPUT, SCALED_INPUT, SCRATCH, After, Channel, Connection, Operand, Program, Step, slot
+from .program import (
+    INPUT,
+    OUTPUT,
+    SCALED_INPUT,
+    SCRATCH,
+    After,
+    Channel,
+    Connection,
+    Operand,
+    Program,
+    Step,
+    multicast,
+    slot,
+)
 from .rings import lower_rings
 from .sendrecv import lower_sendrecv
 from .sharded import lower_flows, lower_sharded_trees
@@ -17,6 +31,6 @@ from .verifier import verify
 
 __all__ = [
     "INPUT", "OUTPUT", "SCALED_INPUT", "SCRATCH", "After", "Channel", "Connection", "Operand", "Program", "Step",
-    "encode", "lower", "lower_barrier", "lower_double_trees", "lower_flows", "lower_halving_doubling", "lower_one_shot", "lower_rings",
-    "lower_sendrecv", "lower_sharded_trees", "lower_trees", "lower_two_shot", "program_text", "slot", "verify",
+    "encode", "lower", "lower_barrier", "lower_double_trees", "lower_flows", "lower_halving_doubling", "lower_nvls", "lower_one_shot", "lower_rings",
+    "lower_sendrecv", "lower_sharded_trees", "lower_trees", "lower_two_shot", "multicast", "program_text", "slot", "verify",
 ]  # fmt: skip

@@ -37,8 +37,10 @@ from ..topology import Path, Topology
 from .contract import SHARDED
 
 SCHEMA = 2
-#: Buffers an operand can lie in.
-BUFFERS = ("input", "output", "scratch", "slot")
+#: Buffers an operand can lie in. "multicast": the same place of one of the first three on every rank at once.
+BUFFERS = ("input", "output", "scratch", "slot", "multicast")
+#: Buffers that every rank can have registered with a multicast object; numbered as the launch tables have them.
+REGIONS = ("input", "output", "scratch")
 #: What a step does: only synchronise, copy one source, or reduce its sources in the order listed.
 OPS = ("nop", "copy", "reduce")
 
@@ -48,13 +50,16 @@ class Operand:
     """Where a step reads or writes: the step's range of a rank's buffer, or the current slot of a connection.
 
     ``rank`` is None for the executing rank's own buffer, another rank for a peer's (zero-copy). ``prescaled``: a source
-    that is multiplied by the caller's factor while it is read.
+    that is multiplied by the caller's factor while it is read. ``region``: for "multicast", which buffer of all ranks. As
+    a source it is the only one of a reduce: a switch adds what all ranks hold there, in an order of its own, the same for
+    all who get this sum. As a destination it is stored to on every rank; a step has one such at most.
     """
 
     buffer: str
     connection: int | None = None
     rank: int | None = None
     prescaled: bool = False
+    region: str | None = None
 
 
 INPUT = Operand("input")
@@ -67,6 +72,11 @@ SCRATCH = Operand("scratch")
 def slot(connection: int) -> Operand:
     """The current slot of a connection."""
     return Operand("slot", connection=connection)
+
+
+def multicast(region: str) -> Operand:
+    """The step's range of that buffer on every rank: added by a switch as a source, stored to everywhere as a destination."""
+    return Operand("multicast", region=region)
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,18 @@ class Program:
         steps = (step for channels in self.ranks for channel in channels for step in channel.steps)
         return any(step.postscaled or any(o.prescaled for o in step.srcs) for step in steps)
 
+    @cached_property
+    def multicasts(self) -> frozenset[tuple[str, bool]]:
+        """Which buffers of all ranks its steps read (False) or write (True) by way of a switch; empty where none does."""
+        steps = [step for channels in self.ranks for channel in channels for step in channel.steps]
+        return frozenset((str(o.region), written) for s in steps for listed, written in ((s.srcs, False), (s.dsts, True)) for o in listed if o.buffer == "multicast")
+
+    @cached_property
+    def carrying(self) -> frozenset[int]:
+        """The connections whose slots some step names; the others carry signals only and need no slots."""
+        steps = (step for channels in self.ranks for channel in channels for step in channel.steps)
+        return frozenset(o.connection for step in steps for o in (*step.srcs, *step.dsts) if o.connection is not None)
+
     @property
     def nchannels(self) -> int:
         """The most channels that any rank runs (thread blocks on a GPU)."""
@@ -256,7 +278,7 @@ def _plain(item: Operand | After | Step | Connection) -> dict[str, Any]:
 def _step(body: dict[str, Any]) -> Step:
     made = dict(body)
     for name in ("srcs", "dsts"):
-        made[name] = tuple(Operand(**_typed(o, str_fields=("buffer",))) for o in body.get(name, ()))
+        made[name] = tuple(Operand(**_typed(o, str_fields=("buffer", "region"))) for o in body.get(name, ()))
     made["after"] = tuple(After(**_typed(a)) for a in body.get("after", ()))
     for name in ("wait", "signal"):
         made[name] = tuple(_integer(name, c) for c in body.get(name, ()))

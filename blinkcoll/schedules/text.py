@@ -52,5 +52,7 @@ def _step(step: Step, nshards: int) -> str:
 def _operand(operand: Operand) -> str:
     if operand.connection is not None:
         return f"slot c{operand.connection}"
+    if operand.region is not None:
+        return f"{operand.region} of all ranks"
     whose = "" if operand.rank is None else f" of rank {operand.rank}"
     return f"{'f · ' if operand.prescaled else ''}{operand.buffer}{whose}"

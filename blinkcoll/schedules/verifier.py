@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from ..errors import ScheduleError
+from ..topology import group_switches
 from .program import Connection, Program
 
 #: More slots than this are of no use to any pipeline here.
@@ -42,6 +43,7 @@ def verify(program: Program, *, repeated: bool = False) -> None:
     from .._core import verify_partition, verify_program
 
     _check_paths(program)
+    _check_switches(program)
     try:
         complaint = verify_program(program, repeated)
         for count, elem_size, chunk_bytes in PARTITION_CORNERS:
@@ -64,6 +66,14 @@ def _check_paths(program: Program) -> None:
     forwarders = {s.name for s in program.topology.switches} | {d.name for d in program.topology.relays}
     for i, connection in enumerate(program.connections):
         _check_path(f"connection c{i} {connection.src}→{connection.dst}", connection, links, forwarders)
+
+
+def _check_switches(program: Program) -> None:
+    """What is added or copied in a switch needs one that does so and is linked to all ranks."""
+    for region, written in sorted(program.multicasts):
+        if not group_switches(program.topology, adds=not written, copies=written):
+            what = "stores to" if written else "adds"
+            raise ScheduleError(f"a step {what} the {region} of all ranks in a switch, and topology {program.topology.name} has none that does so and is linked to all of them")
 
 
 def _check_path(name: str, connection: Connection, links: set[tuple[int | str, int | str]], forwarders: set[str]) -> None:

@@ -8,6 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from ..packing import Plan, Tree
+from ..packing.certificates import SWITCH_MODEL
+from ..packing.check import loaded_paths
 from ..topology import Path
 from .numbers import gb_s
 
@@ -25,8 +27,11 @@ def plan_text(plan: Plan) -> str:
         f"rate {gb_s(plan.rate)} GB/s, {verdict}: {plan.certificate.describe(topology)}",
         f"links {'+'.join(plan.links)}: bound {gb_s(plan.bound)} GB/s; all links together: bound {gb_s(plan.bound_all)} GB/s",
     ]
+    if plan.certificate.model == SWITCH_MODEL:
+        lines.append(f"bounds are for {SWITCH_MODEL}; trees over forwarding switches have their own: --method exact")
     for i, tree in enumerate(plan.trees):
-        lines += ["", f"tree {i}: rate {gb_s(tree.rate)} GB/s, {float(tree.weight) * 100:.1f} % of the data", *_draw(tree)]
+        inside = "" if tree.switch is None else f", added and copied in {tree.switch}"
+        lines += ["", f"tree {i}: rate {gb_s(tree.rate)} GB/s, {float(tree.weight) * 100:.1f} % of the data{inside}", *_draw(tree)]
     if plan.flows:
         lines += ["", *(f"{_path(f.path)}  rate {gb_s(f.rate)} GB/s" for f in plan.flows)]
     lines += ["", "link use (GB/s):", *_link_lines(plan)]
@@ -54,7 +59,8 @@ def _draw(tree: Tree) -> list[str]:
 def _load(plan: Plan) -> dict[Hop, Fraction]:
     """What the plan sends over each directed pair of vertices, GB/s."""
     load: dict[Hop, Fraction] = defaultdict(Fraction)
-    carried = [(t.rate, p) for t in plan.trees for p in (*(t.up or ()), *(t.down or ()))]
+    halves = [(t, half, name) for t in plan.trees for half, name in ((t.up, "up"), (t.down, "down")) if half is not None]
+    carried = [(t.rate, p) for t, half, name in halves for p in loaded_paths(t, half, name, plan.topology.nranks)]
     for rate, path in [*carried, *((f.rate, f.path) for f in plan.flows)]:
         for hop in pairwise(path):
             load[hop] += rate
@@ -91,9 +97,12 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "bound": str(plan.bound),
         "bound_all": str(plan.bound_all),
         "optimal": plan.optimal,
+        "model": plan.certificate.model,
         "proof": plan.certificate.describe(plan.topology),
         "trees": [
-            {"root": t.root, "rate": str(t.rate), "weight": str(t.weight), "up": _paths(t.up), "down": _paths(t.down)} for t in plan.trees
+            {"root": t.root, "rate": str(t.rate), "weight": str(t.weight), "up": _paths(t.up), "down": _paths(t.down)}
+            | ({} if t.switch is None else {"switch": t.switch})
+            for t in plan.trees
         ],
         "flows": [{"src": f.src, "dst": f.dst, "rate": str(f.rate), "path": list(f.path)} for f in plan.flows],
     }

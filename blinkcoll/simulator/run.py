@@ -7,6 +7,7 @@ from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
 
+from ..cost.groups import Loads, group_of, protocol_of
 from ..cost.parameters import Parameters, parameters_for
 from ..errors import SimulationError
 from ..packing.collectives import ROOTED
@@ -136,15 +137,18 @@ class _Prepared:
         costs: list[tuple[float, float, float]] = []
         channel_rate = min(params.channel_gb_s * 1e3, _FASTEST)
         for i, connection in enumerate(program.connections):
-            protocol = params.protocol(connection.protocol)
+            protocol = params.protocol(protocol_of(program, i))
             links, latency_us, efficiency = table.between(connection.path, f"c{i}")
             over_network = protocol.network_us if table.networks.intersection(connection.path) else 0.0
             connections.append((links, latency_us + protocol.flag_us + over_network, protocol.efficiency * efficiency))
             costs.append((protocol.busy_us, channel_rate * protocol.rate, channel_rate * protocol.rate))
         costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
         pairs = _pairs(program, table)
+        group = group_of(program, params)
+        out, back = (table.loads(group.out), table.loads(group.back)) if group else ([], [])
+        latency_us = max((2 * table.latencies[hop] for loads in group.out for hop, _ in loads), default=0.0) if group else 0.0
         memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nranks
-        self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs)
+        self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs, out, back, latency_us)
         self._lock = Lock()  # the core keeps one run's state and lets other threads go on meanwhile
 
     def run(self, count: int, elem_size: int, chunk_bytes: int, trace: bool) -> _Measured:
@@ -205,6 +209,10 @@ class _Links:
             links.append(self._number(hop, min(float(self.capacities[hop]) * 1e3, _FASTEST)))
             latency_us += self.latencies[hop]
         return links, latency_us
+
+    def loads(self, of_ranks: tuple[Loads, ...]) -> list[list[tuple[int, float]]]:
+        """Each rank's loads, by the numbers of the links."""
+        return [[(self._number(hop, min(float(self.capacities[hop]) * 1e3, _FASTEST)), part) for hop, part in loads] for loads in of_ranks]
 
 
 def _pairs(program: Program, table: _Links) -> list[_Route]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from ..cost.groups import group_of
 from ..cost.parameters import Parameters, parameters_for
 from ..schedules.program import Program, Step
 from ..topology import route
@@ -14,7 +15,8 @@ Hop = tuple["int | str", "int | str"]
 def links_crossed(program: Program, rank: int, step: Step, params: Parameters | None = None) -> dict[Hop, float]:
     """Bytes on the wire per payload byte of ``step`` on each link, for the rank that runs it."""
     params = params or parameters_for(program.topology)
-    load: dict[Hop, float] = {}
+    group = group_of(program, params)
+    load: dict[Hop, float] = {} if group is None else group.loads(rank, step)
 
     def cross(path: tuple[int | str, ...], efficiency: float) -> None:
         for hop in pairwise(path):

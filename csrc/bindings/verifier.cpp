@@ -30,13 +30,16 @@ Op op_of(const char* name) {
 
 Buffer buffer_of(const char* name) {
   const std::string text(name);
-  return text == "slot" ? Buffer::kSlot : text == "input" ? Buffer::kInput : text == "output" ? Buffer::kOutput : text == "scratch" ? Buffer::kScratch : Buffer::kUnknown;
+  return text == "slot" ? Buffer::kSlot : text == "input" ? Buffer::kInput : text == "output" ? Buffer::kOutput : text == "scratch" ? Buffer::kScratch : text == "multicast" ? Buffer::kMulticast : Buffer::kUnknown;
 }
 
 std::vector<verifier::Operand> operands(nb::handle listed) {
   std::vector<verifier::Operand> made;
-  for (nb::handle o : listed)
-    made.push_back({buffer_of(nb::cast<const char*>(o.attr("buffer"))), number_or_none(o.attr("connection")), number_or_none(o.attr("rank")), nb::cast<bool>(o.attr("prescaled"))});
+  for (nb::handle o : listed) {
+    const nb::object region = o.attr("region");
+    made.push_back({buffer_of(nb::cast<const char*>(o.attr("buffer"))), number_or_none(o.attr("connection")), number_or_none(o.attr("rank")), nb::cast<bool>(o.attr("prescaled")),
+                    region.is_none() ? Buffer::kUnknown : buffer_of(nb::cast<const char*>(region))});
+  }
   return made;
 }
 

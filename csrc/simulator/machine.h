@@ -26,6 +26,9 @@ struct Machine {
   std::vector<double> memory_rate;  // per rank: local reads and writes together
   std::vector<Route> connections;   // per connection of the program
   std::vector<StepCost> costs;      // per connection; one more for steps that touch none
+  // For operands of all ranks, per rank: what each byte loads on its way to the switches, and from them; may be empty.
+  std::vector<std::vector<Use>> group_out, group_back;
+  double group_latency_us = 0;      // from a rank to another by way of the switches
   std::vector<Route> pairs;         // [src * nranks + dst], for operands in a peer's buffers; may be empty
 };
 

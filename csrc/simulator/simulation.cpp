@@ -73,6 +73,17 @@ void Simulation::plan_step(uint32_t rank, const StepEntry& step) {
   for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) {
     const OperandEntry& operand = operands[i];
     const bool source = i < step.nsrcs;
+    if (operand.buffer == kMulticast) {
+      if (machine_.group_out.empty()) throw std::runtime_error("the machine has no switches for operands of all ranks");
+      const auto &one = source ? machine_.group_back : machine_.group_out, &all = source ? machine_.group_out : machine_.group_back;
+      for (const Use& use : one[rank]) load[use.resource] += use.coefficient;
+      for (uint32_t r = 0; r < nranks; r++) {
+        for (const Use& use : all[r]) load[use.resource] += use.coefficient;
+        load[nlinks + r] += 1;
+      }
+      if (source) pull_us = std::max(pull_us, 2 * machine_.group_latency_us);
+      continue;
+    }
     uint32_t where = operand.index;
     if (operand.buffer == kSlot) {
       const ConnectionEntry& c = program_.connection(operand.index);

@@ -56,15 +56,22 @@ class Execution {
     const Step& step = *e.step;
     if (step.op == Op::kNop) return;
     std::vector<int> values;
-    for (const Operand& o : step.srcs) {
-      int value = read(event, locate(e, o));
-      values.push_back(o.prescaled ? expressions_.prescaled(value) : value);
-      touch(event, o, false);
+    bool in_switch = false;  // the only source then
+    for (const Operand& listed : step.srcs) {
+      in_switch = listed.buffer == Buffer::kMulticast;
+      for (const Operand& o : each(listed)) {
+        int value = read(event, locate(e, o));
+        values.push_back(o.prescaled ? expressions_.prescaled(value) : value);
+        touch(event, o, false);
+      }
     }
-    int value = step.op == Op::kCopy ? values[0] : expressions_.sum(values);
+    int value = step.op == Op::kCopy ? values[0] : in_switch ? expressions_.switched(event, values) : expressions_.sum(values);
     if (step.postscaled) value = expressions_.postscaled(value);
     std::vector<Place> written;
-    for (const Operand& o : step.dsts) {
+    std::vector<Operand> dsts;
+    for (const Operand& listed : step.dsts)
+      for (const Operand& o : each(listed)) dsts.push_back(o);
+    for (const Operand& o : dsts) {
       const Place place = locate(e, o);
       if (std::find(written.begin(), written.end(), place) != written.end()) refuse(event, "writes one place twice");
       written.push_back(place);
@@ -77,6 +84,14 @@ class Execution {
     const Event& e = dependence_.events[size_t(event)];
     if (o.buffer == Buffer::kScratch) scratch_[locate(e, o)].push_back({event, writes});
     else if (repeated_ && o.buffer != Buffer::kSlot && o.rank != kOwn && o.rank != e.rank) check_lifetime(event, o.rank);
+  }
+
+  // A place of all ranks is a place of each, in the order of ranks.
+  std::vector<Operand> each(const Operand& o) const {
+    if (o.buffer != Buffer::kMulticast) return {o};
+    std::vector<Operand> all;
+    for (int rank = 0; rank < program_.nranks(); rank++) all.push_back({o.region, kNone, rank, o.prescaled, Buffer::kUnknown});
+    return all;
   }
 
   Place locate(const Event& e, const Operand& o) const {

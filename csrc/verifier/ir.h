@@ -7,7 +7,7 @@
 namespace blinkcoll::verifier {
 
 enum class Op { kNop, kCopy, kReduce, kUnknown };
-enum class Buffer { kInput, kOutput, kScratch, kSlot, kUnknown };
+enum class Buffer { kInput, kOutput, kScratch, kSlot, kMulticast, kUnknown };
 
 constexpr int kOwn = -1;   // an operand of the executing rank
 constexpr int kNone = -1;  // no connection, no root
@@ -17,6 +17,7 @@ struct Operand {
   int connection;  // kNone where it is no slot
   int rank;        // kOwn, or the rank whose buffer it is
   bool prescaled;  // multiplied by the caller's factor while it is read
+  Buffer region;   // of kMulticast: which buffer of all ranks; kUnknown elsewhere
 };
 
 struct After {

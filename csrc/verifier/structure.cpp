@@ -63,7 +63,10 @@ class Structure {
     const size_t ns = step.srcs.size(), nd = step.dsts.size();
     static const std::map<Op, std::string> names = {{Op::kNop, "nop"}, {Op::kCopy, "copy"}, {Op::kReduce, "reduce"}};
     if (step.op == Op::kUnknown) refuse("an operation that is not known");
-    bool fits = step.op == Op::kNop ? ns == 0 && nd == 0 : step.op == Op::kCopy ? ns == 1 && nd >= 1 : ns >= 2 && nd >= 1;
+    const bool in_switch = std::any_of(step.srcs.begin(), step.srcs.end(), [](const Operand& o) { return o.buffer == Buffer::kMulticast; });
+    if (in_switch && (step.op != Op::kReduce || ns != 1)) refuse("what a switch adds is the only source of a reduce, and a source of nothing else");
+    if (std::count_if(step.dsts.begin(), step.dsts.end(), [](const Operand& o) { return o.buffer == Buffer::kMulticast; }) > 1) refuse("at most one destination of a step is of all ranks");
+    bool fits = step.op == Op::kNop ? ns == 0 && nd == 0 : step.op == Op::kCopy ? ns == 1 && nd >= 1 : ns >= (in_switch ? 1 : 2) && nd >= 1;
     if (!fits || ns + nd > kMostOperands) refuse("a " + names.at(step.op) + " of " + std::to_string(ns) + " sources to " + std::to_string(nd) + " destinations");
     if (step.op == Op::kNop && step.postscaled) refuse("a nop has nothing to scale");
     if (!contract_.reduces()) {
@@ -99,6 +102,8 @@ class Structure {
       if (!source && c.src != rank) refuse("writes " + slot + " reads");
       return;
     }
+    if ((o.buffer == Buffer::kMulticast) != (o.region != Buffer::kUnknown)) refuse("a malformed operand");
+    if (o.buffer == Buffer::kMulticast) return check_group(o, step, source);
     if (o.rank != kOwn && (o.rank < 0 || o.rank >= program_.nranks())) refuse("there is no rank " + std::to_string(o.rank));
     if (!source && o.buffer == Buffer::kInput) refuse("writes an input");
     const int owner = o.rank == kOwn ? rank : o.rank;
@@ -106,6 +111,12 @@ class Structure {
     const std::string which = std::string(o.buffer == Buffer::kInput ? "input" : "output") + " of rank " + std::to_string(owner);
     if (view == View::kNothing) refuse(program_.collective + " has no " + which);
     if (view == View::kOwnShard && step.shard != owner) refuse("names shard " + std::to_string(step.shard) + " of the " + which + ", which holds that rank's own shard only");
+  }
+
+  // A place of all ranks: each of them has it, and it is no input where it is stored to.
+  void check_group(const Operand& o, const Step& step, bool source) const {
+    if (o.rank != kOwn || o.prescaled || o.region == Buffer::kSlot || o.region == Buffer::kMulticast) refuse("a malformed operand");
+    for (int rank = 0; rank < program_.nranks(); rank++) check_operand({o.region, kNone, rank, false, Buffer::kUnknown}, rank, step, source);
   }
 
   void check_owner(const Step& step, int rank, int channel) {

@@ -244,6 +244,11 @@ class _Memory:
 def _execute(program: Program, event: _Event, memory: _Memory) -> None:
     values = []
     for operand in event.step.srcs:
+        if operand.buffer == "multicast":
+            # A sum that only this execution of this step makes, and whoever gets it.
+            held = [memory.read(memory.locate(event, of_rank), event) for of_rank in _of_each_rank(program, operand)]
+            values.append(("switched", str(event), *held))
+            continue
         value = memory.read(memory.locate(event, operand), event)
         if operand.connection is not None:
             shard, value = value
@@ -252,20 +257,30 @@ def _execute(program: Program, event: _Event, memory: _Memory) -> None:
         values.append(("prescaled", value) if operand.prescaled else value)
     if not event.step.dsts:
         return
-    value = values[0] if event.step.op == "copy" else ("sum", *values)
+    in_switch = any(o.buffer == "multicast" for o in event.step.srcs)
+    if in_switch and (event.step.op != "reduce" or len(values) != 1):
+        raise ScheduleError(f"{event}: a switch's sum is the only source of a reduce")
+    value = values[0] if event.step.op == "copy" or in_switch else ("sum", *values)
     value = ("postscaled", value) if event.step.postscaled else value
-    places = [memory.locate(event, operand) for operand in event.step.dsts]
+    dsts = [d for operand in event.step.dsts for d in (_of_each_rank(program, operand) if operand.buffer == "multicast" else [operand])]
+    places = [memory.locate(event, operand) for operand in dsts]
     if len(set(places)) < len(places):
         raise ScheduleError(f"{event}: writes one place twice")
-    for operand, place in zip(event.step.dsts, places, strict=True):
+    for operand, place in zip(dsts, places, strict=True):
         memory.write(place, event, value if operand.connection is None else (event.step.shard, value))
+
+
+def _of_each_rank(program: Program, operand: Operand) -> list[Operand]:
+    return [Operand(str(operand.region), rank=rank) for rank in range(program.nranks)]
 
 
 def _check_lifetimes(tracks: list[list[_Event]]) -> None:
     """Peers' buffers are used only between their rank's first and last event."""
     for events in tracks:
         for event in events:
-            for owner in {o.rank for o in (*event.step.srcs, *event.step.dsts) if o.rank not in (None, event.rank)}:
+            listed = (*event.step.srcs, *event.step.dsts)
+            owners = {o.rank for o in listed} | ({other[0].rank for other in tracks if other} if any(o.region in ("input", "output") for o in listed) else set())
+            for owner in owners - {None, event.rank}:
                 theirs = [other for track in tracks for other in track if other.rank == owner]
                 assert event.clock is not None
                 begun = any(event.clock[other.track] >= other.order for other in theirs)
@@ -276,10 +291,10 @@ def _check_lifetimes(tracks: list[list[_Event]]) -> None:
 
 def _terms(value: object) -> Counter[object]:
     """How often each input enters an expression of sums."""
-    if value[0] != "sum":
+    if value[0] not in ("sum", "switched"):
         return Counter([value])
     total: Counter[object] = Counter()
-    for part in value[1:]:
+    for part in value[1 if value[0] == "sum" else 2 :]:
         total += _terms(part)
     return total
 

@@ -19,6 +19,7 @@ from .gloo import gloo_ring
 from .halvingdoubling import halving_doubling
 from .horovod import horovod
 from .nccl import nccl_program
+from .nccl.nvls import nvls_chunk_bytes
 from .nccl.p2p import COLLECTIVES as P2P_COLLECTIVES
 from .nccl.p2p import NVLINK_CHUNK_BYTES, PCI_CHUNK_BYTES
 from .nccl.programs import COLLECTIVES
@@ -63,7 +64,9 @@ def _nccl_or_rccl(topology: Topology, collective: str, root: int | None, nbytes:
 
 
 def _nccl_chunk_bytes(program: Program, nbytes: int) -> int:
-    """By the simple protocol a chain's chunk is an eighth of NCCL's buffer of 4 MiB, whatever the size; sends have their own."""
+    """NVLS has sizes of its own. By the simple protocol a chain's chunk is an eighth of NCCL's buffer of 4 MiB, whatever the size; sends have their own."""
+    if program.multicasts:
+        return nvls_chunk_bytes(program, nbytes)
     if _simple(program) and program.collective in ("broadcast", "reduce"):
         return 1 << 19
     if program.collective in P2P_COLLECTIVES:
@@ -83,7 +86,7 @@ def _simple(program: Program) -> bool:
 
 
 BASELINES: dict[str, Baseline] = {
-    "nccl": replace(_nccl("2.30.7", "2.30", "rings, chains and tuner"), make=_nccl_or_rccl),
+    "nccl": replace(_nccl("2.30.7", "2.30", "rings, chains, NVLS and tuner"), make=_nccl_or_rccl),
     "nccl-2.7": _nccl("2.7.8", "2.7", "rings, chains and tuner"),
     "nccl-2.4": _nccl("2.4.8", "2.4", "rings"),
     "rccl": Baseline("RCCL's rings over xGMI and its tuner, from its sources", COLLECTIVES, rccl_program, _nccl_chunk_bytes),

@@ -15,6 +15,7 @@ from blinkcoll.schedules import verify
 from blinkcoll.simulator import run
 from blinkcoll.simulator.baselines import baseline_program
 from blinkcoll.simulator.baselines.nccl import nccl_program, search
+from blinkcoll.simulator.baselines.nccl.nvls import nvls_chunk_bytes
 from blinkcoll.topology import Topology, load_topology
 
 LARGE = 256 << 20
@@ -112,10 +113,34 @@ def test_crossing_uses_the_two_nvlinks_and_not_pcie():
     assert not [link for link in moved if any(isinstance(end, str) for end in link)]
 
 
-def test_what_the_ir_cannot_say_is_refused():
+@pytest.mark.parametrize("collective", ["allreduce", "allgather", "reducescatter"])
+def test_nvls_has_a_head_a_gpu_and_sixteen_channels_on_hopper(collective):
+    program = nccl_program(load_topology("hgx-h100"), collective, None, LARGE, algorithm="nvls")
+    bc.verify(program, repeated=True)
+    assert (program.algorithm, program.nshards, len(program.weights)) == ("nccl-2.30-nvls", 8, 16)
+    assert {c.slots for c in program.connections} == {8}
+    scratch = {("scratch", False)} if collective == "reducescatter" else {("scratch", True)} if collective == "allgather" else {("scratch", False), ("scratch", True)}
+    assert program.multicasts == scratch
+
+
+@pytest.mark.parametrize(("nbytes", "chunk"), [(1 << 20, 16), (8 << 20, 32), (64 << 20, 64), ((1 << 30) - 4, 64), (1 << 30, 128), (4 << 30, 128)])
+def test_nvls_chunks_shrink_with_the_size_as_nccls_do(nbytes, chunk):
+    """calcCollChunking by hand: 16 channels x 8 heads; 1 GiB is 64 rounds of 128 KiB, 64 MiB 8 of 64, 8 MiB 2 of 32."""
     hopper = load_topology("hgx-h100")
-    with pytest.raises(SimulationError, match="NVLS"):
-        nccl_program(hopper, "allreduce", None, LARGE)
+    program = nccl_program(hopper, "allreduce", None, nbytes, algorithm="nvls")
+    assert nvls_chunk_bytes(program, nbytes) == chunk << 10
+
+
+def test_the_tuner_takes_nvls_for_large_all_reduces_of_six_and_more_h100s():
+    hopper = load_topology("hgx-h100")
+    taken = {n: baseline_program("nccl", hopper.subset(list(range(n))), "allreduce", None, LARGE).algorithm for n in range(2, 9)}
+    assert taken == {n: "nccl-2.30-nvls" if n >= 6 else "nccl-2.30-ring" for n in range(2, 9)}
+
+
+def test_what_nccl_does_not_have_is_refused():
+    hopper = load_topology("hgx-h100")
+    with pytest.raises(SimulationError, match="no nvls"):
+        nccl_program(load_topology("dgx-a100"), "allreduce", None, LARGE, algorithm="nvls")
     assert nccl_program(hopper, "allreduce", None, LARGE, algorithm="ring").algorithm == "nccl-2.30-ring"
     with pytest.raises(SimulationError, match="no sends and receives"):
         nccl_program(dgx1(0, 1, 2), "alltoall", None, LARGE, version="2.4")

@@ -24,6 +24,7 @@ from ....schedules.rings import lower_rings
 from ....topology import Topology, route
 from ..ring import chain_broadcasts, store_directly
 from . import p2p, servers
+from .nvls import nvls_program
 from .plan import NcclPlan, search
 
 #: What there are programs for: what NCCL has a tuner for, and what nccl-tests composes of sends and receives.
@@ -47,13 +48,12 @@ def nccl_program(
     version
         As for :func:`search`.
     algorithm
-        ``"ring"`` or ``"tree"`` to leave the tuner no other, as ``NCCL_ALGO`` does.
+        ``"ring"``, ``"tree"`` or ``"nvls"`` to leave the tuner no other, as ``NCCL_ALGO`` does.
 
     Raises
     ------
     SimulationError
-        For a collective without a program, an algorithm that the version does not have for it, or NVLS, which the IR
-        cannot say.
+        For a collective without a program, or an algorithm that the version does not have for it.
     TopologyError
         Where NCCL cannot be searched for, or nothing leads from a rank to the next.
     """
@@ -67,11 +67,6 @@ def nccl_program(
     if collective in p2p.COLLECTIVES:
         return _sent(plan, collective, root, nbytes, algorithm)
     choice = plan.tuner.choose(nbytes, collective, only=algorithm)
-    if choice.algorithm == "nvls":
-        raise SimulationError(
-            f"NCCL {plan.version.release} runs {collective} of {nbytes} bytes on {topology.name} over NVLS, which the IR cannot "
-            "say; algorithm='ring' or 'tree' compares with what it would run without"
-        )
     return _built(topology, collective, root, version, choice.algorithm, choice.protocol, choice.nchannels)
 
 
@@ -80,6 +75,8 @@ def _built(topology: Topology, collective: str, root: int | None, version: str, 
     """The program of a choice of the tuner's; many sizes share one."""
     plan = _plan(topology, version)
     name = f"nccl-{plan.version.name}-{algorithm}"
+    if algorithm == "nvls":
+        return nvls_program(plan, collective, nchannels, name)
     channels = plan.trees if algorithm == "tree" else plan.rings
     orders = [channels[c % plan.common_channels] for c in range(nchannels)]
     program = ring_or_chain_program(topology, collective, root, orders, algorithm=algorithm, protocol=protocol, name=name, direct=False)
