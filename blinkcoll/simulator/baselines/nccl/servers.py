@@ -201,7 +201,7 @@ def check_size(plan: ServersPlan, collective: str, nchannels: int) -> None:
 
 def _check_domains(topology: Topology) -> None:
     """NVLink between servers makes them one node to NCCL, and an NVSwitch between them is no server's."""
-    home = {vertex.name: vertex.server for vertex in (*topology.devices, *topology.switches)}
+    home = {device.name: device.server for device in topology.devices} | {switch.name: switch.server for switch in topology.switches}
     if any(link.kind == "NVLINK" and home[link.src] != home[link.dst] for link in topology.links):
         raise SimulationError(f"topology {topology.name}: NVLink joins its servers (MNNVL), for which NCCL's search is not rebuilt; the GPUs of one server can be compared")
 
