@@ -54,6 +54,8 @@ class ServersPlan:
         Cyclic orders of all ranks, one a NIC; run twice each, half of the data.
     gb_s
         A channel's speed: what its NIC carries.
+    crossings
+        For pairs of ranks whose way leads over a GPU (NVB): that GPU's rank.
     """
 
     topology: Topology
@@ -63,7 +65,7 @@ class ServersPlan:
     gb_s: Fraction
     nvlink: bool
     generation: int
-    crossed: tuple[tuple[tuple[int, int], int], ...]
+    crossings: dict[tuple[int, int], int]
 
     @property
     def path_type(self) -> str:
@@ -143,9 +145,12 @@ def plan_servers(topology: Topology) -> ServersPlan:
         for c in range(channels)
     )
     capability = min(int(d.arch.removeprefix("sm_").rstrip("abf")) for d in topology.devices)
-    crossed = {}
-    for plan, ranks in zip(plans, servers, strict=True):
-        crossed.update(_crossings(plan, ranks))
+    crossings = {
+        (ranks[a], ranks[b]): ranks[middle]
+        for plan, ranks in zip(plans, servers, strict=True)
+        if plan is not None
+        for (a, b), middle in plan.crossings.items()
+    }
     return ServersPlan(
         topology=topology,
         servers=servers,
@@ -154,7 +159,7 @@ def plan_servers(topology: Topology) -> ServersPlan:
         gb_s=min(_nic_gb_s(topology), default=Fraction(0)),
         nvlink=all(plan is None or plan.path_type in ("NVL", "NVB") for plan in plans),
         generation=3 if capability >= 100 else 2 if capability >= 90 else 1 if capability >= 80 else 0,
-        crossed=tuple(sorted(crossed.items())),
+        crossings=crossings,
     )
 
 
@@ -237,26 +242,6 @@ def _entries(topology: Topology, ranks: tuple[int, ...], server: int) -> list[in
 def _nic_gb_s(topology: Topology) -> list[Fraction]:
     nics = {switch.name for switch in topology.switches if switch.kind == "nic"}
     return [link.capacity for link in topology.links if link.src in nics]
-
-
-def _crossings(plan: NcclPlan | None, ranks: tuple[int, ...]) -> dict[tuple[int, int], int]:
-    """For pairs of ranks whose way leads over a GPU (NVB): that GPU's rank."""
-    if plan is None:
-        return {}
-    places = {gpu.name: gpu.rank for gpu in plan.system.gpus}
-    return {
-        (ranks[here.rank], ranks[there.rank]): ranks[places[plan.paths[here, there].edges[1].to.name]]
-        for here in plan.system.gpus
-        for there in plan.system.gpus
-        if here is not there and plan.paths.type_name(here, there) == "NVB"
-    }
-
-
-def crossed_connections(plan: ServersPlan, program: Program) -> dict[int, int]:
-    """The rank that each connection crosses, for those that cross one."""
-    crossed = dict(plan.crossed)
-    pairs = {i: (c.src, c.dst) for i, c in enumerate(program.connections)}
-    return {i: crossed[pair] for i, pair in pairs.items() if pair in crossed}
 
 
 def with_protocol(program: Program, protocol: str) -> Program:
