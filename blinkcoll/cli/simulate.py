@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import PackingError
-from ..packing.collectives import COLLECTIVES, ROOTED, canonical
 from .options import ELEMENT_BYTES, Gpus, Root, Topo, gpu_list, read_size, read_topology, sizes_between
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ _CALLS = ("back-to-back", "single")
 def simulate(
     topo: Topo,
     gpus: Gpus = None,
-    collective: Annotated[str, typer.Option("--collective", help=", ".join(COLLECTIVES) + ".", metavar="NAME")] = "allreduce",
+    collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast, reduce, allgather, reducescatter, gather, scatter or alltoall.", metavar="NAME")] = "allreduce",
     root: Root = None,
     algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes) or a baseline's name.", metavar="NAME")] = _TREES,
     minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
@@ -43,6 +41,8 @@ def simulate(
 ) -> None:
     """Simulate a program: time and bandwidth by size, its busiest link and its critical path."""
     from ..cost.parameters import LAUNCH_MODES, parameters_for
+    from ..errors import PackingError
+    from ..packing.collectives import ROOTED, canonical
 
     if datatype not in ELEMENT_BYTES:
         raise typer.BadParameter(f"{datatype!r}: one of {', '.join(ELEMENT_BYTES)}", param_hint="--datatype")
