@@ -96,11 +96,11 @@ class _Runs:
         return self._trees.with_chunk_bytes(default_chunk_bytes(self._trees, nbytes))
 
     def _planned(self) -> Program:
-        """The plan that ``bench`` takes for the largest size; by measured rates, the exact plan for these."""
+        """The plan that ``bench`` takes for the largest size; by measured rates, or where it has no choice, the exact plan."""
         from .. import api
         from ..selection import fastest_plan
 
-        if self.rates == "planning":
+        if self.rates == "planning" and self.collective in ("allreduce", "broadcast", "reduce"):
             return fastest_plan(self.topology, self.collective, self.root, self.largest // 4 * 4).best.program
         return api.plan(self.topology, self.collective, root=self.root, rates=self.rates).schedule(nbytes=self.largest)
 
