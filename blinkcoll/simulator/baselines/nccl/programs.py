@@ -132,10 +132,10 @@ def _across_servers(topology: Topology, collective: str, root: int | None, nbyte
 def _built_across(topology: Topology, collective: str, root: int | None, algorithm: str, protocol: str, nchannels: int) -> Program:
     plan = servers.plan_servers(topology)
     name = f"nccl-2.30-{algorithm}"
+    servers.check_size(plan, collective, algorithm, nchannels)
     if algorithm == "tree":
         program = servers.with_protocol(servers.trees_across(plan, nchannels, name), protocol)
     else:
-        servers.check_size(plan, collective, nchannels)
         program = ring_or_chain_program(topology, collective, root, (plan.rings * 2)[:nchannels], algorithm=algorithm, protocol=protocol, name=name, direct=False)
     return cross_by_copy(program, crossed_connections(program, plan.crossings))
 

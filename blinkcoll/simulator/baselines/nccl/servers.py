@@ -28,6 +28,8 @@ Orders = tuple[tuple[int, ...], ...]
 
 #: Steps of a ring program grow with ranks squared times channels; more than this (128 ranks in 16 channels) takes over a minute.
 MOST_RING_STEPS = 600_000
+#: The ways of a tree are looked for through the whole network, each in time linear in it.
+MOST_TREE_RANKS = 512
 _SLOTS = 4
 _DISTANCES = ("PIX", "PXB", "PHB", "NODE", "SYS", "NET", "-")
 
@@ -187,8 +189,8 @@ def trees_across(plan: ServersPlan, nchannels: int, name: str) -> Program:
     )  # fmt: skip
 
 
-def check_size(plan: ServersPlan, collective: str, nchannels: int) -> None:
-    """Refuse rings that would take minutes.
+def check_size(plan: ServersPlan, collective: str, algorithm: str, nchannels: int) -> None:
+    """Refuse what would take minutes.
 
     Raises
     ------
@@ -196,11 +198,15 @@ def check_size(plan: ServersPlan, collective: str, nchannels: int) -> None:
         Naming the ranks and what to try.
     """
     n = plan.topology.nranks
+    if algorithm == "tree":
+        if n > MOST_TREE_RANKS:
+            raise SimulationError(f"NCCL's trees over {n} ranks have no program: at most {MOST_TREE_RANKS} ranks; fewer servers show the same rate")
+        return
     steps = n * nchannels * (2 * n if collective == "allreduce" else n if collective in ("allgather", "reducescatter") else 1)
     if steps > MOST_RING_STEPS:
         raise SimulationError(
             f"NCCL's rings over {n} ranks in {nchannels} channels are {steps} steps a chunk, more than {MOST_RING_STEPS}: fewer servers show the "
-            "same rate, and algorithm='tree' runs all-reduces of any size"
+            f"same rate, and algorithm='tree' runs all-reduces of up to {MOST_TREE_RANKS} ranks"
         )
 
 
