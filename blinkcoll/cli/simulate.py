@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import PackingError
-from ..packing.collectives import COLLECTIVES, ROOTED, canonical
 from .options import ELEMENT_BYTES, Gpus, Root, Topo, gpu_list, read_size, read_topology, sizes_between
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ _NVLS = ("nvls", "nvls-registered")
 def simulate(
     topo: Topo,
     gpus: Gpus = None,
-    collective: Annotated[str, typer.Option("--collective", help=", ".join(COLLECTIVES) + ".", metavar="NAME")] = "allreduce",
+    collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast, reduce, allgather, reducescatter, gather, scatter or alltoall.", metavar="NAME")] = "allreduce",
     root: Root = None,
     algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes), nvls, nvls-registered, or a baseline's name.", metavar="NAME")] = _TREES,
     minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
@@ -45,6 +43,8 @@ def simulate(
 ) -> None:
     """Simulate a program: time and bandwidth by size, its busiest link and its critical path."""
     from ..cost.parameters import LAUNCH_MODES, parameters_for
+    from ..errors import PackingError
+    from ..packing.collectives import ROOTED, canonical
 
     if datatype not in ELEMENT_BYTES:
         raise typer.BadParameter(f"{datatype!r}: one of {', '.join(ELEMENT_BYTES)}", param_hint="--datatype")
@@ -98,7 +98,7 @@ class _Runs:
         return self._trees.with_chunk_bytes(default_chunk_bytes(self._trees, nbytes))
 
     def _planned(self) -> Program:
-        """The plan that ``bench`` takes for the largest size; by measured rates, the exact plan for these; or the one over switches."""
+        """The plan that ``bench`` takes for the largest size; by measured rates, or where it has no choice, the exact plan; or NVLS's."""
         from .. import api
         from ..schedules import lower_nvls
         from ..selection import fastest_plan
@@ -106,7 +106,7 @@ class _Runs:
         if self.algorithm in _NVLS:
             plan = api.plan(self.topology, self.collective, root=self.root, method="nvls", rates=self.rates)
             return lower_nvls(plan, registered=self.algorithm != _NVLS[0])
-        if self.rates == "planning":
+        if self.rates == "planning" and self.collective in ("allreduce", "broadcast", "reduce"):
             return fastest_plan(self.topology, self.collective, self.root, self.largest // 4 * 4).best.program
         return api.plan(self.topology, self.collective, root=self.root, rates=self.rates).schedule(nbytes=self.largest)
 

@@ -47,6 +47,13 @@ def test_a_call_alone_takes_longer_than_one_of_many_down_a_chain():
     assert alone["time_us"] == alone["single_call_us"] == among_many["single_call_us"] > among_many["time_us"]
 
 
+@pytest.mark.parametrize("rates", ["planning", "measured"])
+@pytest.mark.parametrize("collective", ["reduce", "all_gather", "reduce_scatter", "alltoall", "gather", "scatter"])
+def test_every_collective_has_a_plan_to_simulate(collective, rates):
+    (row,) = json.loads(invoke(*THREE, "--collective", collective, "--rates", rates, "-b", "1M", "-e", "1M", "--json"))["rows"]
+    assert row["time_us"] > 0
+
+
 @pytest.mark.parametrize("collective", ["all_reduce", "reduce_scatter", "alltoall", "gather"])
 def test_every_collective_of_nccl_can_be_simulated(collective):
     body = json.loads(invoke(*THREE, "--algorithm", "nccl", "--collective", collective, "-b", "64M", "-e", "64M", "--rates", "measured", "--json"))

@@ -10,7 +10,7 @@ from blinkcoll.errors import SimulationError
 from blinkcoll.schedules import verify
 from blinkcoll.simulator import run
 from blinkcoll.simulator.baselines import baseline_program
-from blinkcoll.simulator.baselines.nccl import nccl_program
+from blinkcoll.simulator.baselines.nccl import nccl_program, servers
 from blinkcoll.simulator.baselines.nccl.servers import plan_servers
 from blinkcoll.topology import load_topology
 
@@ -22,8 +22,8 @@ def test_rings_visit_a_server_at_a_time_and_share_the_nics():
     assert plan.path_type == "NET" and len(plan.rings) == 4, "a NIC for two GPUs"
     for ring in plan.rings:
         assert sorted(ring) == list(range(16))
-        servers = [TWO.devices[rank].server for rank in ring]
-        assert servers == [0] * 8 + [1] * 8
+        homes = [TWO.devices[rank].server for rank in ring]
+        assert homes == [0] * 8 + [1] * 8
     assert max(Counter(ring[0] for ring in plan.rings).values()) == 1
 
 
@@ -36,9 +36,9 @@ def test_programs_across_two_servers_are_proved_and_run(collective, nbytes):
     assert run(program, nbytes).time_us > 0
 
 
-@pytest.mark.parametrize("servers", [2, 3, 4, 5])
-def test_trees_across_servers_are_proved(servers):
-    cluster = load_topology(f"dgx-a100*{servers}@25").subset([s * 8 + i for s in range(servers) for i in range(2)])
+@pytest.mark.parametrize("nservers", [2, 3, 4, 5])
+def test_trees_across_servers_are_proved(nservers):
+    cluster = load_topology(f"dgx-a100*{nservers}@25").subset([s * 8 + i for s in range(nservers) for i in range(2)])
     program = nccl_program(cluster, "allreduce", None, 1 << 20, algorithm="tree")
     verify(program)
     assert program.algorithm == "nccl-2.30-tree"
@@ -54,10 +54,14 @@ def test_servers_of_one_gpu_each():
     verify(nccl_program(cluster, "allreduce", None, 1 << 26))
 
 
-def test_too_many_ranks_for_rings_are_refused_with_what_to_try():
-    cluster = load_topology("hgx-h100*64@50")
+def test_too_many_ranks_are_refused_with_what_to_try(monkeypatch):
+    monkeypatch.setattr(servers, "MOST_RING_STEPS", 1000)
+    monkeypatch.setattr(servers, "MOST_TREE_RANKS", 15)
+    three = load_topology("dgx1-v100*3@12.5")  # no other test has built its programs
     with pytest.raises(SimulationError, match="algorithm='tree'"):
-        nccl_program(cluster, "allgather", None, 1 << 30)
+        nccl_program(three, "allgather", None, 1 << 30)
+    with pytest.raises(SimulationError, match="at most 15 ranks"):
+        nccl_program(three, "allreduce", None, 1 << 30, algorithm="tree")
 
 
 def test_nvlink_between_servers_is_a_gap_that_says_so():

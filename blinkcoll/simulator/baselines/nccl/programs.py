@@ -81,7 +81,7 @@ def _built(topology: Topology, collective: str, root: int | None, version: str, 
     orders = [channels[c % plan.common_channels] for c in range(nchannels)]
     program = ring_or_chain_program(topology, collective, root, orders, algorithm=algorithm, protocol=protocol, name=name, direct=False)
     across = cross_by_copy if protocol == "LL" else cross_through_memory
-    program = across(program, _crossed(plan, program))
+    program = across(program, crossed_connections(program, plan.crossings))
     return store_directly(program) if _stores_directly(program, algorithm, protocol) else program
 
 
@@ -119,7 +119,7 @@ def _across_servers(topology: Topology, collective: str, root: int | None, nbyte
         if topology.nranks > p2p.MOST_RANKS or algorithm is not None:
             raise SimulationError(f"NCCL's {collective} among {topology.nranks} ranks by {algorithm or 'sends and receives'} has no program; at most {p2p.MOST_RANKS} ranks")
         return p2p.p2p_program(
-            topology, collective, root, protocol=protocol, nchannels=nchannels, crossed=dict(plan.crossed), algorithm="nccl-2.30-p2p"
+            topology, collective, root, protocol=protocol, nchannels=nchannels, crossed=plan.crossings, algorithm="nccl-2.30-p2p"
         )
     chosen, protocol = plan.choose(collective, nbytes, algorithm)
     return _built_across(topology, collective, root, chosen, protocol, plan.nchannels(chosen, protocol, nbytes))
@@ -129,12 +129,12 @@ def _across_servers(topology: Topology, collective: str, root: int | None, nbyte
 def _built_across(topology: Topology, collective: str, root: int | None, algorithm: str, protocol: str, nchannels: int) -> Program:
     plan = servers.plan_servers(topology)
     name = f"nccl-2.30-{algorithm}"
+    servers.check_size(plan, collective, algorithm, nchannels)
     if algorithm == "tree":
         program = servers.with_protocol(servers.trees_across(plan, nchannels, name), protocol)
     else:
-        servers.check_size(plan, collective, nchannels)
         program = ring_or_chain_program(topology, collective, root, (plan.rings * 2)[:nchannels], algorithm=algorithm, protocol=protocol, name=name, direct=False)
-    return cross_by_copy(program, servers.crossed_connections(plan, program))
+    return cross_by_copy(program, crossed_connections(program, plan.crossings))
 
 
 def _sent(plan: NcclPlan, collective: str, root: int | None, nbytes: int, algorithm: str | None) -> Program:
@@ -148,16 +148,12 @@ def _sent(plan: NcclPlan, collective: str, root: int | None, nbytes: int, algori
 def _sent_by(topology: Topology, collective: str, root: int | None, version: str, protocol: str) -> Program:
     plan = _plan(topology, version)
     by_rank = sorted(plan.system.gpus, key=lambda gpu: gpu.rank)
-    lanes, crossed = [], {}
-    for src, dst in p2p.pairs_of("alltoall", None, topology.nranks):
-        way = plan.paths[by_rank[src], by_rank[dst]]
-        kind = plan.paths.type_name(by_rank[src], by_rank[dst])
-        lanes.append(way.gb_s / plan.version.lane_gb_s(plan.system.compute_capability) if kind in ("NVL", "NVB") else 0.0)
-        if kind == "NVB":
-            crossed[src, dst] = _crossed_rank(plan, src, dst)
+    lane = plan.version.lane_gb_s(plan.system.compute_capability)
+    ways = [(by_rank[src], by_rank[dst]) for src, dst in p2p.pairs_of("alltoall", None, topology.nranks)]
+    lanes = [plan.paths[way].gb_s / lane if plan.paths.type_name(*way) in ("NVL", "NVB") else 0.0 for way in ways]
     nchannels = p2p.channels_per_peer(topology.nranks, lanes)
     return p2p.p2p_program(
-        topology, collective, root, protocol=protocol, nchannels=nchannels, crossed=crossed, algorithm=f"nccl-{plan.version.name}-p2p"
+        topology, collective, root, protocol=protocol, nchannels=nchannels, crossed=plan.crossings, algorithm=f"nccl-{plan.version.name}-p2p"
     )
 
 
@@ -232,21 +228,10 @@ def _program(
 # -- crossing GPUs ------------------------------------------------------------------------------------------------------
 
 
-def _crossed(plan: NcclPlan, program: Program) -> dict[int, int]:
+def crossed_connections(program: Program, crossings: Mapping[tuple[int, int], int]) -> dict[int, int]:
     """The rank that each connection crosses, for those that cross one."""
-    by_rank = {gpu.rank: gpu for gpu in plan.system.gpus}
-    return {
-        i: _crossed_rank(plan, connection.src, connection.dst)
-        for i, connection in enumerate(program.connections)
-        if plan.paths.type_name(by_rank[connection.src], by_rank[connection.dst]) == "NVB"
-    }
-
-
-def _crossed_rank(plan: NcclPlan, src: int, dst: int) -> int:
-    """The rank that an NVB way leads over: GPU - its device - the device crossed - the other's device - GPU."""
-    by_rank = {gpu.rank: gpu for gpu in plan.system.gpus}
-    ranks = {gpu.name: gpu.rank for gpu in plan.system.gpus}
-    return ranks[plan.paths[by_rank[src], by_rank[dst]].edges[1].to.name]
+    pairs = [(connection.src, connection.dst) for connection in program.connections]
+    return {i: crossings[pair] for i, pair in enumerate(pairs) if pair in crossings}
 
 
 def cross_through_memory(program: Program, crossed: Mapping[int, int]) -> Program:

@@ -28,6 +28,8 @@ Orders = tuple[tuple[int, ...], ...]
 
 #: Steps of a ring program grow with ranks squared times channels; more than this (128 ranks in 16 channels) takes over a minute.
 MOST_RING_STEPS = 600_000
+#: The ways of a tree are looked for through the whole network, each in time linear in it.
+MOST_TREE_RANKS = 512
 _SLOTS = 4
 _DISTANCES = ("PIX", "PXB", "PHB", "NODE", "SYS", "NET", "-")
 
@@ -54,6 +56,8 @@ class ServersPlan:
         Cyclic orders of all ranks, one a NIC; run twice each, half of the data.
     gb_s
         A channel's speed: what its NIC carries.
+    crossings
+        For pairs of ranks whose way leads over a GPU (NVB): that GPU's rank.
     """
 
     topology: Topology
@@ -63,7 +67,7 @@ class ServersPlan:
     gb_s: Fraction
     nvlink: bool
     generation: int
-    crossed: tuple[tuple[tuple[int, int], int], ...]
+    crossings: dict[tuple[int, int], int]
 
     @property
     def path_type(self) -> str:
@@ -143,9 +147,12 @@ def plan_servers(topology: Topology) -> ServersPlan:
         for c in range(channels)
     )
     capability = min(int(d.arch.removeprefix("sm_").rstrip("abf")) for d in topology.devices)
-    crossed = {}
-    for plan, ranks in zip(plans, servers, strict=True):
-        crossed.update(_crossings(plan, ranks))
+    crossings = {
+        (ranks[a], ranks[b]): ranks[middle]
+        for plan, ranks in zip(plans, servers, strict=True)
+        if plan is not None
+        for (a, b), middle in plan.crossings.items()
+    }
     return ServersPlan(
         topology=topology,
         servers=servers,
@@ -154,7 +161,7 @@ def plan_servers(topology: Topology) -> ServersPlan:
         gb_s=min(_nic_gb_s(topology), default=Fraction(0)),
         nvlink=all(plan is None or plan.path_type in ("NVL", "NVB") for plan in plans),
         generation=3 if capability >= 100 else 2 if capability >= 90 else 1 if capability >= 80 else 0,
-        crossed=tuple(sorted(crossed.items())),
+        crossings=crossings,
     )
 
 
@@ -182,8 +189,8 @@ def trees_across(plan: ServersPlan, nchannels: int, name: str) -> Program:
     )  # fmt: skip
 
 
-def check_size(plan: ServersPlan, collective: str, nchannels: int) -> None:
-    """Refuse rings that would take minutes.
+def check_size(plan: ServersPlan, collective: str, algorithm: str, nchannels: int) -> None:
+    """Refuse what would take minutes.
 
     Raises
     ------
@@ -191,17 +198,21 @@ def check_size(plan: ServersPlan, collective: str, nchannels: int) -> None:
         Naming the ranks and what to try.
     """
     n = plan.topology.nranks
+    if algorithm == "tree":
+        if n > MOST_TREE_RANKS:
+            raise SimulationError(f"NCCL's trees over {n} ranks have no program: at most {MOST_TREE_RANKS} ranks; fewer servers show the same rate")
+        return
     steps = n * nchannels * (2 * n if collective == "allreduce" else n if collective in ("allgather", "reducescatter") else 1)
     if steps > MOST_RING_STEPS:
         raise SimulationError(
             f"NCCL's rings over {n} ranks in {nchannels} channels are {steps} steps a chunk, more than {MOST_RING_STEPS}: fewer servers show the "
-            "same rate, and algorithm='tree' runs all-reduces of any size"
+            f"same rate, and algorithm='tree' runs all-reduces of up to {MOST_TREE_RANKS} ranks"
         )
 
 
 def _check_domains(topology: Topology) -> None:
     """NVLink between servers makes them one node to NCCL, and an NVSwitch between them is no server's."""
-    home = {vertex.name: vertex.server for vertex in (*topology.devices, *topology.switches)}
+    home = {device.name: device.server for device in topology.devices} | {switch.name: switch.server for switch in topology.switches}
     if any(link.kind == "NVLINK" and home[link.src] != home[link.dst] for link in topology.links):
         raise SimulationError(f"topology {topology.name}: NVLink joins its servers (MNNVL), for which NCCL's search is not rebuilt; the GPUs of one server can be compared")
 
@@ -237,26 +248,6 @@ def _entries(topology: Topology, ranks: tuple[int, ...], server: int) -> list[in
 def _nic_gb_s(topology: Topology) -> list[Fraction]:
     nics = {switch.name for switch in topology.switches if switch.kind == "nic"}
     return [link.capacity for link in topology.links if link.src in nics]
-
-
-def _crossings(plan: NcclPlan | None, ranks: tuple[int, ...]) -> dict[tuple[int, int], int]:
-    """For pairs of ranks whose way leads over a GPU (NVB): that GPU's rank."""
-    if plan is None:
-        return {}
-    places = {gpu.name: gpu.rank for gpu in plan.system.gpus}
-    return {
-        (ranks[here.rank], ranks[there.rank]): ranks[places[plan.paths[here, there].edges[1].to.name]]
-        for here in plan.system.gpus
-        for there in plan.system.gpus
-        if here is not there and plan.paths.type_name(here, there) == "NVB"
-    }
-
-
-def crossed_connections(plan: ServersPlan, program: Program) -> dict[int, int]:
-    """The rank that each connection crosses, for those that cross one."""
-    crossed = dict(plan.crossed)
-    pairs = {i: (c.src, c.dst) for i, c in enumerate(program.connections)}
-    return {i: crossed[pair] for i, pair in pairs.items() if pair in crossed}
 
 
 def with_protocol(program: Program, protocol: str) -> Program:
