@@ -23,6 +23,7 @@ from blinkcoll.runtime.launch import DTYPES, OPS, LaunchRecord
 from blinkcoll.runtime.processes import ProcessExecutor
 from blinkcoll.runtime.threads import ThreadExecutor
 from blinkcoll.schedules import lower_nvls
+from blinkcoll.simulator.baselines.nccl import nccl_program
 from blinkcoll.topology import Device, Link, Switch, Topology
 
 COLLECTIVES = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter")
@@ -35,9 +36,10 @@ IN_SWITCH = {
 }  # fmt: skip
 
 
-def star(n) -> Topology:
+def star(n, ports=()) -> Topology:
     devices = tuple(Device(f"gpu{i}", arch="sm_90") for i in range(n))
-    links = [Link(a, b, "NVLINK", Fraction(20)) for d in devices for a, b in ((d.name, "switch"), ("switch", d.name))]
+    rates = ports or [20] * n
+    links = [Link(a, b, "NVLINK", Fraction(c)) for d, c in zip(devices, rates, strict=True) for a, b in ((d.name, "switch"), ("switch", d.name))]
     return Topology(f"star{n}", devices, (Switch("switch", "nvswitch", multicast=True, reduce=True),), tuple(links))
 
 
@@ -75,6 +77,21 @@ def test_threads_equal_numpy_bit_for_bit(n, collective, registered):
     program = made(H100.subset(list(range(n))), collective, registered=registered)
     with ThreadExecutor(program, max_count=1021 * n, chunk_bytes=256, timeout_s=30) as executor:
         check(executor, [0, n, 5 * n, 1021 * n], calls=2)
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_heads_of_unequal_rates(registered):
+    """One narrow port: heads at 1 and three times 6 nineteenths, a rank that is the head of six shards in a row."""
+    program = made(star(4, [24, 30, 30, 30]), "allreduce", max_channels=3, registered=registered)
+    with ThreadExecutor(program, max_count=1021, chunk_bytes=64, timeout_s=30) as executor:
+        check(executor, [0, 5, 1021], calls=2)
+
+
+@pytest.mark.parametrize("collective", ["allreduce", "allgather", "reducescatter"])
+def test_nccls_own_nvls_program_is_right_too(collective):
+    program = nccl_program(H100.subset([0, 1, 2, 3]), collective, None, 1 << 20, algorithm="nvls")
+    with ThreadExecutor(program, max_count=4 * 301, chunk_bytes=128, timeout_s=30) as executor:
+        check(executor, [0, 4 * 301])
 
 
 def test_another_order_would_give_other_bits():
@@ -146,7 +163,8 @@ def test_the_kernel_of_sm_90_has_the_instruction_of_its_dtype_and_operation(dtyp
     ptx = kernel_ptx("sm_90", dtype, op, multicast=True)
     assert set(re.findall(r"multimem\.ld_reduce\.(\S+)", ptx)) == {f"relaxed.sys.global.{ADDED[dtype, op]}"}
     assert set(re.findall(r"multimem\.st\.(\S+)", ptx)) == {"relaxed.sys.global.v4.f32"}
-    assert "fence.proxy.alias" in ptx
+    # Heads fence the aliases on both sides; the text follows the program's order.
+    assert ptx.index("fence.proxy.alias") < ptx.index("multimem.") < ptx.rindex("multimem.") < ptx.rindex("fence.proxy.alias")
 
 
 @pytest.mark.parametrize("arch", [pytest.param("sm_100", marks=pytest.mark.slow), "sm_120"])

@@ -86,7 +86,7 @@ def _simple(program: Program) -> bool:
 
 
 BASELINES: dict[str, Baseline] = {
-    "nccl": replace(_nccl("2.30.7", "2.30", "rings, chains, NVLS and tuner"), make=_nccl_or_rccl),
+    "nccl": replace(_nccl("2.30.7", "2.30", "rings, chains and tuner"), make=_nccl_or_rccl),
     "nccl-2.7": _nccl("2.7.8", "2.7", "rings, chains and tuner"),
     "nccl-2.4": _nccl("2.4.8", "2.4", "rings"),
     "rccl": Baseline("RCCL's rings over xGMI and its tuner, from its sources", COLLECTIVES, rccl_program, _nccl_chunk_bytes),
