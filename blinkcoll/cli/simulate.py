@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 _TREES, _THREE_PHASE = "trees", "three-phase"
+_CALLS = ("back-to-back", "single")
 #: Over switches that copy and add, with callers' buffers copied or registered.
 _NVLS = ("nvls", "nvls-registered")
-_ROOTED = ("broadcast", "reduce")
 
 
 def simulate(
     topo: Topo,
     gpus: Gpus = None,
-    collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast or reduce.", metavar="NAME")] = "allreduce",
+    collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast, reduce, allgather, reducescatter, gather, scatter or alltoall.", metavar="NAME")] = "allreduce",
     root: Root = None,
     algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes), three-phase (several servers), nvls, nvls-registered, or a baseline's name.", metavar="NAME")] = _TREES,
     minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
@@ -35,33 +35,44 @@ def simulate(
     chunk: Annotated[str | None, typer.Option("--chunk", help="Chunk size; chosen by size where left out.", metavar="SIZE")] = None,
     rates: Annotated[str, typer.Option("--rates", help="planning or measured: which rate of the links.", metavar="WHICH")] = "planning",
     launch: Annotated[str, typer.Option("--launch", help="process-per-gpu, one-process or graph.", metavar="MODE")] = "process-per-gpu",
+    calls: Annotated[
+        str, typer.Option("--calls", help="back-to-back: each of many calls, as nccl-tests measures; single: one call alone.", metavar="HOW")
+    ] = _CALLS[0],
     trace: Annotated[str | None, typer.Option("--trace", help="Write the last size's run for Perfetto.", metavar="FILE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Simulate a program: time and bandwidth by size, its busiest link and its critical path."""
     from ..cost.parameters import LAUNCH_MODES, parameters_for
+    from ..errors import PackingError
+    from ..packing.collectives import ROOTED, canonical
 
     if datatype not in ELEMENT_BYTES:
         raise typer.BadParameter(f"{datatype!r}: one of {', '.join(ELEMENT_BYTES)}", param_hint="--datatype")
     if rates not in ("planning", "measured"):
         raise typer.BadParameter(f"{rates!r}: planning or measured", param_hint="--rates")
+    if calls not in _CALLS:
+        raise typer.BadParameter(f"{calls!r}: {' or '.join(_CALLS)}", param_hint="--calls")
     if launch not in LAUNCH_MODES:
         raise typer.BadParameter(f"{launch!r}: one of {', '.join(LAUNCH_MODES)}", param_hint="--launch")
     sizes = sizes_between(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
     topology = read_topology(topo, gpus)
-    name = collective.replace("_", "")
-    if root is None and name in _ROOTED:
+    try:
+        name = canonical(collective)
+    except PackingError as error:
+        raise typer.BadParameter(str(error), param_hint="--collective") from None
+    if root is None and name in ROOTED:
         root = 0
     params = parameters_for(topology, launch)
     runs = _Runs(topology, name, root, algorithm, sizes[-1], rates, params, ELEMENT_BYTES[datatype], None if chunk is None else read_size(chunk, "--chunk"))
-    results = [runs.run(nbytes) for nbytes in sizes]
+    alone = [runs.run(nbytes) for nbytes in sizes]
+    results = alone if calls == "single" else [result.back_to_back() for result in alone]
     if trace is not None:
         runs.write_trace(sizes[-1], trace)
         sys.stderr.write(f"blinkcoll: wrote the trace of {sizes[-1]} bytes to {trace}; open it at ui.perfetto.dev\n")
     if as_json:
-        typer.echo(json.dumps(_as_json(runs, results, launch), indent=1))
+        typer.echo(json.dumps(_as_json(runs, results, alone, launch, calls), indent=1))
     else:
-        typer.echo(_as_text(runs, results, datatype, launch))
+        typer.echo(_as_text(runs, results, datatype, launch, calls))
 
 
 class _Runs:
@@ -87,7 +98,7 @@ class _Runs:
         return self._trees.with_chunk_bytes(default_chunk_bytes(self._trees, nbytes))
 
     def _planned(self) -> Program:
-        """The plan that ``bench`` takes for the largest size; by measured rates, the exact plan for these; or the one over switches."""
+        """The plan that ``bench`` takes for the largest size; by measured rates, or where it has no choice, the exact plan; or NVLS's."""
         from .. import api
         from ..schedules import lower_nvls
         from ..selection import fastest_plan
@@ -97,7 +108,7 @@ class _Runs:
             return lower_nvls(plan, registered=self.algorithm != _NVLS[0])
         if self.algorithm == _THREE_PHASE:
             return api.plan(self.topology, self.collective, root=self.root, method=_THREE_PHASE, rates=self.rates).schedule(nbytes=self.largest)
-        if self.rates == "planning":
+        if self.rates == "planning" and self.collective in ("allreduce", "broadcast", "reduce"):
             return fastest_plan(self.topology, self.collective, self.root, self.largest // 4 * 4).best.program
         return api.plan(self.topology, self.collective, root=self.root, rates=self.rates).schedule(nbytes=self.largest)
 
@@ -114,7 +125,7 @@ class _Runs:
         write_trace(self.program(nbytes), self.run(nbytes, trace=True), path)
 
 
-def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch: str) -> str:
+def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch: str, calls: str) -> str:
     from .. import __version__
     from ..simulator.critical_path import critical_path
 
@@ -124,7 +135,7 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
         f"# topology {runs.topology.name}, GPUs {gpu_list(runs.topology)} as ranks 0..{runs.topology.nranks - 1}, fingerprint {runs.topology.fingerprint}",
         f"# program {program.hash}: {len(program.weights)} shares, at most {program.nchannels} channels a rank",
         *(["# exchanges between servers: timed as one-hop connections over the network, as no engine is given"] if program.algorithm == _THREE_PHASE else []),
-        f"# rates {runs.rates}, launch {launch}, device parameters of {runs.params.device}",
+        f"# rates {runs.rates}, launch {launch}, calls {calls}, device parameters of {runs.params.device}",
         "#",
         f"# {'size':>10} {'count':>12} {'type':>8} {'root':>5} {'time':>10} {'algbw':>7} {'busbw':>7} {'chunk':>8} {'steps':>8}  busiest link",
         f"# {'(B)':>10} {'(elements)':>12} {'':>8} {'':>5} {'(us)':>10} {'(GB/s)':>7} {'(GB/s)':>7} {'(B)':>8} {'':>8}",
@@ -137,7 +148,7 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
         )
     path = critical_path(runs.run(results[-1].nbytes, trace=True))
     lines.append(
-        f"# Critical path of {results[-1].nbytes} B: {len(path.steps)} steps, {path.moving_us:.1f} us moving data, "
+        f"# Critical path of {results[-1].nbytes} B in a call alone: {len(path.steps)} steps, {path.moving_us:.1f} us moving data, "
         f"{path.waiting_us:.1f} us latency and synchronisation, {path.launch_us:.1f} us launch (simulated)"
     )
     return "\n".join(lines)
@@ -150,7 +161,7 @@ def _busiest(topology: Topology, result: SimulationResult) -> str:
     return f"{topology.vertex_name(hop[0])}→{topology.vertex_name(hop[1])} {100 * part:.0f} %"
 
 
-def _as_json(runs: _Runs, results: list[SimulationResult], launch: str) -> dict[str, Any]:
+def _as_json(runs: _Runs, results: list[SimulationResult], alone: list[SimulationResult], launch: str, calls: str) -> dict[str, Any]:
     from .. import __version__
 
     program = runs.program(results[-1].nbytes)
@@ -165,14 +176,15 @@ def _as_json(runs: _Runs, results: list[SimulationResult], launch: str) -> dict[
         "algorithm": program.algorithm,
         "rates": runs.rates,
         "launch": launch,
+        "calls": calls,
         "device": runs.params.device,
         "rows": [
             {
-                "nbytes": r.nbytes, "time_us": r.time_us, "algbw": r.algbw, "busbw": r.busbw, "chunk_bytes": r.chunk_bytes, "nsteps": r.nsteps,
+                "nbytes": r.nbytes, "time_us": r.time_us, "single_call_us": one.time_us, "algbw": r.algbw, "busbw": r.busbw, "chunk_bytes": r.chunk_bytes, "nsteps": r.nsteps,
                 "link_utilisation": {
                     f"{topology.vertex_name(a)}→{topology.vertex_name(b)}": part for (a, b), part in sorted(r.link_utilisation.items(), key=str)
                 },
             }
-            for r in results
+            for r, one in zip(results, alone, strict=True)
         ],
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """How large the chunks of a program should be, from its shape alone.
 
 A chunk that is D hops deep in a pipeline of k chunks of c bytes arrives after ``(k + D - 1)`` periods; where a period is
-``c/B + s`` microseconds that is least for ``c = sqrt(S s B / D)`` (Blink, section 4.2.1, finds the same trade-off by
+``c/B + s`` microseconds that is least for ``c = sqrt(S s B / (D - 1))`` (Blink, section 4.2.1, finds the same trade-off by
 trial: too small pays per chunk, too large delays the tree's leaves). For small chunks what a period costs besides its
 bytes is the way of a credit there and back, divided by the slots that are filled meanwhile. Programs whose channels take
 several dependent steps an iteration, as rings do, gain nothing from cutting: every iteration goes around anew, so their
@@ -117,7 +117,7 @@ def chunk_bytes_for(shape: PipelineShape, nbytes: int) -> int:
 def _pipelined(shape: PipelineShape, share_bytes: float) -> float:
     """Where filling and periods balance; chunks too small for the slots to cover a round trip cost more each."""
     rate = shape.rate_gb_s * 1e3
-    per_us = share_bytes * rate / max(1, shape.depth)
+    per_us = share_bytes * rate / max(1, shape.depth - 1)
     long_enough = sqrt(per_us * shape.busy_us)
     covered = rate * (shape.round_trip_us - shape.busy_us) / (1 - 2 / shape.slots) if shape.slots > 2 else float("inf")
     return long_enough if long_enough >= covered else min(covered, sqrt(per_us * shape.round_trip_us))

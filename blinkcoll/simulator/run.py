@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from ..cost.groups import Loads, group_of, protocol_of
 from ..cost.parameters import Parameters, parameters_for
 from ..errors import SimulationError
+from ..packing.collectives import ROOTED
 from ..schedules.encoding import encode
 from ..schedules.program import Program
 from ..topology import Path, Topology, route
+from .hostways import HostWays
 from .result import SimulationResult, StepRecord
 
 #: Rates beyond this (bytes/µs) are not told apart from infinite ones.
@@ -43,7 +45,8 @@ def run(
     chunk_bytes
         The most bytes of a chunk; the program's own where None.
     rates
-        ``"planning"`` or ``"measured"``: which capacity of the links.
+        ``"planning"`` or ``"measured"``: which capacity of the links. By measured rates data between GPUs without peer
+        access goes through host memory, and peer traffic that turns round in an Intel CPU pays for it.
     params
         The devices' parameters; those of the topology's architecture where None.
     trace
@@ -85,6 +88,7 @@ def run(
         nbytes=nbytes,
         chunk_bytes=chunk_bytes,
         time_us=time_us,
+        period_us=params.launch.period_us(program.nranks, waits=program.collective not in ROOTED) + measured.longest_rank_us,
         link_bytes=carried,
         link_utilisation={hop: carried[hop] / (capacity[hop] * time_us) if time_us > 0 else 0.0 for hop in carried},
         nsteps=measured.nsteps,
@@ -94,6 +98,7 @@ def run(
 
 class _Measured(NamedTuple):
     makespan_us: float
+    longest_rank_us: float
     nsteps: int
     link_bytes: list[float]
     records: list[tuple[Any, ...]]
@@ -133,8 +138,9 @@ class _Prepared:
         channel_rate = min(params.channel_gb_s * 1e3, _FASTEST)
         for i, connection in enumerate(program.connections):
             protocol = params.protocol(protocol_of(program, i))
-            links, latency_us = table.along(connection.path, f"c{i}")
-            connections.append((links, latency_us + protocol.flag_us, protocol.efficiency))
+            links, latency_us, efficiency = table.between(connection.path, f"c{i}")
+            over_network = protocol.network_us if table.networks.intersection(connection.path) else 0.0
+            connections.append((links, latency_us + protocol.flag_us + over_network, protocol.efficiency * efficiency))
             costs.append((protocol.busy_us, channel_rate * protocol.rate, channel_rate * protocol.rate))
         costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
         pairs = _pairs(program, table)
@@ -150,7 +156,7 @@ class _Prepared:
         core = self._core
         with self._lock:
             core.run(count, elem_size, chunk_bytes, trace)
-            return _Measured(core.makespan_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
+            return _Measured(core.makespan_us, core.longest_rank_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
 
 
 @lru_cache(maxsize=64)
@@ -159,17 +165,40 @@ def _prepare(identity: _Identity, rates: str, params: Parameters) -> _Prepared:
 
 
 class _Links:
-    """Numbers the links as programs name them."""
+    """Numbers the links as programs name them, and what else a way between two ranks takes.
+
+    By measured rates a machine is taken as it is: see :mod:`blinkcoll.simulator.hostways`.
+    """
 
     def __init__(self, topology: Topology, rates: str, names: list[_Hop], link_rate: list[float]) -> None:
         self.topology = topology
+        self.host = HostWays(topology) if rates == "measured" else None
         self.capacities = topology.capacities(rates)
+        self.networks = frozenset(switch.name for switch in topology.switches if switch.kind == "network")
         self.latencies: dict[_Hop, float] = {}
-        for link in topology.links:
+        for link in self.host.links if self.host is not None else topology.links:
             hop = (topology.vertex(link.src), topology.vertex(link.dst))
+            self.capacities.setdefault(hop, link.rate(rates))
             self.latencies[hop] = max(self.latencies.get(hop, 0.0), float(link.latency_us))
         self.numbers: dict[_Hop, int] = {}
         self.names, self.link_rate = names, link_rate
+
+    def between(self, path: Path, what: str) -> _Route:
+        """Links, latency and payload per byte of the way from a path's first rank to its last."""
+        if self.host is None:
+            return (*self.along(path, what), 1.0)
+        way = self.host.way(path)
+        links, latency_us = self.along(way.path, what)
+        if way.medium is not None:
+            links.append(self._number(way.medium, min(self.link_rate[k] for k in links)))
+        return links, latency_us, way.efficiency
+
+    def _number(self, hop: _Hop, rate: float) -> int:
+        if hop not in self.numbers:
+            self.numbers[hop] = len(self.names)
+            self.names.append(hop)
+            self.link_rate.append(rate)
+        return self.numbers[hop]
 
     def along(self, path: Path, what: str) -> tuple[list[int], float]:
         """The links of a path, and their latencies' sum in µs."""
@@ -185,13 +214,6 @@ class _Links:
         """Each rank's loads, by the numbers of the links."""
         return [[(self._number(hop, min(float(self.capacities[hop]) * 1e3, _FASTEST)), part) for hop, part in loads] for loads in of_ranks]
 
-    def _number(self, hop: _Hop, rate: float) -> int:
-        if hop not in self.numbers:
-            self.numbers[hop] = len(self.names)
-            self.names.append(hop)
-            self.link_rate.append(rate)
-        return self.numbers[hop]
-
 
 def _pairs(program: Program, table: _Links) -> list[_Route]:
     """Ways for operands that lie in a peer's buffers; empty where no step has any."""
@@ -205,8 +227,7 @@ def _pairs(program: Program, table: _Links) -> list[_Route]:
                             continue
                         pair = (operand.rank, rank) if pulls else (rank, operand.rank)
                         if pair not in ways:
-                            links, latency_us = table.along(route(program.topology, *pair), f"rank {rank}")
-                            ways[pair] = (links, latency_us, 1.0)
+                            ways[pair] = table.between(route(program.topology, *pair), f"rank {rank}")
     if not ways:
         return []
     n = program.nranks

@@ -228,6 +228,19 @@ class Topology:
             self._capacities[rates] = total
         return dict(self._capacities[rates])
 
+    @cached_property
+    def ways_on(self) -> dict[int | str, list[tuple[int | str, Fraction]]]:
+        """From every vertex where its links lead, in a fixed order, and their capacity."""
+        out: dict[int | str, list[tuple[int | str, Fraction]]] = {}
+        for (a, b), gb_s in sorted(self.capacities().items(), key=lambda item: str(item[0])):
+            out.setdefault(a, []).append((b, gb_s))
+        return out
+
+    @cached_property
+    def switch_names(self) -> frozenset[str]:
+        """The names of the switches."""
+        return frozenset(switch.name for switch in self.switches)
+
     # -- cutting ------------------------------------------------------------------------------------------------
 
     def device(self, ref: DeviceRef) -> Device:

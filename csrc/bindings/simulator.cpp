@@ -59,6 +59,7 @@ class BoundSimulation {
     simulation_->run({count, chunk_bytes, elem_size, trace});
   }
   double makespan_us() const { return simulation_->makespan_us(); }
+  double longest_rank_us() const { return simulation_->longest_rank_us(); }
   uint64_t steps_run() const { return simulation_->steps_run(); }
   std::vector<double> link_bytes() const { return simulation_->link_bytes(); }
   std::vector<RecordTuple> records() const {
@@ -94,6 +95,7 @@ void bind_simulator(nb::module_& m) {
            nb::arg("program"), nb::arg("link_rate"), nb::arg("memory_rate"), nb::arg("connections"), nb::arg("costs"), nb::arg("pairs"), nb::arg("group_out"), nb::arg("group_back"), nb::arg("group_latency_us"))
       .def("run", &BoundSimulation::run, nb::arg("count"), nb::arg("elem_size"), nb::arg("chunk_bytes"), nb::arg("trace"))
       .def_prop_ro("makespan_us", &BoundSimulation::makespan_us)
+      .def_prop_ro("longest_rank_us", &BoundSimulation::longest_rank_us)
       .def_prop_ro("steps_run", &BoundSimulation::steps_run)
       .def("link_bytes", &BoundSimulation::link_bytes, "bytes on the wire of each link in the last run")
       .def("records", &BoundSimulation::records, "(channel, step, iteration, cause, cause record, ready, start, end, bytes) of each step run, in order of their ends");

@@ -1,6 +1,7 @@
 #include "simulation.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 
 namespace blinkcoll::simulator {
@@ -184,6 +185,7 @@ void Simulation::reset(const Launch& launch) {
   sharing_ = FairSharing(capacity_, header.nchannels);
   makespan_us_ = 0;
   steps_run_ = 0;
+  busy_.assign(header.nranks, {std::numeric_limits<double>::infinity(), 0});
 }
 
 void Simulation::run(const Launch& launch) {
@@ -281,6 +283,7 @@ void Simulation::begin(uint32_t index, double now) {
   const uint32_t s = channel.first_step + channel.position;
   const StepEntry& step = program_.step(s);
   channel.current.start_us = now;
+  busy_[channel.rank].first = std::min(busy_[channel.rank].first, now - plans_[s].delay_us);
   double nbytes = 0;
   if (step.op != kNop)
     nbytes = double(Partition::chunk_of(ranges_[step.share * size_t(partition_.nshards) + step.shard], chunk_, channel.iteration).length) * elem_size_;
@@ -298,6 +301,7 @@ void Simulation::complete(uint32_t index, double now) {
   steps_run_++;
   channel.free_at = now;
   makespan_us_ = std::max(makespan_us_, now);
+  busy_[channel.rank].last = now;
   // Without a trace any number but kNoRecord says that the channel has run.
   channel.last_record = trace_ ? uint32_t(records_.size()) : 0;
   if (trace_) {
@@ -332,6 +336,12 @@ void Simulation::signal(uint32_t rank, const SyncEntry& sync, uint64_t iteration
   uint32_t c = waiting;
   waiting = kNobody;
   try_start(c);
+}
+
+double Simulation::longest_rank_us() const {
+  double longest = 0;
+  for (const Span& span : busy_) longest = std::max(longest, span.last - span.first);
+  return longest;
 }
 
 std::vector<double> Simulation::link_bytes() const {

@@ -102,7 +102,7 @@ def test_in_network_sums_beat_trees_where_docs_say():
         nvls = made(H100, "allreduce", registered=registered)
         assert timed(nvls, 32 << 20).time_us < timed(trees, 32 << 20).time_us
         assert timed(nvls, 1 << 20).time_us > timed(trees, 1 << 20).time_us
-        assert timed(nvls, GIB).algbw >= 1.3 * timed(trees, GIB).algbw
+        assert timed(nvls, GIB).algbw >= 1.25 * timed(trees, GIB).algbw
 
 
 @pytest.mark.parametrize("registered", [False, True])
