@@ -9,14 +9,15 @@ from typing import Any
 from .. import _core
 from ..errors import PackingError
 from ..topology import Topology
-from .collectives import canonical, check_root
+from .collectives import FLOWS, canonical, check_root
 from .exact import exact_plan
 from .links import choose_links
 from .minimise import Wish
 from .plan import Plan
 from .progress import progress
+from .treeplan import hybrid_plan, relay_plan
 
-METHODS = ("auto", "exact")
+METHODS = ("auto", "exact", "hybrid")
 
 
 def make_plan(
@@ -45,7 +46,8 @@ def make_plan(
     root
         A rank, for broadcast, reduce, gather and scatter only.
     method
-        ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast.
+        ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast. ``"hybrid"`` uses all links, each hop on a
+        way that the driver offers, and is judged by the bound over all links.
     links
         ``"fastest"`` (classes from the fastest down until the ranks are connected), ``"all"``, or kinds.
     rates
@@ -85,7 +87,14 @@ def make_plan(
     with progress(f"planning {name} for {topology.nranks} ranks of {topology.name}"):
         _core.set_time_limit(time_limit_s)
         try:
-            return exact_plan(topology, name, rank, chosen, rates, budget_s, Wish.of(max_trees, tolerance, minimise), equal_trees)
+            wish = Wish.of(max_trees, tolerance, minimise)
+            if equal_trees is not None and (method == "hybrid" or topology.relays):
+                raise PackingError("equal_trees are packed for ranks alone, over one network: neither with relays nor as a hybrid")
+            if method == "hybrid":
+                return hybrid_plan(topology, name, rank, rates, budget_s, wish)
+            if topology.relays and name not in FLOWS:
+                return relay_plan(topology, name, rank, chosen, rates, budget_s, wish)
+            return exact_plan(topology, name, rank, chosen, rates, budget_s, wish, equal_trees)
         except _core.TimeLimitReached:
             raise PackingError(
                 f"topology {topology.name}: no exact plan for {name} of {topology.nranks} ranks within time_limit_s={time_limit_s:g}; "

@@ -16,9 +16,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, NewType
+from typing import TYPE_CHECKING, Any, NewType
 
 from ..errors import TopologyError
+
+if TYPE_CHECKING:
+    from .peers import Peers
 
 Rank = NewType("Rank", int)
 GpuIndex = NewType("GpuIndex", int)
@@ -227,6 +230,13 @@ class Topology:
                 total[key] = total.get(key, Fraction(0)) + link.rate(rates)
             self._capacities[rates] = total
         return dict(self._capacities[rates])
+
+    @cached_property
+    def peers(self) -> Peers:
+        """Over what its GPUs reach each other's memory."""
+        from .peers import Peers
+
+        return Peers(self)
 
     # -- cutting ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,137 @@
+"""Plans made of generated trees (``columns.py``): with relays that act, and hybrids of NVLink and PCIe.
+
+- Relays (``topology.subset(..., relays=...)``) are devices without a part in the collective: a tree may pass, branch and
+  add up at them. The plan is the best packing of Steiner trees, proven by prices (``prices.py``).
+- Hybrid plans use all links, each hop on a way that the driver offers (``hops.py``), and are judged by the bound over all
+  links, whatever ways it takes. Blink (Wang et al., MLSys 2020, section 3.4) packs the two kinds of link apart and
+  divides the data; here one packing shares root ports, uplinks and the CPUs' interconnect, and a tree may mix them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from fractions import Fraction
+
+from ..errors import PackingError
+from ..topology import Topology
+from .arborescences import depth
+from .collectives import FLOWS, HAS_DOWN, HAS_UP
+from .columns import Column, Packed, TreeColumns
+from .exact import Problem, exact_plan
+from .hops import Hops
+from .links import choose_links, network_of
+from .minimise import Wish, with_fewer_trees
+from .plan import Certificate, Plan, Tree
+from .prices import TreePriceCertificate
+
+
+def relay_plan(topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float, wish: Wish | None) -> Plan:
+    """The best trees over ranks and relays, over links of these kinds."""
+    every = topology.kinds()
+    share = budget_s if links == every else budget_s / 2
+    packed = _pack(topology, collective, root, links, rates, share)
+    certificate = _proof(packed, collective, root, links, rates)
+    certificate_all = None
+    if links != every:
+        certificate_all = _proof(_pack(topology, collective, root, every, rates, share), collective, root, every, rates)
+    method = "exact" if packed.rate == packed.bound else "approximate"
+    plan = _plan(topology, collective, method, packed, certificate, certificate_all, links, root, rates)
+    return plan if wish is None else with_fewer_trees(plan, _more(packed, collective, topology.nranks), wish, budget_s)
+
+
+def hybrid_plan(topology: Topology, collective: str, root: int | None, rates: str, budget_s: float, wish: Wish | None) -> Plan:
+    """The best trees over all links, each hop on a way that the driver offers.
+
+    Raises
+    ------
+    PackingError
+        Where the collective has flows, or such ways do not join the ranks.
+    """
+    if collective in FLOWS:
+        raise PackingError(f"{collective} has flows, not trees: there is no hybrid plan for it")
+    every = choose_links(topology, collective, root, "all")
+    known: list[Column] = []
+    certificate: Certificate
+    if topology.relays:
+        certificate = _proof(_pack(topology, collective, root, every, rates, budget_s / 2), collective, root, every, rates)
+    else:
+        certificate = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate
+        known = _fastest(topology, collective, root, rates, budget_s)
+    packed = _pack(topology, collective, root, every, rates, budget_s, restricted=True, known=known)
+    plan = _plan(topology, collective, "hybrid", packed, certificate, None, every, root, rates)
+    if wish is None:
+        return plan
+    return replace(with_fewer_trees(plan, _more(packed, collective, topology.nranks), wish, budget_s), method="hybrid")
+
+
+def _fastest(topology: Topology, collective: str, root: int | None, rates: str, budget_s: float) -> list[Column]:
+    """The trees of the plan over the fastest links, as far as the driver offers their ways: something to start from."""
+    plan = exact_plan(topology, collective, root, choose_links(topology, collective, root, "fastest"), rates, budget_s)
+    peers = topology.peers
+    columns = []
+    for tree in plan.trees:
+        paths = (*(tree.up or ()), *(tree.down or ()))
+        if all(not peers.staged(path) or peers.staging_place(path) is not None for path in paths):
+            columns.append(Column(tree.root, tree.down, tree.up))
+    return columns
+
+
+def _pack(
+    topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float,
+    restricted: bool = False, known: Iterable[Column] = (),
+) -> Packed:  # fmt: skip
+    network = network_of(topology, links, rates)
+    halves = tuple(half for half, has in (("down", HAS_DOWN), ("up", HAS_UP)) if collective in has)
+    if len(halves) == 2 and network.symmetric:
+        halves = ("both",)
+        known = [Column(0, column.down, None) for column in known]
+    hops = {half: Hops(topology, network, restricted, reverse=half == "up") for half in halves}
+    return TreeColumns(hops, network, halves, root, each=collective in ("allgather", "reducescatter")).solve(budget_s, known)
+
+
+def _proof(packed: Packed, collective: str, root: int | None, links: tuple[str, ...], rates: str) -> TreePriceCertificate:
+    prices = tuple((u, v, p) for (u, v), p in sorted(packed.prices.items(), key=str))
+    return TreePriceCertificate(packed.bound, prices, collective, links, root, rates)
+
+
+def _plan(
+    topology: Topology, collective: str, method: str, packed: Packed, certificate: Certificate, certificate_all: Certificate | None,
+    links: tuple[str, ...], root: int | None, rates: str,
+) -> Plan:  # fmt: skip
+    made = [_tree(column, collective, x, packed.rate, topology.nranks) for column, x in packed.trees]
+    return Plan(
+        topology=topology,
+        collective=collective,
+        method=method,
+        rate=packed.rate,
+        bound=certificate.bound,
+        bound_all=certificate.bound if certificate_all is None else max(certificate.bound, certificate_all.bound),
+        certificate=certificate,
+        links=links,
+        root=root,
+        trees=tuple(sorted(made, key=lambda t: (-t.rate, t.root))),
+        rates=rates,
+        certificate_all=certificate_all,
+    )
+
+
+def _more(packed: Packed, collective: str, nranks: int) -> list[Tree]:
+    """All trees that were generated, to choose few from."""
+    return [_tree(column, collective, Fraction(0), packed.rate, nranks) for column in packed.columns]
+
+
+def _tree(column: Column, collective: str, rate: Fraction, whole: Fraction, nranks: int) -> Tree:
+    if collective != "allreduce" or column.up is not None:
+        return Tree(root=column.root, rate=rate, weight=rate / whole, up=column.up, down=column.down)
+    assert column.down is not None
+    # An undirected tree: rooted where it is shallowest; a relay has no output, so a rank.
+    root = min(range(nranks), key=lambda r: (depth(r, column.down or ()), r))
+    paths, placed = [], {root}
+    left = list(column.down)
+    while left:
+        grown = [path if path[0] in placed else path[::-1] for path in left if path[0] in placed or path[-1] in placed]
+        left = [path for path in left if path[0] not in placed and path[-1] not in placed]
+        paths += grown
+        placed.update(path[-1] for path in grown)
+    return Tree(root=root, rate=rate, weight=rate / whole, up=tuple(path[::-1] for path in reversed(paths)), down=tuple(paths))
