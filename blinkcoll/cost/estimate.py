@@ -53,7 +53,7 @@ def estimate_us(
         if share_bytes:
             chunk = min(partition.chunk_elements * elem_size, share_bytes)
             slowest = max(slowest, graph.share_time_us(share, chunk, share_bytes / chunk))
-    return params.launch.time_us(program.nranks) + slowest
+    return params.launch.time_us(program.nexecutors) + slowest
 
 
 @dataclass(frozen=True)

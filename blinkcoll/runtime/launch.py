@@ -149,7 +149,7 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         records=take(nchannels * ctypes.sizeof(ChannelRecord)),
         progress=take(nchannels * LINE_BYTES),
         cursors=take(nconnections * 8),
-        buffers=take(program.nranks * ctypes.sizeof(BufferAddresses)),
+        buffers=take(program.nexecutors * ctypes.sizeof(BufferAddresses)),
         connections=take(nconnections * ctypes.sizeof(ConnectionAddresses)),
         program=take(len(code)),
         heads={i: take(8) for i in leaving},
@@ -215,7 +215,7 @@ def explain_records(program: Program, records: Sequence[bytes], timeout_s: float
             if note.kind == _ON_CONNECTION:
                 missing.add(_peer(program, rank, note.index))
     missing -= {rank for _, rank, _ in lines}
-    names = ", ".join(f"rank {rank} ({program.topology.devices[rank].name})" for rank in sorted(missing))
+    names = ", ".join(program.executor_name(rank) for rank in sorted(missing))
     first = [f"{names}: waited for, and left no word: never started, ended, or stuck elsewhere"] if missing else []
     lines.sort(key=lambda line: line[:2])
     more = [f"... and {len(lines) - 8} more channels"] if len(lines) > 8 else []
@@ -228,7 +228,7 @@ def _peer(program: Program, rank: int, connection: int) -> int:
 
 
 def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, timeout_s: float) -> str:
-    who = f"rank {rank} ({program.topology.devices[rank].name}), channel {channel}, step {note.step}, iteration {note.iteration}"
+    who = f"{program.executor_name(rank)}, channel {channel}, step {note.step}, iteration {note.iteration}"
     ended = f"no progress for {timeout_s:g} s" if note.code == 1 else "told to leave"
     if note.kind == _ON_CHANNEL:
         return f"{who}: {ended}, waiting for channel {note.index} of its own rank"

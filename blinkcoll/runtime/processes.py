@@ -50,14 +50,14 @@ class ProcessExecutor(Executor):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._layout = lay_out_segment(self.arenas, [self._region_bytes(rank) for rank in range(self.program.nranks)])
+        self._layout = lay_out_segment(self.arenas, [self._region_bytes(rank) for rank in range(self.program.nexecutors)])
         self._segment = Segment(self._layout.nbytes)
         self._workers: list[_Worker] = []
         # Also where nobody calls close: neither processes nor descriptors outlive the executor.
         self._end = weakref.finalize(self, _shut_down, self._workers, self._segment)
         try:
             self._store_tables()
-            for _ in range(self.program.nranks):
+            for _ in range(self.program.nexecutors):
                 self._workers.append(self._start())
             self._await_all("ready", _START_S, "start")
         except BaseException:
@@ -73,7 +73,7 @@ class ProcessExecutor(Executor):
     def _start(self) -> _Worker:
         mine, theirs = os.pipe()
         try:
-            numbers = (self._segment.fd, self._layout.nbytes, self.program.nranks, len(self.program.connections), theirs)
+            numbers = (self._segment.fd, self._layout.nbytes, self.program.nexecutors, len(self.program.connections), theirs)
             command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, numbers)]
             # A session of its own: an interrupt at the terminal is for this process, which tells the workers to leave.
             process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, pass_fds=(self._segment.fd, theirs), start_new_session=True)

@@ -19,7 +19,7 @@ class ThreadExecutor(Executor):
 
     def _run(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> list[Array]:
         memory = self._set_up()
-        held = [[np.zeros(nbytes, dtype=np.uint8) for nbytes in self._region_bytes(rank)] for rank in range(self.program.nranks)]
+        held = [[np.zeros(nbytes, dtype=np.uint8) for nbytes in self._region_bytes(rank)] for rank in range(self.program.nexecutors)]
         regions = [(i.ctypes.data, o.ctypes.data, s.ctypes.data) for i, o, s in held]
         table = buffer_table([b.addresses(r, work.elem_size) for b, r in zip(buffers, regions, strict=True)])
         launches = []

@@ -64,6 +64,12 @@ OUTPUT = Operand("output")
 SCRATCH = Operand("scratch")
 
 
+def executor_numbers(topology: Topology) -> dict[int | str, int]:
+    """Every device that may run a program, as paths name it, to its number: ranks, then relays."""
+    relays = {relay.name: topology.nranks + j for j, relay in enumerate(topology.relays)}
+    return {**{rank: rank for rank in range(topology.nranks)}, **relays}
+
+
 def slot(connection: int) -> Operand:
     """The current slot of a connection."""
     return Operand("slot", connection=connection)
@@ -105,7 +111,10 @@ class Channel:
 
 @dataclass(frozen=True)
 class Connection:
-    """A FIFO from rank ``src`` to rank ``dst`` over ``path`` (rank, switch..., rank), slots at the reader."""
+    """A FIFO from executor ``src`` to executor ``dst`` over ``path`` (device, switch..., device).
+
+    Slots lie at the reader, or, with ``transport="host"``, in pinned memory of the first CPU on the path.
+    """
 
     src: int
     dst: int
@@ -134,7 +143,7 @@ class Program:
     connections
         Connection i is called ``c<i>`` in the text view.
     ranks
-        Each rank's channels.
+        Each executor's channels: the ranks, then, where the program has work for them, all relays of the topology.
     in_place
         Whether it may be called with input and output in the same memory.
     chunk_bytes
@@ -154,8 +163,18 @@ class Program:
 
     @property
     def nranks(self) -> int:
-        """How many ranks run it."""
+        """How many ranks the collective has."""
+        return self.topology.nranks
+
+    @property
+    def nexecutors(self) -> int:
+        """How many devices run it: the ranks, and the relays if it has work for them (relay j is executor nranks + j)."""
         return len(self.ranks)
+
+    def executor_name(self, executor: int) -> str:
+        """``rank 2 (gpu4)``, or ``relay gpu3``."""
+        devices = self.topology.devices
+        return f"rank {executor} ({devices[executor].name})" if executor < len(devices) else f"relay {self.topology.relays[executor - len(devices)].name}"
 
     @property
     def equal_shards(self) -> bool:

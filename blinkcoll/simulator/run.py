@@ -74,7 +74,7 @@ def run(
         measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace)
     except RuntimeError as error:
         raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
-    launch_us = params.launch.time_us(program.nranks)
+    launch_us = params.launch.time_us(program.nexecutors)
     time_us = launch_us + measured.makespan_us
     carried = dict(zip(prepared.links, measured.link_bytes, strict=True))
     capacity = dict(zip(prepared.links, prepared.link_rate, strict=True))
@@ -137,7 +137,7 @@ class _Prepared:
             costs.append((protocol.busy_us, channel_rate * protocol.rate, channel_rate * protocol.rate))
         costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
         pairs = _pairs(program, table)
-        memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nranks
+        memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nexecutors
         self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs)
         self._lock = Lock()  # the core keeps one run's state and lets other threads go on meanwhile
 
@@ -198,7 +198,7 @@ def _pairs(program: Program, table: _Links) -> list[_Route]:
                             ways[pair] = (links, latency_us, 1.0)
     if not ways:
         return []
-    n = program.nranks
+    n = program.nexecutors
     return [ways.get((i // n, i % n), ([], 0.0, 1.0)) for i in range(n * n)]
 
 

@@ -43,7 +43,7 @@ class CudaExecutor(Executor):
             raise
 
     def _set_up(self) -> None:
-        ranks, layer = range(self.program.nranks), self._layer
+        ranks, layer = range(self.program.nexecutors), self._layer
         self._bases = [self._allocate(self.arenas[r].nbytes, r, "arena") for r in ranks]
         self._buffers = [self._allocate_regions(r) for r in ranks]
         table = connection_table(self.program, self.arenas, self._bases)
@@ -73,14 +73,14 @@ class CudaExecutor(Executor):
             if array.nbytes:
                 self._layer.write(buffers[rank].input_at(regions, work.elem_size), array.tobytes())
         try:
-            for rank in range(self.program.nranks):
+            for rank in range(self.program.nexecutors):
                 self._launch(self._record(work, rank, self._bases[rank]), rank)
         except BaseException:
             self._abort()  # kernels that were launched wait for those that were not
             self._layer.synchronize()
             raise
         self._layer.synchronize()
-        records = [self._records(rank) for rank in range(self.program.nranks)]
+        records = [self._records(rank) for rank in range(self.program.nexecutors)]
         if any(ChannelRecord.from_buffer_copy(r, at).code for r in records for at in range(0, len(r), ctypes.sizeof(ChannelRecord))):
             raise self._timed_out(records)
         return [self._output(b, r, work.elem_size) for b, r in zip(buffers, self._buffers, strict=True)]
