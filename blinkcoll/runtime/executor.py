@@ -13,7 +13,7 @@ from ..errors import ExecutionError, WaitTimeout
 from ..schedules import Program, encode, verify
 from ..schedules.contract import view
 from .buffers import RankBuffers, buffers_of, check_count, region_elements
-from .launch import Arena, LaunchRecord, Work, describe_work, explain_records, launch_record, lay_out
+from .launch import Arena, LaunchRecord, Work, describe_work, explain_records, launch_record, lay_out, lay_out_host
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: About three years: what 64 bits of nanoseconds hold is far more.
@@ -61,6 +61,7 @@ class Executor(ABC):
         self.arenas: list[Arena] = [
             lay_out(program, self.code, rank, self._work(max_count).slot_bytes) for rank in range(program.nexecutors)
         ]
+        self.host_arenas = lay_out_host(program, self._work(max_count).slot_bytes)
         self._failed = self._closed = False
         self._factors: list[float] = []
 

@@ -142,8 +142,8 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         return start
 
     nchannels, nconnections = len(program.ranks[rank]), len(program.connections)
-    leaving = [i for i, c in enumerate(program.connections) if c.src == rank]
-    arriving = [i for i, c in enumerate(program.connections) if c.dst == rank]
+    leaving = [i for i, c in enumerate(program.connections) if c.src == rank and c.transport != "host"]
+    arriving = [i for i, c in enumerate(program.connections) if c.dst == rank and c.transport != "host"]
     return Arena(
         abort=take(4),
         records=take(nchannels * ctypes.sizeof(ChannelRecord)),
@@ -159,10 +159,54 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
     )
 
 
-def connection_table(program: Program, arenas: Sequence[Arena], bases: Sequence[int]) -> bytes:
-    """Addresses of every connection as seen by who sees rank i's arena at ``bases[i]``."""
-    table = (ConnectionAddresses * len(program.connections))()
+@dataclass(frozen=True)
+class HostArena:
+    """Where the slots and counters of connections of transport ``"host"`` lie in one CPU's memory. It starts as zeros.
+
+    Both counters lie here too: the ends of such a connection may not be able to reach each other's memory. A GPU that
+    polls one sends a read over PCIe each time. The kernel is the same as for device memory, for these are addresses like
+    others: its release and acquire are of system scope, which spans all GPUs and the host (PTX ISA, memory consistency
+    model, scope ``.sys``), and loads and stores of aligned words up to 8 bytes in mapped host memory are atomic at that
+    scope on every platform; only read-modify-writes need hostNativeAtomicSupported (CUDA C++ memory model, atomicity:
+    nvidia.github.io/cccl/libcudacxx/extended_api/memory_model.html), and the protocol has none.
+    """
+
+    cpu: str
+    heads: dict[int, int]
+    tails: dict[int, int]
+    slots: dict[int, int]
+    nbytes: int
+
+
+def lay_out_host(program: Program, slot_bytes: int) -> list[HostArena]:
+    """An arena for every CPU in whose memory connections have their slots; none where no connection does."""
+    peers = program.topology.peers
+    on_cpu: dict[str, list[int]] = {}
     for i, c in enumerate(program.connections):
+        if c.transport == "host":
+            on_cpu.setdefault(str(c.path[peers.staging_place(c.path) or 0]), []).append(i)
+    made = []
+    for cpu in sorted(on_cpu):
+        here, slots, at = on_cpu[cpu], {}, _round_up(2 * LINE_BYTES * len(on_cpu[cpu]), _SLOT_ALIGNMENT)
+        for i in here:
+            slots[i] = at
+            at += program.connections[i].slots * slot_bytes
+        heads, tails = ({i: (2 * k + side) * LINE_BYTES for k, i in enumerate(here)} for side in (0, 1))
+        made.append(HostArena(cpu, heads, tails, slots, at))
+    return made
+
+
+def connection_table(
+    program: Program, arenas: Sequence[Arena], bases: Sequence[int], host: Sequence[HostArena] = (), host_bases: Sequence[int] = ()
+) -> bytes:
+    """Addresses of every connection as seen by who sees rank i's arena at ``bases[i]``, and host arena k at ``host_bases[k]``."""
+    table = (ConnectionAddresses * len(program.connections))()
+    for arena, base in zip(host, host_bases, strict=True):
+        for i, at in arena.slots.items():
+            table[i] = ConnectionAddresses(base + at, base + arena.tails[i], base + arena.heads[i])
+    for i, c in enumerate(program.connections):
+        if c.transport == "host":
+            continue
         table[i] = ConnectionAddresses(
             bases[c.dst] + arenas[c.dst].slots[i], bases[c.dst] + arenas[c.dst].tails[i], bases[c.src] + arenas[c.src].heads[i]
         )

@@ -50,7 +50,7 @@ class ProcessExecutor(Executor):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._layout = lay_out_segment(self.arenas, [self._region_bytes(rank) for rank in range(self.program.nexecutors)])
+        self._layout = lay_out_segment(self.arenas, [self._region_bytes(rank) for rank in range(self.program.nexecutors)], self.host_arenas)
         self._segment = Segment(self._layout.nbytes)
         self._workers: list[_Worker] = []
         # Also where nobody calls close: neither processes nor descriptors outlive the executor.
@@ -65,7 +65,7 @@ class ProcessExecutor(Executor):
             raise
 
     def _store_tables(self) -> None:
-        connections = connection_table(self.program, self.arenas, self._layout.arenas)
+        connections = connection_table(self.program, self.arenas, self._layout.arenas, self.host_arenas, self._layout.host)
         for base, arena in zip(self._layout.arenas, self.arenas, strict=True):
             self._segment.store(base + arena.program, self.code)
             self._segment.store(base + arena.connections, connections)
@@ -149,7 +149,8 @@ class ProcessExecutor(Executor):
 
     def _progress_mark(self) -> bytes:
         """All counters of all ranks: they change while chunks move."""
-        words = [(base + at) for base, arena in zip(self._layout.arenas, self.arenas, strict=True) for at in (*arena.heads.values(), *arena.tails.values())]
+        placed = [*zip(self._layout.arenas, self.arenas, strict=True), *zip(self._layout.host, self.host_arenas, strict=True)]
+        words = [base + at for base, arena in placed for at in (*arena.heads.values(), *arena.tails.values())]
         return b"".join(self._segment.load(at, 8) for at in words)
 
     def _abort(self) -> None:

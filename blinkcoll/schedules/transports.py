@@ -27,3 +27,17 @@ def transport_of(topology: Topology, path: Path) -> str:
         way = "→".join(map(str, path))
         raise ScheduleError(f"path {way}: its ends have peer access over NVLink, so this way has to lead through a CPU's memory; plan with method='hybrid'")
     return "peer"  # a pair without peer access below one switch: refused by nobody here, though a driver would
+
+
+def host_parts(topology: Topology, path: Path) -> tuple[Path, Path]:
+    """The two parts of a way through host memory: what the writer's stores cross, and what the reader's loads do.
+
+    Raises
+    ------
+    ScheduleError
+        Where it crosses no CPU.
+    """
+    place = topology.peers.staging_place(path)
+    if place is None:
+        raise ScheduleError(f"a connection over {'→'.join(map(str, path))} cannot have its slots in host memory: it crosses no CPU")
+    return path[: place + 1], path[place:]

@@ -7,10 +7,11 @@ from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
 
-from ..cost.parameters import Parameters, parameters_for
+from ..cost.parameters import Parameters, Protocol, parameters_for
 from ..errors import SimulationError
 from ..schedules.encoding import encode
-from ..schedules.program import Program
+from ..schedules.program import Connection, Program
+from ..schedules.transports import host_parts
 from ..topology import Path, Topology, route
 from .result import SimulationResult, StepRecord
 
@@ -21,7 +22,7 @@ _CAUSES = ("start", "channel", "arrival", "credit", "after")
 _NO_RECORD = 0xFFFFFFFF
 
 _Hop = tuple["int | str", "int | str"]
-_Route = tuple[list[int], float, float]
+_Route = tuple[list[int], float, float, list[int], float]  # links, latency, efficiency; of reads from host memory, links and round trip
 
 
 def run(
@@ -132,8 +133,7 @@ class _Prepared:
         channel_rate = min(params.channel_gb_s * 1e3, _FASTEST)
         for i, connection in enumerate(program.connections):
             protocol = params.protocol(connection.protocol)
-            links, latency_us = table.along(connection.path, f"c{i}")
-            connections.append((links, latency_us + protocol.flag_us, protocol.efficiency))
+            connections.append(_route_of(connection, table, protocol, f"c{i}"))
             costs.append((protocol.busy_us, channel_rate * protocol.rate, channel_rate * protocol.rate))
         costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
         pairs = _pairs(program, table)
@@ -182,6 +182,21 @@ class _Links:
         return links, latency_us
 
 
+def _route_of(connection: Connection, table: _Links, protocol: Protocol, what: str) -> _Route:
+    """A connection's way, in two parts where its slots lie in host memory.
+
+    There the flag is seen by a read over the second part: the one that sees it is on average half a round trip under way
+    when the flag arrives, and then answered. The other direction (a slot given back) is taken to cost the same.
+    """
+    if connection.transport != "host":
+        links, latency_us = table.along(connection.path, what)
+        return links, latency_us + protocol.flag_us, protocol.efficiency, [], 0.0
+    up, down = host_parts(table.topology, connection.path)
+    links, up_us = table.along(up, what)
+    read_links, down_us = table.along(down, what)
+    return links, up_us + 2 * down_us + protocol.flag_us, protocol.efficiency, read_links, 2 * down_us
+
+
 def _pairs(program: Program, table: _Links) -> list[_Route]:
     """Ways for operands that lie in a peer's buffers; empty where no step has any."""
     ways: dict[tuple[int, int], _Route] = {}
@@ -195,11 +210,11 @@ def _pairs(program: Program, table: _Links) -> list[_Route]:
                         pair = (operand.rank, rank) if pulls else (rank, operand.rank)
                         if pair not in ways:
                             links, latency_us = table.along(route(program.topology, *pair), f"rank {rank}")
-                            ways[pair] = (links, latency_us, 1.0)
+                            ways[pair] = (links, latency_us, 1.0, [], 0.0)
     if not ways:
         return []
     n = program.nexecutors
-    return [ways.get((i // n, i % n), ([], 0.0, 1.0)) for i in range(n * n)]
+    return [ways.get((i // n, i % n), ([], 0.0, 1.0, [], 0.0)) for i in range(n * n)]
 
 
 def _trace(program: Program, records: list[tuple[Any, ...]], launch_us: float) -> tuple[StepRecord, ...]:

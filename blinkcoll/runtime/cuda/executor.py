@@ -1,4 +1,4 @@
-"""GPU ranks: one kernel a rank, one block a channel, slots in the reader's device memory."""
+"""GPU ranks: one kernel a rank, one block a channel, slots in the reader's device memory or in pinned host memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ...schedules.contract import REDUCING
 from ..buffers import RankBuffers, Regions
 from ..executor import Array, Executor
-from ..launch import BUFFER_ORDER, ChannelRecord, LaunchRecord, Work, buffer_table, connection_table
+from ..launch import BUFFER_ORDER, ChannelRecord, HostArena, LaunchRecord, Work, buffer_table, connection_table
 from .device import DeviceLayer
 from .kernel import KERNEL, kernel_ptx
 
@@ -46,7 +46,8 @@ class CudaExecutor(Executor):
         ranks, layer = range(self.program.nexecutors), self._layer
         self._bases = [self._allocate(self.arenas[r].nbytes, r, "arena") for r in ranks]
         self._buffers = [self._allocate_regions(r) for r in ranks]
-        table = connection_table(self.program, self.arenas, self._bases)
+        host_bases = [self._allocate_host(arena) for arena in self.host_arenas]
+        table = connection_table(self.program, self.arenas, self._bases, self.host_arenas, host_bases)
         for base, arena in zip(self._bases, self.arenas, strict=True):
             layer.write(base + arena.program, self.code)
             layer.write(base + arena.connections, table)
@@ -57,6 +58,10 @@ class CudaExecutor(Executor):
 
     def _allocate(self, nbytes: int, rank: int, what: str) -> int:
         self._addresses.append(self._layer.allocate(nbytes, rank, f"{what} of rank {rank}"))
+        return self._addresses[-1]
+
+    def _allocate_host(self, arena: HostArena) -> int:
+        self._addresses.append(self._layer.allocate_host(arena.nbytes, arena.cpu, f"slots in the memory of {arena.cpu}"))
         return self._addresses[-1]
 
     def _allocate_regions(self, rank: int) -> Regions:
