@@ -88,10 +88,10 @@ def make_plan(
         _core.set_time_limit(time_limit_s)
         try:
             wish = Wish.of(max_trees, tolerance, minimise)
-            if equal_trees is not None and (method == "hybrid" or topology.relays):
-                raise PackingError("equal_trees are packed for ranks alone, over one network: neither with relays nor as a hybrid")
+            if equal_trees is not None and topology.relays:
+                raise PackingError("trees of one rate are packed for ranks alone, not with relays")
             if method == "hybrid":
-                return hybrid_plan(topology, name, rank, rates, budget_s, wish)
+                return hybrid_plan(topology, name, rank, rates, budget_s, wish, equal_trees)
             if topology.relays and name not in FLOWS:
                 return relay_plan(topology, name, rank, chosen, rates, budget_s, wish)
             return exact_plan(topology, name, rank, chosen, rates, budget_s, wish, equal_trees)

@@ -20,7 +20,7 @@ from .collectives import FLOWS, HAS_DOWN, HAS_UP
 from .columns import Column, Packed, TreeColumns
 from .exact import Problem, exact_plan
 from .hops import Hops
-from .links import choose_links, network_of
+from .links import choose_links, network_of, unreached
 from .minimise import Wish, with_fewer_trees
 from .plan import Certificate, Plan, Tree
 from .prices import TreePriceCertificate
@@ -40,8 +40,13 @@ def relay_plan(topology: Topology, collective: str, root: int | None, links: tup
     return plan if wish is None else with_fewer_trees(plan, _more(packed, collective, topology.nranks), wish, budget_s)
 
 
-def hybrid_plan(topology: Topology, collective: str, root: int | None, rates: str, budget_s: float, wish: Wish | None) -> Plan:
+def hybrid_plan(
+    topology: Topology, collective: str, root: int | None, rates: str, budget_s: float, wish: Wish | None = None, most_equal: int | None = None
+) -> Plan:  # fmt: skip
     """The best trees over all links, each hop on a way that the driver offers.
+
+    Where the trees over the fastest links and trees over the others add up to the best rate they are taken as they are:
+    there are few of them. With ``most_equal`` they always are, the former at most so many and of one rate.
 
     Raises
     ------
@@ -51,30 +56,38 @@ def hybrid_plan(topology: Topology, collective: str, root: int | None, rates: st
     if collective in FLOWS:
         raise PackingError(f"{collective} has flows, not trees: there is no hybrid plan for it")
     every = choose_links(topology, collective, root, "all")
-    known: list[Column] = []
     certificate: Certificate
     if topology.relays:
         certificate = _proof(_pack(topology, collective, root, every, rates, budget_s / 2), collective, root, every, rates)
     else:
         certificate = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate
-        known = _fastest(topology, collective, root, rates, budget_s)
+    stacked = _stacked(topology, collective, root, rates, budget_s, most_equal, certificate)
+    known = [Column(tree.root, tree.down, tree.up) for tree in stacked]
     packed = _pack(topology, collective, root, every, rates, budget_s, restricted=True, known=known)
     plan = _plan(topology, collective, "hybrid", packed, certificate, None, every, root, rates)
+    rate = sum((tree.rate for tree in stacked), Fraction(0))
+    if stacked and (most_equal is not None or rate == plan.rate):
+        plan = replace(plan, rate=rate, trees=tuple(replace(tree, weight=tree.rate / rate) for tree in stacked))
     if wish is None:
         return plan
     return replace(with_fewer_trees(plan, _more(packed, collective, topology.nranks), wish, budget_s), method="hybrid")
 
 
-def _fastest(topology: Topology, collective: str, root: int | None, rates: str, budget_s: float) -> list[Column]:
-    """The trees of the plan over the fastest links, as far as the driver offers their ways: something to start from."""
-    plan = exact_plan(topology, collective, root, choose_links(topology, collective, root, "fastest"), rates, budget_s)
-    peers = topology.peers
-    columns = []
-    for tree in plan.trees:
-        paths = (*(tree.up or ()), *(tree.down or ()))
-        if all(not peers.staged(path) or peers.staging_place(path) is not None for path in paths):
-            columns.append(Column(tree.root, tree.down, tree.up))
-    return columns
+def _stacked(
+    topology: Topology, collective: str, root: int | None, rates: str, budget_s: float, most_equal: int | None, certificate: Certificate
+) -> list[Tree]:  # fmt: skip
+    """The trees over the fastest links and, beside them, few that are the best over all others; none where no others join the ranks."""
+    kinds = choose_links(topology, collective, root, "fastest")
+    others = tuple(kind for kind in topology.kinds() if kind not in kinds)
+    if unreached(topology, others, collective, root) is not None:
+        return []
+    if topology.relays:
+        fast = relay_plan(topology, collective, root, kinds, rates, budget_s / 2, None)
+    else:
+        fast = exact_plan(topology, collective, root, kinds, rates, budget_s / 2, most_equal=most_equal)
+    packed = _pack(topology, collective, root, others, rates, budget_s / 2, restricted=True)
+    slow = _plan(topology, collective, "hybrid", packed, certificate, None, others, root, rates)
+    return [*fast.trees, *with_fewer_trees(slow, _more(packed, collective, topology.nranks), Wish(), budget_s / 2).trees]
 
 
 def _pack(

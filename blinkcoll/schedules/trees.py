@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from ..errors import ScheduleError
 from ..packing.plan import Plan, Tree
@@ -43,7 +44,7 @@ def lower_trees(
     builder = TreeBuilder(plan.topology, slots, any(_relays_of(tree) for tree in plan.trees))
     rates: list[Fraction] = []
     trees = [t for t in plan.trees if t.rate > 0]
-    copies = channels_per_tree([t.rate for t in trees], channel_gb_s, _budget(trees, plan.topology, max_channels)) if trees else []
+    copies = _copies(trees, plan.topology, channel_gb_s, max_channels)
     for tree, n in zip(trees, copies, strict=True):
         for _ in range(n):
             builder.add(tree, share=len(rates))
@@ -59,6 +60,37 @@ def lower_trees(
         ranks=tuple(tuple(channels) for channels in builder.channels) if rates else _alone(plan),
         chunk_bytes=chunk_bytes,
     )
+
+
+def _copies(trees: Sequence[Tree], topology: Topology, channel_gb_s: Fraction, max_channels: int) -> list[int]:
+    """Channels of one rate for trees that share links, of another for those beside them on others (PCIe beside NVLink)."""
+    fits, copies = _budget(trees, topology, max_channels), [1] * len(trees)
+    for together in _sharing(trees):
+
+        def fit(these: Sequence[int], together: Sequence[int] = together) -> bool:
+            trial = list(copies)
+            for i, n in zip(together, these, strict=True):
+                trial[i] = n
+            return fits(trial)
+
+        for i, n in zip(together, channels_per_tree([trees[i].rate for i in together], channel_gb_s, fit), strict=True):
+            copies[i] = n
+    return copies
+
+
+def _sharing(trees: Sequence[Tree]) -> list[list[int]]:
+    """The trees, by number, in groups that have no link in common; the fastest group first."""
+    groups: list[tuple[set[tuple[int | str, int | str]], list[int]]] = []
+    for i, tree in enumerate(trees):
+        hops = {hop for path in (*(tree.up or ()), *(tree.down or ())) for hop in pairwise(path)}
+        mine, others = (hops, [i]), []
+        for group in groups:
+            if group[0].isdisjoint(hops):
+                others.append(group)
+            else:
+                mine = (mine[0] | group[0], sorted([*mine[1], *group[1]]))
+        groups = [*others, mine]
+    return sorted((numbers for _, numbers in groups), key=lambda numbers: (-sum(trees[i].rate for i in numbers), numbers))
 
 
 def _budget(trees: Sequence[Tree], topology: Topology, max_channels: int) -> Callable[[Sequence[int]], bool]:
