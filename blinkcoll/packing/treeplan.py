@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
@@ -71,6 +71,36 @@ def hybrid_plan(
     if wish is None:
         return plan
     return replace(with_fewer_trees(plan, _more(packed, collective, topology.nranks), wish, budget_s), method="hybrid")
+
+
+#: What is put on the links beside the fastest, of what they can carry: their pipelines take longer to fill.
+_PARTS = (Fraction(1), Fraction(3, 4), Fraction(1, 2))
+
+
+def hybrid_candidates(topology: Topology, collective: str, root: int | None, max_channels: int, budget_s: float = 2.0) -> Iterator[Plan]:
+    """Hybrid plans for whoever simulates and chooses; none where they are no faster than the fastest links alone.
+
+    A hybrid's rate is for sizes without end. Before, the longer pipelines of PCIe finish late, so plans come with all and
+    with less beside the fastest links (Blink, section 3.4, subtracts what switching costs), and for all-reduce with trees
+    of one rate on these too, which channels carry as planned.
+    """
+    fastest = choose_links(topology, collective, root, "fastest")
+    if fastest == topology.kinds() or collective in FLOWS:
+        return
+    n = topology.nranks
+    wishes: list[int | None] = [None]
+    if collective == "allreduce" and not topology.relays:
+        wishes.append(max(1, max_channels * n // (2 * n - 1) - 2))
+    alone = network_of(topology, fastest)
+    for most in wishes:
+        if most is not None and (alone.forwarders or not alone.symmetric):
+            continue
+        plan = hybrid_plan(topology, collective, root, "planning", budget_s, None, most)
+        beside = [not any(topology.peers.over_fast_links(path) for path in (*(t.up or ()), *(t.down or ()))) for t in plan.trees]
+        for part in _PARTS if any(beside) and not all(beside) else _PARTS[:1]:
+            rates = [t.rate * part if slow else t.rate for t, slow in zip(plan.trees, beside, strict=True)]
+            rate = sum(rates, Fraction(0))
+            yield replace(plan, rate=rate, trees=tuple(replace(t, rate=x, weight=x / rate) for t, x in zip(plan.trees, rates, strict=True)))
 
 
 def _stacked(

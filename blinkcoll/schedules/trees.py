@@ -133,7 +133,7 @@ def _alone(plan: Plan) -> tuple[tuple[Channel, ...], ...]:
 class TreeBuilder:
     """Connections and channels as trees are added."""
 
-    def __init__(self, topology: Topology, slots: int, relays: bool) -> None:
+    def __init__(self, topology: Topology, slots: int, relays: bool = False) -> None:
         self.topology, self.slots = topology, slots
         self.numbers = executor_numbers(topology)
         self.connections: list[Connection] = []
