@@ -149,7 +149,13 @@ class TreeColumns:
 
     def _packed(self, solution: Solution, cheapest: Sequence[Column], prices: Mapping[Arc, int], scale: int) -> Packed:
         unit, price = self.network.unit, solution.y[self.whole]
-        trees = [(column, solution.y[row] / price * unit) for column, row in self.rows.items() if solution.y[row]]
+        trees, left = [], dict.fromkeys(set(self.cheapest.values()), unit / price)
+        for column, row in self.rows.items():
+            # A root whose trees cost nothing may have got more than the others.
+            x = min(solution.y[row] / price * unit, left[self.cheapest[column.root]])
+            if x:
+                left[self.cheapest[column.root]] -= x
+                trees.append((column, x))
         costs = [sum(times * prices[arc] for arc, times in self._uses(column).items()) for column in cheapest]
         due = Fraction(sum(costs) if self.each else min(costs), scale)
         # What all links cost is 1, or less where the program leaves some over.
