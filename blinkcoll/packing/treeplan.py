@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -41,12 +41,14 @@ def relay_plan(topology: Topology, collective: str, root: int | None, links: tup
 
 
 def hybrid_plan(
-    topology: Topology, collective: str, root: int | None, rates: str, budget_s: float, wish: Wish | None = None, most_equal: int | None = None
+    topology: Topology, collective: str, root: int | None, rates: str, budget_s: float, wish: Wish | None = None, most_equal: int | None = None,
+    apart: bool = False,
 ) -> Plan:  # fmt: skip
     """The best trees over all links, each hop on a way that the driver offers.
 
     Where the trees over the fastest links and trees over the others add up to the best rate they are taken as they are:
-    there are few of them. With ``most_equal`` they always are, the former at most so many and of one rate.
+    there are few of them. With ``apart`` they always are, and with ``most_equal`` too, the former at most so many and of
+    one rate.
 
     Raises
     ------
@@ -62,12 +64,14 @@ def hybrid_plan(
     else:
         certificate = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate
     stacked = _stacked(topology, collective, root, rates, budget_s, most_equal, certificate)
+    if (apart or most_equal is not None) and not stacked:
+        raise PackingError(f"topology {topology.name}: no links beside the fastest join all ranks, so no trees lie apart from theirs")
     known = [Column(tree.root, tree.down, tree.up) for tree in stacked]
     packed = _pack(topology, collective, root, every, rates, budget_s, restricted=True, known=known)
     plan = _plan(topology, collective, "hybrid", packed, certificate, None, every, root, rates)
     rate = sum((tree.rate for tree in stacked), Fraction(0))
-    if stacked and (most_equal is not None or rate == plan.rate):
-        plan = replace(plan, rate=rate, trees=tuple(replace(tree, weight=tree.rate / rate) for tree in stacked))
+    if apart or most_equal is not None or rate == plan.rate:
+        plan = _at_rates(plan, stacked, [tree.rate for tree in stacked])
     if wish is None:
         return plan
     return replace(with_fewer_trees(plan, _more(packed, collective, topology.nranks), wish, budget_s), method="hybrid")
@@ -88,19 +92,27 @@ def hybrid_candidates(topology: Topology, collective: str, root: int | None, max
     if fastest == topology.kinds() or collective in FLOWS:
         return
     n = topology.nranks
-    wishes: list[int | None] = [None]
-    if collective == "allreduce" and not topology.relays:
-        wishes.append(max(1, max_channels * n // (2 * n - 1) - 2))
-    alone = network_of(topology, fastest)
-    for most in wishes:
-        if most is not None and (alone.forwarders or not alone.symmetric):
-            continue
-        plan = hybrid_plan(topology, collective, root, "planning", budget_s, None, most)
+    plans = [hybrid_plan(topology, collective, root, "planning", budget_s)]
+    others = tuple(kind for kind in topology.kinds() if kind not in fastest)
+    if unreached(topology, others, collective, root) is None:
+        plans.append(hybrid_plan(topology, collective, root, "planning", budget_s, apart=True))
+        alone = network_of(topology, fastest)
+        if collective == "allreduce" and not topology.relays and alone.symmetric and not alone.forwarders:
+            most = max(1, max_channels * n // (2 * n - 1) - 2)
+            plans.append(hybrid_plan(topology, collective, root, "planning", budget_s, most_equal=most))
+    seen: list[tuple[Tree, ...]] = []
+    for plan in plans:
         beside = [not any(topology.peers.over_fast_links(path) for path in (*(t.up or ()), *(t.down or ()))) for t in plan.trees]
         for part in _PARTS if any(beside) and not all(beside) else _PARTS[:1]:
-            rates = [t.rate * part if slow else t.rate for t, slow in zip(plan.trees, beside, strict=True)]
-            rate = sum(rates, Fraction(0))
-            yield replace(plan, rate=rate, trees=tuple(replace(t, rate=x, weight=x / rate) for t, x in zip(plan.trees, rates, strict=True)))
+            made = _at_rates(plan, plan.trees, [t.rate * part if slow else t.rate for t, slow in zip(plan.trees, beside, strict=True)])
+            if made.trees not in seen:
+                seen.append(made.trees)
+                yield made
+
+
+def _at_rates(plan: Plan, trees: Sequence[Tree], rates: Sequence[Fraction]) -> Plan:
+    whole = sum(rates, Fraction(0))
+    return replace(plan, rate=whole, trees=tuple(replace(t, rate=x, weight=x / whole) for t, x in zip(trees, rates, strict=True)))
 
 
 def _stacked(

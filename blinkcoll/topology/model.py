@@ -292,15 +292,19 @@ class Topology:
         return replace(self, links=links, parent=self)._without_dead_switches()
 
     def _without_dead_switches(self) -> Topology:
-        """Drop switches that no longer lie between two others, again and again until none is left."""
+        """Drop switches that no longer lie between two others, again and again until none is left.
+
+        A CPU stays while anything but CPUs hangs from it: in its memory what came up is staged and goes down again.
+        """
         links, switches = self.links, self.switches
+        cpus = {switch.name for switch in switches if switch.kind == "cpu"}
         while True:
             neighbours: dict[str, set[str]] = {switch.name: set() for switch in switches}
             for link in links:
                 for here, there in ((link.src, link.dst), (link.dst, link.src)):
                     if here in neighbours:
                         neighbours[here].add(there)
-            dead = {name for name, around in neighbours.items() if len(around) < 2}
+            dead = {name for name, around in neighbours.items() if len(around) < 2 and not (name in cpus and around - cpus)}
             if not dead:
                 return replace(self, switches=switches, links=links, parent=self.parent)
             switches = tuple(s for s in switches if s.name not in dead)

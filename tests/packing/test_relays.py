@@ -125,7 +125,7 @@ def machines(draw):
 def test_the_rate_is_that_of_all_steiner_trees_enumerated(topology, collective, root):
     at = root if collective in ("broadcast", "reduce") else None
     try:
-        plan = bc.plan(topology, collective, root=at)
+        plan = bc.plan(topology, collective, root=at, budget_s=60)
     except PackingError as error:
         assert "nothing leads" in str(error)
         return
@@ -148,7 +148,7 @@ BORROWED = [
 @pytest.mark.parametrize("collective", TREES)
 def test_relays_never_slow_a_plan_down_and_cuts_bound_it(topology, collective):
     root = 0 if collective in ("broadcast", "reduce") else None
-    plan = bc.plan(topology, collective, root=root)
+    plan = bc.plan(topology, collective, root=root, budget_s=60)
     plan.check()
     plan.certificate.check(topology)
     assert plan.optimal
