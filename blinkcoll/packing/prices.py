@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from math import lcm
 
 from ..errors import PackingError
@@ -73,7 +73,7 @@ def tree_costs(price: Mapping[tuple[Vertex, Vertex], int], nranks: int, relays: 
     actors: list[Vertex] = [*range(nranks), *relays]
     far = _distances(price, actors)
 
-    @lru_cache(maxsize=None)
+    @cache
     def served(ranks: frozenset[int]) -> dict[Vertex, int]:
         """From every actor, the cheapest tree to these ranks."""
         if len(ranks) == 1:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from ..errors import PackingError
-from ..topology import Topology
+from ..topology import Path, Topology
 from .arborescences import depth
 from .collectives import FLOWS, HAS_DOWN, HAS_UP
 from .columns import Column, Packed, TreeColumns
@@ -182,7 +182,8 @@ def _tree(column: Column, collective: str, rate: Fraction, whole: Fraction, nran
     assert column.down is not None
     # An undirected tree: rooted where it is shallowest; a relay has no output, so a rank.
     root = min(range(nranks), key=lambda r: (depth(r, column.down or ()), r))
-    paths, placed = [], {root}
+    paths: list[Path] = []
+    placed: set[int | str] = {root}
     left = list(column.down)
     while left:
         grown = [path if path[0] in placed else path[::-1] for path in left if path[0] in placed or path[-1] in placed]

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import ExecutionError, RankFailed, WaitTimeout
 from .buffers import RankBuffers
 from .executor import Array, Executor
-from .launch import ChannelRecord, Work, buffer_table, connection_table, explain_records
+from .launch import Arena, ChannelRecord, HostArena, Work, buffer_table, connection_table, explain_records
 from .segment import Segment, lay_out_segment
 
 #: How long a worker may take to start: an interpreter and numpy, on a busy machine.
@@ -149,7 +149,9 @@ class ProcessExecutor(Executor):
 
     def _progress_mark(self) -> bytes:
         """All counters of all ranks: they change while chunks move."""
-        placed = [*zip(self._layout.arenas, self.arenas, strict=True), *zip(self._layout.host, self.host_arenas, strict=True)]
+        placed: list[tuple[int, Arena | HostArena]] = [
+            *zip(self._layout.arenas, self.arenas, strict=True), *zip(self._layout.host, self.host_arenas, strict=True)
+        ]  # fmt: skip
         words = [base + at for base, arena in placed for at in (*arena.heads.values(), *arena.tails.values())]
         return b"".join(self._segment.load(at, 8) for at in words)
 

@@ -66,8 +66,9 @@ SCRATCH = Operand("scratch")
 
 def executor_numbers(topology: Topology) -> dict[int | str, int]:
     """Every device that may run a program, as paths name it, to its number: ranks, then relays."""
-    relays = {relay.name: topology.nranks + j for j, relay in enumerate(topology.relays)}
-    return {**{rank: rank for rank in range(topology.nranks)}, **relays}
+    numbers: dict[int | str, int] = {rank: rank for rank in range(topology.nranks)}
+    numbers.update((relay.name, topology.nranks + j) for j, relay in enumerate(topology.relays))
+    return numbers
 
 
 def slot(connection: int) -> Operand:

@@ -173,11 +173,11 @@ class TreeBuilder:
         """A connection per path, keyed by the child of that edge: the executor at the path's end ``child``."""
         made: dict[int, int] = {}
         for path in sorted(paths, key=str):
-            ends = self.numbers.get(path[0]), self.numbers.get(path[-1])
-            if ends[0] is None or ends[1] is None:
+            src, dst = self.numbers.get(path[0]), self.numbers.get(path[-1])
+            if src is None or dst is None:
                 raise ScheduleError(f"a tree's path must join ranks or relays, got {path}")
             made[self.numbers[path[child]]] = len(self.connections)
-            self.connections.append(Connection(*ends, path, self.slots, transport=transport_of(self.topology, path)))
+            self.connections.append(Connection(src, dst, path, self.slots, transport=transport_of(self.topology, path)))
         return made
 
     def _step(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from itertools import combinations, permutations, product
+from itertools import combinations, pairwise, permutations, product
 
 import networkx as nx
 import pytest
@@ -74,7 +74,7 @@ def enumerated_rate(topology, collective, root):
 
     def add(paths, variable, reverse=False):
         for path in paths:
-            for u, v in zip(path, path[1:], strict=False):
+            for u, v in pairwise(path):
                 arc = (v, u) if reverse else (u, v)
                 load.setdefault(arc, {}).setdefault(variable, 0.0)
                 load[arc][variable] += 1.0
@@ -200,7 +200,7 @@ def test_the_proofs_tree_costs_are_those_of_trees_enumerated(seed):
     topology = machine(3, 1, {(u, v): 1 for u, v in permutations(range(4), 2) if draw.random() < 0.8} | {(0, 1): 1, (1, 2): 1, (2, 0): 1})
     price = {arc: draw.randrange(5) for arc in topology.capacities()}
     relays = [d.name for d in topology.relays]
-    cheapest = [min(sum(price[hop] for path in tree for hop in zip(path, path[1:], strict=False)) for tree in steiner_trees(topology, r)) for r in range(3)]
+    cheapest = [min(sum(price[hop] for path in tree for hop in pairwise(path)) for tree in steiner_trees(topology, r)) for r in range(3)]
     assert tree_costs(price, 3, relays) == cheapest
 
 
