@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Gpus, Root, Topo, read_size, read_topology
+from .options import Gpus, Relays, Root, Topo, read_size, read_topology
 
 if TYPE_CHECKING:
     from ..schedules import Program
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 #: NCCL's releases by their ``--method``.
 _NCCL = {"nccl": "2.30", "nccl-2.7": "2.7", "nccl-2.4": "2.4"}
-_METHODS = ("auto", "exact", *_NCCL)
+_METHODS = ("auto", "exact", "hybrid", *_NCCL)
 
 
 def plan(
     topo: Topo,
     gpus: Gpus = None,
+    relays: Relays = None,
     collective: Annotated[str, typer.Option("--collective", help="broadcast, reduce, allreduce ...", metavar="NAME")] = "allreduce",
     root: Root = None,
-    method: Annotated[str, typer.Option("--method", help="auto, exact; nccl, nccl-2.7, nccl-2.4: NCCL's own plan, explained.", metavar="NAME")] = "auto",
+    method: Annotated[str, typer.Option("--method", help="auto, exact, hybrid (PCIe beside NVLink); nccl, nccl-2.7, nccl-2.4: NCCL's own plan, explained.", metavar="NAME")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Exact rates as p/q, for machines.")] = False,
     program: Annotated[Path | None, typer.Option("--program", help="Write the verified program (JSON) there.", metavar="FILE")] = None,
     nbytes: Annotated[str, typer.Option("--nbytes", help="The size the program is meant for.", metavar="SIZE")] = "64M",
@@ -34,7 +35,7 @@ def plan(
     size = read_size(nbytes, "--nbytes")
     if method not in _METHODS:
         raise typer.BadParameter(f"{method!r}: one of {', '.join(_METHODS)}", param_hint="--method")
-    topology = read_topology(topo, gpus)
+    topology = read_topology(topo, gpus, relays)
     if method in _NCCL:
         _plan_as_nccl(topology, collective, root, method, size, as_json, program)
     else:
@@ -58,6 +59,7 @@ def _plan_as_nccl(topology: Topology, collective: str, root: int | None, method:
     from ..simulator.baselines import baseline_program
     from ..simulator.baselines.nccl import search
 
+    topology = topology.without_relays()
     name = canonical(collective)
     root = check_root(name, root, topology.nranks)
     found = search(topology, version=_NCCL[method])

@@ -2,5 +2,6 @@
 
 from .make import make_plan
 from .plan import Certificate, Flow, Plan, Tree
+from .treeplan import hybrid_candidates
 
-__all__ = ["Certificate", "Flow", "Plan", "Tree", "make_plan"]
+__all__ = ["Certificate", "Flow", "Plan", "Tree", "hybrid_candidates", "make_plan"]

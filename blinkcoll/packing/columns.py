@@ -17,7 +17,6 @@ from itertools import pairwise
 from math import lcm
 from time import monotonic
 
-from ..errors import PackingError
 from ..topology import Path
 from .exactlp import BudgetExceeded, FloatSolver, LinearProgram, Solution, maximise
 from .hops import Hops, Ways
@@ -101,21 +100,27 @@ class TreeColumns:
 
     def solve(self, budget_s: float, known: Iterable[Column] = ()) -> Packed:
         """The optimum, or what was found in the time, with the bound that its prices prove; ``known`` are trees to start from."""
-        deadline = monotonic() + budget_s
         for column in (*self._at({arc: 1 + int(_GRID * self.network.unit / self.network.capacity[arc]) for arc in self.price}), *known):
             self.add(column)
-        self._add_by_floats(monotonic() + budget_s * _SOLVER_SHARE)
+        floats = FloatSolver(self.program)  # loads the solver, which counts for nobody
+        deadline = monotonic() + budget_s
+        self._add_by_floats(floats, monotonic() + budget_s * _SOLVER_SHARE)
         while True:
             solution = maximise(self.program)
             prices, scale = _whole([solution.x[v] for v in self.price.values()])
             integral = dict(zip(self.price, prices, strict=True))
             columns = self._at(integral)
-            if monotonic() > deadline or not any([self.add(column) for column in columns]):
+            # Out of time, any prices do that prove something: under them no tree is free.
+            if (monotonic() > deadline and self._due(columns, integral) > 0) or not any([self.add(column) for column in columns]):
                 return self._packed(solution, columns, integral, scale)
 
-    def _add_by_floats(self, deadline: float) -> None:
+    def _due(self, cheapest: Sequence[Column], prices: Mapping[Arc, int]) -> int:
+        """What a byte has to pay at least at these prices: the least of the roots' cheapest trees, or with ``each`` their sum."""
+        costs = [sum(times * prices[arc] for arc, times in self._uses(column).items()) for column in cheapest]
+        return sum(costs) if self.each else min(costs)
+
+    def _add_by_floats(self, floats: FloatSolver, deadline: float) -> None:
         """Trees that are cheaper than the rest at prices in floats, until there are none or the time is up."""
-        floats = FloatSolver(self.program)
         while (left := deadline - monotonic()) > 0:
             try:
                 values = floats.values(left)
@@ -156,12 +161,9 @@ class TreeColumns:
             if x:
                 left[self.cheapest[column.root]] -= x
                 trees.append((column, x))
-        costs = [sum(times * prices[arc] for arc, times in self._uses(column).items()) for column in cheapest]
-        due = Fraction(sum(costs) if self.each else min(costs), scale)
+        due = Fraction(self._due(cheapest, prices), scale)
         # What all links cost is 1, or less where the program leaves some over.
         spent = sum((Fraction(p, scale) * self.network.capacity[arc] for arc, p in prices.items()), Fraction(0))
-        if due <= 0:
-            raise PackingError("tree columns: the prices prove nothing")
         count = len(self.roots) if self.each else 1
         per_arc = {arc: Fraction(prices[self._edge(arc)], scale) / (2 if self.both else 1) for arc in self.network.capacity}
         rate = sum((x for _, x in trees), Fraction(0))

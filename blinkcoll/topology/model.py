@@ -259,7 +259,7 @@ class Topology:
         devices
             GPU indices (ints), PCI bus ids, UUIDs or names; the order is the rank order.
         relays
-            Devices that may forward without being ranks.
+            Idle devices that plans may let forward, copy and add without their being ranks.
 
         Raises
         ------
@@ -281,6 +281,10 @@ class Topology:
             self, devices=tuple(chosen), relays=tuple(helpers), links=links, parent=self, no_peer_access=refused
         )
         return cut._without_dead_switches()
+
+    def without_relays(self) -> Topology:
+        """The ranks alone: what a library sees that knows no relays."""
+        return self.subset([device.name for device in self.devices]) if self.relays else self
 
     def restrict(self, kinds: Iterable[str]) -> Topology:
         """Only the links of these kinds, and the switches that they reach."""

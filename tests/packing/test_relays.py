@@ -252,3 +252,12 @@ def test_few_trees_with_relays():
     plan = bc.plan(topology, "allreduce", max_trees=6, budget_s=1)
     plan.check()
     assert len(plan.trees) <= 6 and plan.rate >= Fraction(85, 2)
+
+
+@pytest.mark.parametrize("collective", TREES)
+@pytest.mark.parametrize("method", ["auto", "hybrid"])
+def test_out_of_time_a_plan_still_states_a_proven_gap(collective, method):
+    root = 0 if collective in ("broadcast", "reduce") else None
+    plan = bc.plan(DGX1.subset([0, 1, 4, 5], relays=[2, 3, 6]), collective, root=root, method=method, budget_s=0)
+    plan.check()
+    assert 0 < plan.rate <= plan.bound and 0 <= plan.gap < 1
