@@ -280,8 +280,8 @@ def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, tim
         return f"{who}: {ended}; what it waited for came while it left"
     c = program.connections[note.index]
     if c.dst == rank:
-        return f"{who}: {ended}, waiting for chunk {note.target} of c{note.index} from rank {c.src}, which has published {note.seen}"
-    return f"{who}: {ended}, waiting for a free slot of c{note.index} to rank {c.dst}, which has taken {note.seen} chunks ({note.target} needed)"
+        return f"{who}: {ended}, waiting for chunk {note.target} of c{note.index} from {program.executor_label(c.src)}, which has published {note.seen}"
+    return f"{who}: {ended}, waiting for a free slot of c{note.index} to {program.executor_label(c.dst)}, which has taken {note.seen} chunks ({note.target} needed)"
 
 
 def _round_up(value: int, alignment: int) -> int:

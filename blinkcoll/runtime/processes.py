@@ -145,7 +145,7 @@ class ProcessExecutor(Executor):
             code = str(self._workers[rank].process.wait(_GRACE_S))
         except subprocess.TimeoutExpired:
             code = "none yet: it closed its answers and lives on"
-        return RankFailed(f"rank {rank} died while it was to {doing} (exit code {code})")
+        return RankFailed(f"{self.program.executor_label(rank)} died while it was to {doing} (exit code {code})")
 
     def _progress_mark(self) -> bytes:
         """All counters of all ranks: they change while chunks move."""

@@ -172,10 +172,14 @@ class Program:
         """How many devices run it: the ranks, and the relays if it has work for them (relay j is executor nranks + j)."""
         return len(self.ranks)
 
+    def executor_label(self, executor: int) -> str:
+        """``rank 2``, or ``relay gpu3``."""
+        return f"rank {executor}" if executor < self.nranks else f"relay {self.topology.relays[executor - self.nranks].name}"
+
     def executor_name(self, executor: int) -> str:
         """``rank 2 (gpu4)``, or ``relay gpu3``."""
-        devices = self.topology.devices
-        return f"rank {executor} ({devices[executor].name})" if executor < len(devices) else f"relay {self.topology.relays[executor - len(devices)].name}"
+        device = f" ({self.topology.devices[executor].name})" if executor < self.nranks else ""
+        return self.executor_label(executor) + device
 
     @property
     def equal_shards(self) -> bool:
