@@ -51,7 +51,8 @@ def hybrid_row(topology: Topology, collective: str) -> list[str]:
     best = best_hybrid(topology, collective, root)
     simulated = NBYTES / alone.time_us / 1e3
     taken = f"{float(best[0].rate):.1f} | {shape(best[0])} | {best[1]:.1f}" if best else "- | - | -"
-    gain = f"{best[1] - simulated:+.1f}" if best else "0, all links are its fastest already"
+    none = "0, all links are its fastest already" if alone.plan.links == full.links else "0, no candidate fits 32 channels"
+    gain = f"{best[1] - simulated:+.1f}" if best else none
     gpus = ",".join(str(d.index) for d in topology.devices)
     return [
         topology.name, gpus, collective, f"{float(alone.plan.rate):.1f} of {float(alone.plan.bound):.1f}", shape(alone.plan), f"{simulated:.1f}",

@@ -16,7 +16,7 @@ from .kernel import KERNEL, kernel_ptx
 
 
 class CudaExecutor(Executor):
-    """Rank i runs on device i of a device layer.
+    """Rank i runs on device i of a device layer, relays on the devices after the ranks'.
 
     Parameters
     ----------
