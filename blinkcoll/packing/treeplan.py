@@ -36,7 +36,7 @@ def relay_plan(topology: Topology, collective: str, root: int | None, links: tup
     if links != every:
         certificate_all = _proof(_pack(topology, collective, root, every, rates, share), collective, root, every, rates)
     method = "exact" if packed.rate == packed.bound else "approximate"
-    plan = _plan(topology, collective, method, packed, certificate, certificate_all, links, root, rates)
+    plan = _plan(topology, collective, method, _trees(packed, collective, topology.nranks), certificate, certificate_all, links, root, rates)
     return plan if wish is None else with_fewer_trees(plan, _more(packed, collective, topology.nranks), wish, budget_s)
 
 
@@ -64,17 +64,17 @@ def hybrid_plan(
     else:
         certificate = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate
     stacked = _stacked(topology, collective, root, rates, budget_s, most_equal, certificate)
-    if (apart or most_equal is not None) and not stacked:
+    trees, more = stacked, list[Tree]()
+    if not apart and most_equal is None:
+        known = [Column(tree.root, tree.down, tree.up) for tree in stacked]
+        packed = _pack(topology, collective, root, every, rates, budget_s, restricted=True, known=known)
+        more = _more(packed, collective, topology.nranks)
+        if sum((tree.rate for tree in stacked), Fraction(0)) < packed.rate:
+            trees = _trees(packed, collective, topology.nranks)
+    if not trees:
         raise PackingError(f"topology {topology.name}: no links beside the fastest join all ranks, so no trees lie apart from theirs")
-    known = [Column(tree.root, tree.down, tree.up) for tree in stacked]
-    packed = _pack(topology, collective, root, every, rates, budget_s, restricted=True, known=known)
-    plan = _plan(topology, collective, "hybrid", packed, certificate, None, every, root, rates)
-    rate = sum((tree.rate for tree in stacked), Fraction(0))
-    if apart or most_equal is not None or rate == plan.rate:
-        plan = _at_rates(plan, stacked, [tree.rate for tree in stacked])
-    if wish is None:
-        return plan
-    return replace(with_fewer_trees(plan, _more(packed, collective, topology.nranks), wish, budget_s), method="hybrid")
+    plan = _plan(topology, collective, "hybrid", trees, certificate, None, every, root, rates)
+    return plan if wish is None else replace(with_fewer_trees(plan, more, wish, budget_s), method="hybrid")
 
 
 #: What is put on the links beside the fastest, of what they can carry: their pipelines take longer to fill.
@@ -104,15 +104,16 @@ def hybrid_candidates(topology: Topology, collective: str, root: int | None, max
     for plan in plans:
         beside = [not any(topology.peers.over_fast_links(path) for path in (*(t.up or ()), *(t.down or ()))) for t in plan.trees]
         for part in _PARTS if any(beside) and not all(beside) else _PARTS[:1]:
-            made = _at_rates(plan, plan.trees, [t.rate * part if slow else t.rate for t, slow in zip(plan.trees, beside, strict=True)])
-            if made.trees not in seen:
-                seen.append(made.trees)
-                yield made
+            trees = _weighed([replace(t, rate=t.rate * part) if slow else t for t, slow in zip(plan.trees, beside, strict=True)])
+            if trees not in seen:
+                seen.append(trees)
+                yield replace(plan, rate=sum((t.rate for t in trees), Fraction(0)), trees=trees)
 
 
-def _at_rates(plan: Plan, trees: Sequence[Tree], rates: Sequence[Fraction]) -> Plan:
-    whole = sum(rates, Fraction(0))
-    return replace(plan, rate=whole, trees=tuple(replace(t, rate=x, weight=x / whole) for t, x in zip(trees, rates, strict=True)))
+def _weighed(trees: Sequence[Tree]) -> tuple[Tree, ...]:
+    """The trees with the weights that their rates make."""
+    whole = sum((tree.rate for tree in trees), Fraction(0))
+    return tuple(replace(tree, weight=tree.rate / whole) for tree in trees)
 
 
 def _stacked(
@@ -128,7 +129,7 @@ def _stacked(
     else:
         fast = exact_plan(topology, collective, root, kinds, rates, budget_s / 2, most_equal=most_equal)
     packed = _pack(topology, collective, root, others, rates, budget_s / 2, restricted=True)
-    slow = _plan(topology, collective, "hybrid", packed, certificate, None, others, root, rates)
+    slow = _plan(topology, collective, "hybrid", _trees(packed, collective, topology.nranks), certificate, None, others, root, rates)
     return [*fast.trees, *with_fewer_trees(slow, _more(packed, collective, topology.nranks), Wish(), budget_s / 2).trees]
 
 
@@ -151,34 +152,39 @@ def _proof(packed: Packed, collective: str, root: int | None, links: tuple[str, 
 
 
 def _plan(
-    topology: Topology, collective: str, method: str, packed: Packed, certificate: Certificate, certificate_all: Certificate | None,
+    topology: Topology, collective: str, method: str, trees: Sequence[Tree], certificate: Certificate, certificate_all: Certificate | None,
     links: tuple[str, ...], root: int | None, rates: str,
 ) -> Plan:  # fmt: skip
-    made = [_tree(column, collective, x, packed.rate, topology.nranks) for column, x in packed.trees]
     return Plan(
         topology=topology,
         collective=collective,
         method=method,
-        rate=packed.rate,
+        rate=sum((tree.rate for tree in trees), Fraction(0)),
         bound=certificate.bound,
         bound_all=certificate.bound if certificate_all is None else max(certificate.bound, certificate_all.bound),
         certificate=certificate,
         links=links,
         root=root,
-        trees=tuple(sorted(made, key=lambda t: (-t.rate, t.root))),
+        trees=_weighed(trees),
         rates=rates,
         certificate_all=certificate_all,
     )
 
 
+def _trees(packed: Packed, collective: str, nranks: int) -> list[Tree]:
+    """The trees of a packing, the fastest first."""
+    return sorted((_tree(column, collective, x, nranks) for column, x in packed.trees), key=lambda t: (-t.rate, t.root))
+
+
 def _more(packed: Packed, collective: str, nranks: int) -> list[Tree]:
     """All trees that were generated, to choose few from."""
-    return [_tree(column, collective, Fraction(0), packed.rate, nranks) for column in packed.columns]
+    return [_tree(column, collective, Fraction(0), nranks) for column in packed.columns]
 
 
-def _tree(column: Column, collective: str, rate: Fraction, whole: Fraction, nranks: int) -> Tree:
+def _tree(column: Column, collective: str, rate: Fraction, nranks: int) -> Tree:
+    """A column as a tree whose weight is still to be found."""
     if collective != "allreduce" or column.up is not None:
-        return Tree(root=column.root, rate=rate, weight=rate / whole, up=column.up, down=column.down)
+        return Tree(root=column.root, rate=rate, weight=Fraction(0), up=column.up, down=column.down)
     assert column.down is not None
     # An undirected tree: rooted where it is shallowest; a relay has no output, so a rank.
     root = min(range(nranks), key=lambda r: (depth(r, column.down or ()), r))
@@ -190,4 +196,4 @@ def _tree(column: Column, collective: str, rate: Fraction, whole: Fraction, nran
         left = [path for path in left if path[0] not in placed and path[-1] not in placed]
         paths += grown
         placed.update(path[-1] for path in grown)
-    return Tree(root=root, rate=rate, weight=rate / whole, up=tuple(path[::-1] for path in reversed(paths)), down=tuple(paths))
+    return Tree(root=root, rate=rate, weight=Fraction(0), up=tuple(path[::-1] for path in reversed(paths)), down=tuple(paths))
