@@ -29,13 +29,15 @@ def plan(topology: Topology, collective: str, root: int | None = None, method: s
     Parameters
     ----------
     topology
-        Rank i of the plan is ``topology.devices[i]``.
+        Rank i of the plan is ``topology.devices[i]``; its relays may forward, copy and add.
     collective
         broadcast, reduce, allreduce, allgather, reducescatter, gather, scatter or alltoall.
     root
         A rank; required by broadcast, reduce, gather and scatter.
     method
-        ``"auto"``: rate equal to the bound. ``"blink"``: the paper's pipeline, with its stages in ``plan.stages``.
+        ``"auto"``: rate equal to the bound over the links chosen. ``"blink"``: the paper's pipeline, with its stages in
+        ``plan.stages``. ``"hybrid"``: PCIe and CPU interconnects beside NVLink, on ways that the driver offers, judged by
+        the bound over all links. ``"nvls"``: switches that copy and add. ``"three-phase"``: several servers.
     links
         ``"fastest"``: the fastest classes of links that connect the set; or a list of kinds.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Gpus, Root, Topo, read_size, read_topology
+from .options import Gpus, Relays, Root, Topo, read_size, read_topology
 
 if TYPE_CHECKING:
     from ..schedules import Program
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 #: NCCL's releases by their ``--method``.
 _NCCL = {"nccl": "2.30", "nccl-2.7": "2.7", "nccl-2.4": "2.4"}
-_METHODS = ("auto", "exact", "blink", "nvls", "three-phase", *_NCCL)
+_METHODS = ("auto", "exact", "blink", "hybrid", "nvls", "three-phase", *_NCCL)
 
 
 def plan(
     topo: Topo,
     gpus: Gpus = None,
+    relays: Relays = None,
     collective: Annotated[str, typer.Option("--collective", help="broadcast, reduce, allreduce ...", metavar="NAME")] = "allreduce",
     root: Root = None,
-    method: Annotated[str, typer.Option("--method", help="auto, exact; blink: the paper's pipeline; nvls: switches that copy and add; three-phase: several servers, roots exchange; nccl, nccl-2.7, nccl-2.4: NCCL's own plan, explained.", metavar="NAME")] = "auto",
+    method: Annotated[str, typer.Option("--method", help="auto, exact; blink: the paper's pipeline; hybrid: PCIe beside NVLink; nvls: switches that copy and add; three-phase: several servers, roots exchange; nccl, nccl-2.7, nccl-2.4: NCCL's own plan, explained.", metavar="NAME")] = "auto",
     max_trees: Annotated[int | None, typer.Option("--max-trees", help="The best rate with at most so many trees.", metavar="N")] = None,
     tolerance: Annotated[str | None, typer.Option("--tolerance", help="The fewest trees within this part of the bound: 1/20.", metavar="PART")] = None,
     minimise: Annotated[str | None, typer.Option("--minimise", help="trees or depth: few or shallow ones at the full rate.", metavar="WHAT")] = None,
@@ -44,7 +45,7 @@ def plan(
         raise typer.BadParameter(f"--pareto, --explain and wishes for trees do not apply to --method {method}", param_hint="--method")
     if pareto and (explain or wish or program is not None or method == "blink"):
         raise typer.BadParameter("a table of plans goes without --explain, --program, --method blink and wishes for trees", param_hint="--pareto")
-    topology = read_topology(topo, gpus)
+    topology = read_topology(topo, gpus, relays)
     if method in _NCCL:
         _plan_as_nccl(topology, collective, root, method, size, as_json, program)
     elif pareto:
@@ -94,6 +95,7 @@ def _plan_as_nccl(topology: Topology, collective: str, root: int | None, method:
     from ..simulator.baselines import baseline_program
     from ..simulator.baselines.nccl import search
 
+    topology = topology.without_relays()
     name = canonical(collective)
     root = check_root(name, root, topology.nranks)
     found = search(topology, version=_NCCL[method])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import ELEMENT_BYTES, Gpus, Root, Topo, gpu_list, read_size, read_topology, sizes_between
+from .options import ELEMENT_BYTES, Gpus, Relays, Root, Topo, gpu_list, read_size, read_topology, sizes_between
 
 if TYPE_CHECKING:
     from ..schedules import Program
@@ -25,6 +25,7 @@ _NVLS = ("nvls", "nvls-registered")
 def simulate(
     topo: Topo,
     gpus: Gpus = None,
+    relays: Relays = None,
     collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast, reduce, allgather, reducescatter, gather, scatter or alltoall.", metavar="NAME")] = "allreduce",
     root: Root = None,
     algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes), three-phase (several servers), nvls, nvls-registered, or a baseline's name.", metavar="NAME")] = _TREES,
@@ -55,7 +56,7 @@ def simulate(
     if launch not in LAUNCH_MODES:
         raise typer.BadParameter(f"{launch!r}: one of {', '.join(LAUNCH_MODES)}", param_hint="--launch")
     sizes = sizes_between(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
-    topology = read_topology(topo, gpus)
+    topology = read_topology(topo, gpus, relays)
     try:
         name = canonical(collective)
     except PackingError as error:
@@ -130,9 +131,10 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
     from ..simulator.critical_path import critical_path
 
     program = runs.program(results[-1].nbytes)
+    beside = " with relays " + ",".join(d.name for d in runs.topology.relays) if runs.topology.relays else ""
     lines = [
         f"# blinkcoll {__version__} {runs.collective} by {program.algorithm}: SIMULATED (event-driven), not measured",
-        f"# topology {runs.topology.name}, GPUs {gpu_list(runs.topology)} as ranks 0..{runs.topology.nranks - 1}, fingerprint {runs.topology.fingerprint}",
+        f"# topology {runs.topology.name}, GPUs {gpu_list(runs.topology)} as ranks 0..{runs.topology.nranks - 1}{beside}, fingerprint {runs.topology.fingerprint}",
         f"# program {program.hash}: {len(program.weights)} shares, at most {program.nchannels} channels a rank",
         *(["# exchanges between servers: timed as one-hop connections over the network, as no engine is given"] if program.algorithm == _THREE_PHASE else []),
         f"# rates {runs.rates}, launch {launch}, calls {calls}, device parameters of {runs.params.device}",

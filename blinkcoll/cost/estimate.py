@@ -17,6 +17,7 @@ from .._core import Partition
 from ..errors import SimulationError
 from ..schedules.encoding import NumberedStep, number_uses
 from ..schedules.program import Program
+from ..schedules.transports import host_parts
 from ..topology import Path, route
 from .groups import group_of, group_rates, protocol_of
 from .parameters import Parameters, parameters_for
@@ -54,7 +55,7 @@ def estimate_us(
         if share_bytes:
             chunk = min(partition.chunk_elements * elem_size, share_bytes)
             slowest = max(slowest, graph.share_time_us(share, chunk, share_bytes / chunk))
-    return params.launch.time_us(program.nranks) + slowest
+    return params.launch.time_us(program.nexecutors) + slowest
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,13 @@ class _Graph:
         for link in topology.links:
             hop = (topology.vertex(link.src), topology.vertex(link.dst))
             wire[hop] = max(wire.get(hop, 0.0), float(link.latency_us))
+
+        def along(path: Path) -> float:
+            return sum(wire.get(hop, 0.0) for hop in pairwise(path))
+
+        # A flag in host memory is seen by a read: half a round trip on average until it is sent, and its answer.
         return [
-            self.params.protocol(protocol_of(self.program, i)).flag_us + sum(wire.get(hop, 0.0) for hop in pairwise(c.path))
+            self.params.protocol(protocol_of(self.program, i)).flag_us + along(c.path) + (along(host_parts(topology, c.path)[1]) if c.transport == "host" else 0.0)
             for i, c in enumerate(self.program.connections)
         ]
 
@@ -178,9 +184,14 @@ class _Graph:
         for operand in step.dsts:
             if operand.connection is not None and self.program.connections[operand.connection].src == rank:
                 connection = self.program.connections[operand.connection]
-                paths.append((connection.path, self.params.protocol(connection.protocol).efficiency))
+                stored = host_parts(self.program.topology, connection.path)[0] if connection.transport == "host" else connection.path
+                paths.append((stored, self.params.protocol(connection.protocol).efficiency))
             elif operand.rank is not None and operand.rank != rank:
                 paths.append((route(self.program.topology, rank, operand.rank), 1.0))
+        for operand in step.srcs:
+            if operand.connection is not None and self.program.connections[operand.connection].transport == "host":
+                connection = self.program.connections[operand.connection]
+                paths.append((host_parts(self.program.topology, connection.path)[1], self.params.protocol(connection.protocol).efficiency))
         paths += [(route(self.program.topology, o.rank, rank), 1.0) for o in step.srcs if o.rank is not None and o.rank != rank]
         return paths
 

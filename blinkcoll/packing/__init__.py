@@ -3,5 +3,6 @@
 from .front import pareto
 from .make import make_plan
 from .plan import Certificate, Flow, Partition, Plan, Stage, Tree
+from .treeplan import hybrid_candidates
 
-__all__ = ["Certificate", "Flow", "Partition", "Plan", "Stage", "Tree", "make_plan", "pareto"]
+__all__ = ["Certificate", "Flow", "Partition", "Plan", "Stage", "Tree", "hybrid_candidates", "make_plan", "pareto"]

@@ -10,7 +10,7 @@ from .. import _core
 from ..errors import PackingError
 from ..topology import Topology
 from .blink import blink_plan
-from .collectives import canonical, check_root
+from .collectives import FLOWS, canonical, check_root
 from .exact import exact_plan
 from .links import choose_links
 from .minimise import Wish
@@ -18,8 +18,9 @@ from .nvls import nvls_plan
 from .plan import Plan
 from .progress import progress
 from .threephase import three_phase_plan
+from .treeplan import hybrid_plan, relay_plan
 
-METHODS = ("auto", "exact", "blink", "nvls", "three-phase")
+METHODS = ("auto", "exact", "blink", "hybrid", "nvls", "three-phase")
 #: Options that only one method knows.
 _OPTIONS = {"blink": {"epsilon", "threshold"}, "three-phase": {"local"}}
 
@@ -51,7 +52,8 @@ def make_plan(
         A rank, for broadcast, reduce, gather and scatter only.
     method
         ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast: both plan trees over switches that only
-        forward. ``"nvls"`` uses switches that copy and add (NVLink SHARP) and is held to the bound for these;
+        forward. ``"hybrid"`` uses all links, each hop on a way that the driver offers, and is judged by the bound over all
+        links. ``"nvls"`` uses switches that copy and add (NVLink SHARP) and is held to the bound for these;
         ``plan.certificate.model`` names the class that a bound speaks of, and no method changes it by itself.
         ``"blink"`` is the pipeline of the Blink paper: multiplicative weights (``epsilon``, 0.05: what may be missing of
         the optimum there), an integer program, and fractions only as far as needed to come within ``threshold`` (1/20)
@@ -110,6 +112,14 @@ def make_plan(
             wish = Wish.of(max_trees, tolerance, minimise)
             if method == "blink" and (wish is not None or equal_trees is not None):
                 raise PackingError("method 'blink' chooses few trees itself: give threshold=, not max_trees, tolerance, minimise or equal_trees")
+            if equal_trees is not None and topology.relays:
+                raise PackingError("trees of one rate are packed for ranks alone, not with relays")
+            if method == "hybrid":
+                return hybrid_plan(topology, name, rank, rates, budget_s, wish, equal_trees)
+            if topology.relays and name not in FLOWS:
+                if method == "blink":
+                    raise PackingError("method 'blink' plans for ranks alone, not with relays")
+                return relay_plan(topology, name, rank, chosen, rates, budget_s, wish)
             plan = exact_plan(topology, name, rank, chosen, rates, budget_s, wish, equal_trees)
             return blink_plan(plan, budget_s, **options) if method == "blink" else plan
         except _core.TimeLimitReached:

@@ -7,7 +7,7 @@ trees of many packings (``treechoice``). Both propose; the rates of what they pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, cached_property
@@ -72,8 +72,7 @@ def with_fewer_trees(plan: Plan, problem: Problem, solved: Solved, wish: Wish, b
     PackingError
         Where no choice of ``max_trees`` trees was found.
     """
-    if wish.max_trees is not None and plan.collective in ("allgather", "reducescatter") and wish.max_trees < plan.topology.nranks:
-        raise PackingError(f"{plan.collective} needs a tree for each of the {plan.topology.nranks} ranks, got max_trees={wish.max_trees}")
+    _check_enough(plan, wish)
     if wish.max_trees is not None and len(plan.trees) <= wish.max_trees and not wish.depth_first:
         return plan
     search = FewTrees(plan, problem, solved, budget_s)
@@ -88,6 +87,41 @@ def with_fewer_trees(plan: Plan, problem: Problem, solved: Solved, wish: Wish, b
     if wish.depth_first:
         return with_trees(plan, search.shallowest(target, found, wish.max_trees))
     return with_trees(plan, search.shallower(target, found, wish.max_trees or len(found)))
+
+
+def chosen_among(plan: Plan, more: Iterable[Tree], wish: Wish, budget_s: float) -> Plan:
+    """The plan with few or shallow trees out of its own and ``more``: where no packing of ``exact`` makes further ones.
+
+    Raises
+    ------
+    PackingError
+        Where no choice of ``max_trees`` trees was found.
+    """
+    _check_enough(plan, wish)
+    if wish.max_trees is not None and len(plan.trees) <= wish.max_trees and not wish.depth_first:
+        return plan
+    roots = range(plan.topology.nranks) if plan.collective in ("allgather", "reducescatter") else None
+    capacity = link_capacities(plan.topology, plan.links, plan.rates)
+    choice = TreeChoice(distinct([*plan.trees, *more]), capacity, roots)
+    if wish.max_trees is not None:
+        target, found = weigh(choice.fastest(wish.max_trees, budget_s / 2), capacity, roots)
+        if not found or len(found) > wish.max_trees:
+            raise PackingError(f"{plan.collective}: no plan of at most {wish.max_trees} trees was found within {budget_s:g} s")
+    else:
+        target, found = (1 - wish.tolerance) * plan.rate, plan.trees
+        rate, fewer = weigh(choice.fewest(target, len(plan.trees), budget_s / 2), capacity, roots)
+        found = fewer if rate >= target and not wish.depth_first else found
+    if wish.depth_first:
+        for limit in range(min(choice.depth), max(map(tree_depth, found))):
+            rate, shallow = weigh(choice.fewest(target, wish.max_trees or len(choice.candidates), budget_s / 8, limit), capacity, roots)
+            if shallow and rate >= target:
+                return with_trees(plan, shallow)
+    return with_trees(plan, found)
+
+
+def _check_enough(plan: Plan, wish: Wish) -> None:
+    if wish.max_trees is not None and plan.collective in ("allgather", "reducescatter") and wish.max_trees < plan.topology.nranks:
+        raise PackingError(f"{plan.collective} needs a tree for each of the {plan.topology.nranks} ranks, got max_trees={wish.max_trees}")
 
 
 def with_trees(plan: Plan, trees: Sequence[Tree]) -> Plan:

@@ -37,7 +37,8 @@ class Tree:
     """One tree of a plan.
 
     ``up`` carries partial results to ``root`` and ``down`` carries data away from it; each is a tuple of paths
-    ``(rank, switch..., rank)`` in the direction of travel, or None where the collective has no such half.
+    ``(rank, switch..., rank)`` in the direction of travel, or None where the collective has no such half; a path may also
+    begin or end at a relay, by name.
     ``rate`` is in GB/s, ``weight`` the share of the data this tree carries.
 
     ``switch``: the switch that adds and copies for this tree. Each half then holds one path a rank between it and the

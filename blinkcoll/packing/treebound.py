@@ -61,9 +61,14 @@ def fewest_trees(plan: Plan) -> TreeBound:
         return TreeBound(0, "flows", f"{plan.collective} has flows, not trees")
     network = _network(plan)
     found = [_roots(plan, network)] if plan.collective in ("allgather", "reducescatter") else [*_widths(plan, network)]
-    if plan.optimal:
+    if plan.optimal and not _branches(plan):
         found += [*_tight(plan, network), *_determinant(plan, network)]
     return max(found, key=lambda bound: bound.count)
+
+
+def _branches(plan: Plan) -> bool:
+    """Whether trees copy or add elsewhere than at ranks: bounds for trees over forwarding switches say nothing about such."""
+    return bool(plan.topology.relays) or any(tree.switch is not None for tree in plan.trees)
 
 
 def _network(plan: Plan) -> Network:
@@ -114,7 +119,7 @@ def _widths(plan: Plan, network: Network) -> Iterator[TreeBound]:
         if not _has_tree(plan, wide):
             continue
         bound = plan.bound
-        if width != widths[-1] and network.nranks <= _MOST_RANKS and len(widths) <= _MOST_WIDTHS:
+        if width != widths[-1] and not _branches(plan) and network.nranks <= _MOST_RANKS and len(widths) <= _MOST_WIDTHS:
             narrower = Problem.on(Network(network.nranks, network.forwarders, wide), plan.collective, plan.root, plan.links, plan.rates)
             bound = min(bound, narrower.solve().certificate.bound)
         levels.append((width, min(bound, plan.rate)))

@@ -138,7 +138,7 @@ def encode(program: Program) -> bytes:
         offsets.append(at)
         at += len(table)
     header = _HEADER.pack(
-        MAGIC, VERSION, at, program.nranks, len(connections), len(program.weights), program.nshards, len(channels),
+        MAGIC, VERSION, at, program.nexecutors, len(connections), len(program.weights), program.nshards, len(channels),
         len(steps), len(operands), len(syncs), len(afters), *offsets, int(program.equal_shards),
     )  # fmt: skip
     return header + b"".join(tables)
@@ -187,7 +187,7 @@ def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
             raise ScheduleError(f"{where}: malformed operand {operand}")
         if (operand.buffer == "multicast") != (operand.region is not None) or operand.region not in (None, *REGIONS):
             raise ScheduleError(f"{where}: malformed operand {operand}")
-        if operand.rank is not None and not 0 <= operand.rank < program.nranks:
+        if operand.rank is not None and not 0 <= operand.rank < program.nexecutors:
             raise ScheduleError(f"{where}: there is no rank {operand.rank}")
     for after in step.after:
         if not 0 <= after.channel < len(program.ranks[rank]) or not 0 <= after.step < len(program.ranks[rank][after.channel].steps):

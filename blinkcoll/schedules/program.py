@@ -69,6 +69,13 @@ OUTPUT = Operand("output")
 SCRATCH = Operand("scratch")
 
 
+def executor_numbers(topology: Topology) -> dict[int | str, int]:
+    """Every device that may run a program, as paths name it, to its number: ranks, then relays."""
+    numbers: dict[int | str, int] = {rank: rank for rank in range(topology.nranks)}
+    numbers.update((relay.name, topology.nranks + j) for j, relay in enumerate(topology.relays))
+    return numbers
+
+
 def slot(connection: int) -> Operand:
     """The current slot of a connection."""
     return Operand("slot", connection=connection)
@@ -123,7 +130,10 @@ class Channel:
 
 @dataclass(frozen=True)
 class Connection:
-    """A FIFO from rank ``src`` to rank ``dst`` over ``path`` (rank, switch..., rank), slots at the reader."""
+    """A FIFO from executor ``src`` to executor ``dst`` over ``path`` (device, switch..., device).
+
+    Slots lie at the reader, or, with ``transport="host"``, in pinned memory of the first CPU on the path.
+    """
 
     src: int
     dst: int
@@ -152,7 +162,7 @@ class Program:
     connections
         Connection i is called ``c<i>`` in the text view.
     ranks
-        Each rank's channels.
+        Each executor's channels: the ranks, then, where the program has work for them, all relays of the topology.
     in_place
         Whether it may be called with input and output in the same memory.
     chunk_bytes
@@ -172,8 +182,22 @@ class Program:
 
     @property
     def nranks(self) -> int:
-        """How many ranks run it."""
+        """How many ranks the collective has."""
+        return self.topology.nranks
+
+    @property
+    def nexecutors(self) -> int:
+        """How many devices run it: the ranks, and the relays if it has work for them (relay j is executor nranks + j)."""
         return len(self.ranks)
+
+    def executor_label(self, executor: int) -> str:
+        """``rank 2``, or ``relay gpu3``."""
+        return f"rank {executor}" if executor < self.nranks else f"relay {self.topology.relays[executor - self.nranks].name}"
+
+    def executor_name(self, executor: int) -> str:
+        """``rank 2 (gpu4)``, or ``relay gpu3``."""
+        device = f" ({self.topology.devices[executor].name})" if executor < self.nranks else ""
+        return self.executor_label(executor) + device
 
     @property
     def equal_shards(self) -> bool:

@@ -21,7 +21,7 @@ def program_text(program: Program) -> str:
     for i, connection in enumerate(program.connections):
         lines.append(f"  c{i:<3} {_path(connection, program.topology)}  {connection.slots} slots, {connection.protocol}, {connection.transport}")
     for rank, channels in enumerate(program.ranks):
-        lines.append(f"rank {rank} ({program.topology.devices[rank].name})")
+        lines.append(program.executor_name(rank))
         for c, channel in enumerate(channels):
             for s, step in enumerate(channel.steps):
                 lines.append(f"  ch {c:<2} step {s:<2} {_step(step, program.nshards)}")

@@ -19,6 +19,8 @@ def plan_text(plan: Plan) -> str:
     """Everything about a plan that fits a screen."""
     topology = plan.topology
     ranks = ", ".join(f"{rank} {d.name}" for rank, d in enumerate(topology.devices))
+    if topology.relays:
+        ranks += "; relays " + ", ".join(d.name for d in topology.relays)
     root = "" if plan.root is None else f" from rank {plan.root}" if plan.collective in ("broadcast", "scatter") else f" to rank {plan.root}"
     verdict = "optimal" if plan.optimal else f"{float(plan.rate / plan.bound) * 100:.1f} % of the bound"
     lines = [
@@ -91,7 +93,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     """A plan for machines; rates are GB/s as exact ``"p/q"``."""
     return {
         "schema": 1,
-        "topology": {"name": plan.topology.name, "gpus": [d.index for d in plan.topology.devices], "fingerprint": plan.topology.fingerprint},
+        "topology": {"name": plan.topology.name, "gpus": [d.index for d in plan.topology.devices], "relays": [d.index for d in plan.topology.relays], "fingerprint": plan.topology.fingerprint},
         "collective": plan.collective,
         "root": plan.root,
         "method": plan.method,

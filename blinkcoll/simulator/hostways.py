@@ -41,10 +41,18 @@ class HostWays:
         self.links: tuple[Link, ...] = tuple(link for link in machine.links if not others & {link.src, link.dst})
         self.refused = frozenset(topology.no_peer_access)
 
+    def refuses(self, path: Path) -> bool:
+        """Whether the path's ends have no access to each other's memory."""
+        ends = self._ends(path)
+        return ends in self.refused or ends[::-1] in self.refused
+
+    def _ends(self, path: Path) -> tuple[str, str]:
+        return self.topology.vertex_name(path[0]), self.topology.vertex_name(path[-1])
+
     def way(self, path: Path) -> HostWay:
         """The way that data takes whose path is ``path``, rank to rank."""
-        ends = (self.topology.vertex_name(path[0]), self.topology.vertex_name(path[-1]))
-        if ends in self.refused or ends[::-1] in self.refused:
+        ends = self._ends(path)
+        if self.refuses(path):
             first, second = sorted(ends)
             return HostWay(self._through_host(path, *ends), (f"{first}+{second}", "host memory"))
         turned = [self.cpus[v] for v in path[1:-1] if v in self.cpus]

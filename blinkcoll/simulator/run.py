@@ -8,11 +8,12 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from ..cost.groups import Loads, group_of, protocol_of
-from ..cost.parameters import Parameters, parameters_for
+from ..cost.parameters import Parameters, Protocol, parameters_for
 from ..errors import SimulationError
 from ..packing.collectives import ROOTED
 from ..schedules.encoding import encode
-from ..schedules.program import Program
+from ..schedules.program import Connection, Program
+from ..schedules.transports import host_parts
 from ..topology import Path, Topology, route
 from .hostways import HostWays
 from .result import SimulationResult, StepRecord
@@ -24,7 +25,7 @@ _CAUSES = ("start", "channel", "arrival", "credit", "after")
 _NO_RECORD = 0xFFFFFFFF
 
 _Hop = tuple["int | str", "int | str"]
-_Route = tuple[list[int], float, float]
+_Route = tuple[list[int], float, float, list[int], float]  # links, latency, efficiency; of reads from host memory, links and round trip
 
 
 def run(
@@ -78,7 +79,7 @@ def run(
         measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace)
     except RuntimeError as error:
         raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
-    launch_us = params.launch.time_us(program.nranks)
+    launch_us = params.launch.time_us(program.nexecutors)
     time_us = launch_us + measured.makespan_us
     carried = dict(zip(prepared.links, measured.link_bytes, strict=True))
     capacity = dict(zip(prepared.links, prepared.link_rate, strict=True))
@@ -138,16 +139,14 @@ class _Prepared:
         channel_rate = min(params.channel_gb_s * 1e3, _FASTEST)
         for i, connection in enumerate(program.connections):
             protocol = params.protocol(protocol_of(program, i))
-            links, latency_us, efficiency = table.between(connection.path, f"c{i}")
-            over_network = protocol.network_us if table.networks.intersection(connection.path) else 0.0
-            connections.append((links, latency_us + protocol.flag_us + over_network, protocol.efficiency * efficiency))
+            connections.append(_route_of(connection, table, protocol, f"c{i}"))
             costs.append((protocol.busy_us, channel_rate * protocol.rate, channel_rate * protocol.rate))
         costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
         pairs = _pairs(program, table)
         group = group_of(program, params)
         out, back = (table.loads(group.out), table.loads(group.back)) if group else ([], [])
         latency_us = max((2 * table.latencies[hop] for loads in group.out for hop, _ in loads), default=0.0) if group else 0.0
-        memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nranks
+        memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nexecutors
         self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs, out, back, latency_us)
         self._lock = Lock()  # the core keeps one run's state and lets other threads go on meanwhile
 
@@ -183,7 +182,11 @@ class _Links:
         self.numbers: dict[_Hop, int] = {}
         self.names, self.link_rate = names, link_rate
 
-    def between(self, path: Path, what: str) -> _Route:
+    def measured_through_host(self, path: Path) -> bool:
+        """Whether what such a way through host memory reaches as a whole is known."""
+        return self.host is not None and self.host.refuses(path)
+
+    def between(self, path: Path, what: str) -> tuple[list[int], float, float]:
         """Links, latency and payload per byte of the way from a path's first rank to its last."""
         if self.host is None:
             return (*self.along(path, what), 1.0)
@@ -215,6 +218,22 @@ class _Links:
         return [[(self._number(hop, min(float(self.capacities[hop]) * 1e3, _FASTEST)), part) for hop, part in loads] for loads in of_ranks]
 
 
+def _route_of(connection: Connection, table: _Links, protocol: Protocol, what: str) -> _Route:
+    """A connection's way, in two parts where its slots lie in host memory.
+
+    There the flag is seen by a read over the second part: the one that sees it is on average half a round trip under way
+    when the flag arrives, and then answered. The other direction (a slot given back) is taken to cost the same.
+    """
+    if connection.transport != "host" or table.measured_through_host(connection.path):
+        links, latency_us, efficiency = table.between(connection.path, what)
+        over_network = protocol.network_us if table.networks.intersection(connection.path) else 0.0
+        return links, latency_us + protocol.flag_us + over_network, protocol.efficiency * efficiency, [], 0.0
+    up, down = host_parts(table.topology, connection.path)
+    links, up_us = table.along(up, what)
+    read_links, down_us = table.along(down, what)
+    return links, up_us + 2 * down_us + protocol.flag_us, protocol.efficiency, read_links, 2 * down_us
+
+
 def _pairs(program: Program, table: _Links) -> list[_Route]:
     """Ways for operands that lie in a peer's buffers; empty where no step has any."""
     ways: dict[tuple[int, int], _Route] = {}
@@ -227,11 +246,11 @@ def _pairs(program: Program, table: _Links) -> list[_Route]:
                             continue
                         pair = (operand.rank, rank) if pulls else (rank, operand.rank)
                         if pair not in ways:
-                            ways[pair] = table.between(route(program.topology, *pair), f"rank {rank}")
+                            ways[pair] = (*table.between(route(program.topology, *pair), f"rank {rank}"), [], 0.0)
     if not ways:
         return []
-    n = program.nranks
-    return [ways.get((i // n, i % n), ([], 0.0, 1.0)) for i in range(n * n)]
+    n = program.nexecutors
+    return [ways.get((i // n, i % n), ([], 0.0, 1.0, [], 0.0)) for i in range(n * n)]
 
 
 def _trace(program: Program, records: list[tuple[Any, ...]], launch_us: float) -> tuple[StepRecord, ...]:

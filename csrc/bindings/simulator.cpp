@@ -16,13 +16,14 @@ namespace nb = nanobind;
 namespace blinkcoll {
 namespace {
 
-using RouteTuple = std::tuple<std::vector<uint32_t>, double, double>;  // links, latency_us, efficiency
+// links, latency_us, efficiency, read_links, read_us
+using RouteTuple = std::tuple<std::vector<uint32_t>, double, double, std::vector<uint32_t>, double>;
 using LoadsTuple = std::vector<std::vector<std::pair<uint32_t, double>>>;  // per rank: links, bytes on each per payload byte
 using CostTuple = std::tuple<double, double, double>;                  // busy_us, copy and reduce bytes per microsecond
 using RecordTuple = std::tuple<uint32_t, uint32_t, uint64_t, uint32_t, uint32_t, double, double, double, double>;
 
 simulator::Route route(const RouteTuple& made) {
-  return {std::get<0>(made), std::get<1>(made), std::get<2>(made)};
+  return {std::get<0>(made), std::get<1>(made), std::get<2>(made), std::get<3>(made), std::get<4>(made)};
 }
 
 // A program's bytes, the machine it runs on, and what was prepared for the two.
@@ -44,8 +45,9 @@ class BoundSimulation {
     for (const RouteTuple& made : pairs) machine_.pairs.push_back(route(made));
     for (const auto* table : {&machine_.connections, &machine_.pairs})
       for (const simulator::Route& made : *table)
-        for (uint32_t link : made.links)
-          if (link >= machine_.link_rate.size()) throw std::invalid_argument("simulation: a route names a link that does not exist");
+        for (const auto* links : {&made.links, &made.read_links})
+          for (uint32_t link : *links)
+            if (link >= machine_.link_rate.size()) throw std::invalid_argument("simulation: a route names a link that does not exist");
     set_group(machine_.group_out, group_out, h.nranks);
     set_group(machine_.group_back, group_back, h.nranks);
     machine_.group_latency_us = group_latency_us;

@@ -56,6 +56,7 @@ verifier::Program program_from(nb::handle p) {
   program.root = number_or_none(p.attr("root"));
   program.nshards = nb::cast<int>(p.attr("nshards"));
   program.in_place = nb::cast<bool>(p.attr("in_place"));
+  program.collective_ranks = nb::cast<int>(p.attr("nranks"));
   for (nb::handle w : p.attr("weights")) program.weights.push_back(nb::cast<long long>(w));
   for (nb::handle c : p.attr("connections")) program.connections.push_back({nb::cast<int>(c.attr("src")), nb::cast<int>(c.attr("dst")), nb::cast<int>(c.attr("slots"))});
   for (nb::handle channels : p.attr("ranks")) {

@@ -16,7 +16,7 @@ enum StepOp : u8 { kNop = 0, kCopy = 1, kReduce = 2 };
 enum BufferKind : u16 { kInput = 0, kOutput = 1, kScratch = 2, kSlot = 3, kMulticast = 4 };
 
 struct ProgramHeader {
-  u32 magic, version, nbytes, nranks;
+  u32 magic, version, nbytes, nranks;  // nranks: of those that execute, relays after the ranks of the collective
   u32 nconnections, nshares, nshards, nchannels;
   u32 nsteps, noperands, nsyncs, nafters;
   u32 ranks, connections, shares, channels;  // byte offsets from the header

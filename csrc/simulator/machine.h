@@ -13,6 +13,10 @@ struct Route {
   std::vector<uint32_t> links;
   double latency_us = 0;    // until the last byte and the flag behind it are seen at the other end
   double efficiency = 1;    // payload per byte on the wire
+  // Slots in host memory: the writer's stores cross `links` up to it, the reader's loads these, and each first load takes
+  // a round trip. Empty where slots lie in the reader's memory.
+  std::vector<uint32_t> read_links;
+  double read_us = 0;
 };
 
 // What a step costs besides its bytes, by the protocol of the connections it touches.

@@ -89,7 +89,14 @@ void Simulation::plan_step(uint32_t rank, const StepEntry& step) {
       const ConnectionEntry& c = program_.connection(operand.index);
       where = c.dst;  // slots lie at the reader
       if (rank != c.dst && source) throw std::runtime_error("a step reads a slot of a connection that its rank writes");
-      if (rank != c.dst) cross(machine_.connections[operand.index]);
+      const Route& route = machine_.connections[operand.index];
+      if (rank != c.dst) cross(route);
+      if (!route.read_links.empty()) {
+        if (source)
+          for (uint32_t link : route.read_links) load[link] += 1 / route.efficiency;
+        if (source) pull_us = std::max(pull_us, route.read_us);
+        continue;  // neither device's memory holds it
+      }
     } else if (where != rank) {
       const Route& route = source ? pair(where, rank) : pair(rank, where);
       cross(route);

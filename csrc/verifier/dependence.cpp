@@ -17,7 +17,7 @@ class Builder {
 
   Dependence build() {
     first_.resize(program_.ranks.size());
-    for (int rank = 0; rank < program_.nranks(); rank++) {
+    for (int rank = 0; rank < program_.nexecutors(); rank++) {
       for (size_t c = 0; c < program_.ranks[size_t(rank)].size(); c++) {
         const Channel& channel = program_.ranks[size_t(rank)][c];
         first_[size_t(rank)].push_back(int(made_.events.size()));

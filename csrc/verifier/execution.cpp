@@ -193,7 +193,7 @@ class Execution {
           const Event &a = dependence_.events[size_t(first.event)], &b = dependence_.events[size_t(second.event)];
           if (a.rank == b.rank || !(first.writes || second.writes)) continue;
           bool apart = false;
-          for (int rank = 0; rank < program_.nranks() && !apart; rank++) apart = ends_after(rank, a) && begun_before(rank, b);
+          for (int rank = 0; rank < program_.nexecutors() && !apart; rank++) apart = ends_after(rank, a) && begun_before(rank, b);
           if (!apart) refuse(second.event, "touches " + words(place) + ", and nothing says that (" + name(a) + ") of the call before is done with it");
         }
       }

@@ -46,9 +46,11 @@ struct Program {
   bool in_place;  // whether it claims to be right where input and output are the same memory
   std::vector<long long> weights;
   std::vector<Connection> connections;
-  std::vector<std::vector<Channel>> ranks;
+  int collective_ranks = 0;                 // executors from there on are relays: they have neither input nor output
+  std::vector<std::vector<Channel>> ranks;  // per executor
 
-  int nranks() const { return int(ranks.size()); }
+  int nranks() const { return collective_ranks; }
+  int nexecutors() const { return int(ranks.size()); }
 };
 
 }  // namespace blinkcoll::verifier

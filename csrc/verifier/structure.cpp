@@ -17,7 +17,7 @@ class Structure {
   void check() {
     check_partition_terms();
     for (size_t i = 0; i < program_.connections.size(); i++) check_connection(int(i));
-    for (int rank = 0; rank < program_.nranks(); rank++)
+    for (int rank = 0; rank < program_.nexecutors(); rank++)
       for (size_t c = 0; c < program_.ranks[size_t(rank)].size(); c++) check_channel(rank, int(c));
   }
 
@@ -37,7 +37,7 @@ class Structure {
   void check_connection(int i) const {
     const Connection& c = program_.connections[size_t(i)];
     std::string what = "connection c" + std::to_string(i) + " " + std::to_string(c.src) + "→" + std::to_string(c.dst);
-    const int n = program_.nranks();
+    const int n = program_.nexecutors();
     if (c.src == c.dst || c.src < 0 || c.dst < 0 || c.src >= n || c.dst >= n) throw Refused(what + ": must join two different ranks of 0.." + std::to_string(n - 1));
     if (c.slots < 1) throw Refused(what + ": has " + std::to_string(c.slots) + " slots, needs at least 1");
   }
@@ -120,7 +120,7 @@ class Structure {
     }
     if ((o.buffer == Buffer::kMulticast) != (o.region != Buffer::kUnknown)) refuse("a malformed operand");
     if (o.buffer == Buffer::kMulticast) return check_group(o, step, source);
-    if (o.rank != kOwn && (o.rank < 0 || o.rank >= program_.nranks())) refuse("there is no rank " + std::to_string(o.rank));
+    if (o.rank != kOwn && (o.rank < 0 || o.rank >= program_.nexecutors())) refuse("there is no rank " + std::to_string(o.rank));
     if (!source && o.buffer == Buffer::kInput) refuse("writes an input");
     const int owner = o.rank == kOwn ? rank : o.rank;
     const View view = contract_.view(o.buffer, owner);

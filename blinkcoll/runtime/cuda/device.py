@@ -23,8 +23,11 @@ class DeviceLayer(Protocol):
         where a device or the switches cannot.
         """
 
+    def allocate_host(self, nbytes: int, cpu: str, name: str) -> int:
+        """The address of ``nbytes`` zero bytes of pinned memory of a CPU, mapped by every device, aligned to 256 bytes."""
+
     def free(self, address: int) -> None:
-        """Give back what :meth:`allocate` returned."""
+        """Give back what :meth:`allocate` or :meth:`allocate_host` returned."""
 
     def write(self, address: int, data: bytes) -> None:
         """Copy host bytes to an address; complete on return."""

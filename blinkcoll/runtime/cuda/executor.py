@@ -1,4 +1,4 @@
-"""GPU ranks: one kernel a rank, one block a channel, slots in the reader's device memory."""
+"""GPU ranks: one kernel a rank, one block a channel, slots in the reader's device memory or in pinned host memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...errors import ExecutionError
 from ...schedules.contract import REDUCING
 from ..buffers import RankBuffers, Regions
 from ..executor import Array, Executor
-from ..launch import BUFFER_ORDER, ChannelRecord, LaunchRecord, Work, buffer_table, connection_table
+from ..launch import BUFFER_ORDER, ChannelRecord, HostArena, LaunchRecord, Work, buffer_table, connection_table
 from .device import DeviceLayer
 from .kernel import KERNEL, kernel_ptx
 
@@ -20,7 +20,7 @@ _FIRST_WITH_MULTIMEM = 90
 
 
 class CudaExecutor(Executor):
-    """Rank i runs on device i of a device layer.
+    """Rank i runs on device i of a device layer, relays on the devices after the ranks'.
 
     Parameters
     ----------
@@ -61,10 +61,11 @@ class CudaExecutor(Executor):
             raise
 
     def _set_up(self) -> None:
-        ranks, layer = range(self.program.nranks), self._layer
+        ranks, layer = range(self.program.nexecutors), self._layer
         self._bases = [self._allocate(self.arenas[r].nbytes, r, "arena") for r in ranks]
         self._buffers = [self._allocate_regions(r) for r in ranks]
-        table = connection_table(self.program, self.arenas, self._bases)
+        host_bases = [self._allocate_host(arena) for arena in self.host_arenas]
+        table = connection_table(self.program, self.arenas, self._bases, self.host_arenas, host_bases)
         for base, arena in zip(self._bases, self.arenas, strict=True):
             layer.write(base + arena.program, self.code)
             layer.write(base + arena.connections, table)
@@ -100,6 +101,10 @@ class CudaExecutor(Executor):
         self._addresses.append(self._layer.allocate(nbytes, rank, f"{what} of rank {rank}"))
         return self._addresses[-1]
 
+    def _allocate_host(self, arena: HostArena) -> int:
+        self._addresses.append(self._layer.allocate_host(arena.nbytes, arena.cpu, f"slots in the memory of {arena.cpu}"))
+        return self._addresses[-1]
+
     def _allocate_regions(self, rank: int) -> Regions:
         made = [self._allocate(nbytes, rank, what) for nbytes, what in zip(self._region_bytes(rank), BUFFER_ORDER, strict=True)]
         return made[0], made[1], made[2]
@@ -115,7 +120,7 @@ class CudaExecutor(Executor):
             if array.nbytes:
                 self._layer.write(buffers[rank].input_at(regions, work.elem_size), array.tobytes())
         try:
-            for rank in range(self.program.nranks):
+            for rank in range(self.program.nexecutors):
                 record = self._record(work, rank, self._bases[rank])
                 record.multicast[:] = mapped[rank]
                 self._launch(record, rank)
@@ -124,7 +129,7 @@ class CudaExecutor(Executor):
             self._layer.synchronize()
             raise
         self._layer.synchronize()
-        records = [self._records(rank) for rank in range(self.program.nranks)]
+        records = [self._records(rank) for rank in range(self.program.nexecutors)]
         if any(ChannelRecord.from_buffer_copy(r, at).code for r in records for at in range(0, len(r), ctypes.sizeof(ChannelRecord))):
             raise self._timed_out(records)
         return [self._output(b, r, work.elem_size) for b, r in zip(buffers, self._buffers, strict=True)]

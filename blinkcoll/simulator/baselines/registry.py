@@ -103,6 +103,8 @@ BASELINES: dict[str, Baseline] = {
 def baseline_program(name: str, topology: Topology, collective: str, root: int | None, nbytes: int) -> Program:
     """The program that baseline ``name`` runs for a collective of ``nbytes``, its chunk size chosen for that size.
 
+    Baselines know no relays: they get the ranks alone.
+
     Raises
     ------
     SimulationError
@@ -114,7 +116,7 @@ def baseline_program(name: str, topology: Topology, collective: str, root: int |
     if collective not in baseline.collectives:
         raise SimulationError(f"baseline {name} has no {collective}; it has {', '.join(baseline.collectives)}")
     try:
-        program = baseline.make(topology, collective, root, nbytes)
+        program = baseline.make(topology.without_relays(), collective, root, nbytes)
     except TopologyError as error:
         raise SimulationError(f"baseline {name} has no program here: {error}") from error
     return program.with_chunk_bytes(baseline.chunk_bytes(program, nbytes))

@@ -168,7 +168,7 @@ def plan_servers(topology: Topology) -> ServersPlan:
 def trees_across(plan: ServersPlan, nchannels: int, name: str) -> Program:
     """The all-reduce over double binary trees of the servers, a chain in each."""
     topology, nodes = plan.topology, len(plan.servers)
-    builder = TreeBuilder(topology.nranks, _SLOTS)
+    builder = TreeBuilder(topology, _SLOTS)
     for share in range(nchannels):
         chains = plan.chains[share % len(plan.chains)]
 
