@@ -120,7 +120,9 @@ def _widths(plan: Plan, network: Network) -> Iterator[TreeBound]:
             continue
         bound = plan.bound
         if width != widths[-1] and not _branches(plan) and network.nranks <= _MOST_RANKS and len(widths) <= _MOST_WIDTHS:
-            narrower = Problem.on(Network(network.nranks, network.forwarders, wide), plan.collective, plan.root, plan.links, plan.rates)
+            touched = {v for arc in wide for v in arc}
+            forwarders = tuple(v for v in network.forwarders if v in touched)
+            narrower = Problem.on(Network(network.nranks, forwarders, wide), plan.collective, plan.root, plan.links, plan.rates)
             bound = min(bound, narrower.solve().certificate.bound)
         levels.append((width, min(bound, plan.rate)))
         if levels[-1][1] == plan.rate:
