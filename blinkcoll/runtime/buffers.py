@@ -19,6 +19,8 @@ Regions = tuple[int, int, int]
 def region_elements(program: Program, rank: int, max_count: int) -> Regions:
     """The most elements that a rank's input, output and scratch hold."""
     n, root = program.nranks, program.root
+    if rank >= n:
+        return 0, 0, max_count  # a relay has no part in the collective
     size = [elements(program.collective, buffer, rank, root, n, max_count) for buffer in ("input", "output")]
     return size[0], size[1], max_count
 
@@ -55,6 +57,8 @@ class RankBuffers:
 def buffers_of(program: Program, rank: int, count: int, in_place: bool) -> RankBuffers:
     """A rank's buffers for ``count`` elements in all."""
     n, root, name = program.nranks, program.root, program.collective
+    if rank >= n:
+        return RankBuffers(0, 0, 0, 0, None)
     views = [view(name, buffer, rank, root) for buffer in ("input", "output")]
     shared = None
     if in_place and "none" not in views:

@@ -13,7 +13,7 @@ from ..errors import ExecutionError, WaitTimeout
 from ..schedules import Program, encode, verify
 from ..schedules.contract import view
 from .buffers import RankBuffers, buffers_of, check_count, region_elements
-from .launch import Arena, LaunchRecord, Work, describe_work, explain_records, launch_record, lay_out
+from .launch import Arena, LaunchRecord, Work, describe_work, explain_records, launch_record, lay_out, lay_out_host
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: About three years: what 64 bits of nanoseconds hold is far more.
@@ -59,8 +59,9 @@ class Executor(ABC):
         self.chunk_bytes = program.chunk_bytes if chunk_bytes is None else chunk_bytes
         self.epoch = 0
         self.arenas: list[Arena] = [
-            lay_out(program, self.code, rank, self._work(max_count).slot_bytes) for rank in range(program.nranks)
+            lay_out(program, self.code, rank, self._work(max_count).slot_bytes) for rank in range(program.nexecutors)
         ]
+        self.host_arenas = lay_out_host(program, self._work(max_count).slot_bytes)
         self._failed = self._closed = False
         self._factors: list[float] = []
 
@@ -96,13 +97,15 @@ class Executor(ABC):
         if (factors is not None) != (self.op == "premul_sum") or len(factors or inputs) != len(inputs):
             raise ExecutionError(f"{self.op} with {'no' if factors is None else len(factors)} factors: premul_sum takes one a rank, other operations none")
         arrays, count = self._check(inputs)
-        self._factors = [1.0] * self.program.nranks if factors is None else [float(f) for f in factors]
-        buffers = [buffers_of(self.program, rank, count, in_place) for rank in range(self.program.nranks)]
+        everyone = range(self.program.nexecutors)
+        self._factors = [1.0] * len(everyone)
+        self._factors[: len(inputs)] = [1.0] * len(inputs) if factors is None else [float(f) for f in factors]
+        buffers = [buffers_of(self.program, executor, count, in_place) for executor in everyone]
         self.epoch += 1
         self._failed = True
         outputs = self._run(arrays, self._work(count), buffers)
         self._failed = False
-        return outputs
+        return outputs[: self.program.nranks]
 
     def close(self) -> None:
         """Give back what the executor holds; it cannot run any more. Again: nothing."""
@@ -136,11 +139,11 @@ class Executor(ABC):
         return sizes[0], sizes[1], sizes[2]
 
     def _check(self, inputs: Sequence[Array | None]) -> tuple[list[Array], int]:
-        """The inputs that the collective looks at (empty arrays for the others), and the count they agree on."""
+        """The inputs that the collective looks at (empty arrays for others and for relays), and the count they agree on."""
         program = self.program
         if len(inputs) != program.nranks:
             raise ExecutionError(f"{len(inputs)} inputs for a program of {program.nranks} ranks")
-        arrays = [np.zeros(0, dtype=self.dtype)] * program.nranks
+        arrays = [np.zeros(0, dtype=self.dtype)] * program.nexecutors
         first: tuple[int, int] | None = None  # the first rank that has an input, and its size
         for rank, array in enumerate(inputs):
             if view(program.collective, "input", rank, program.root) == "none":

@@ -23,7 +23,7 @@ from ..schedules.contract import VIEWS, view
 from ..topology import Topology
 from .bootstrap import Group
 from .hostprograms import HostProgram, programs_for
-from .launch import LINE_BYTES, Arena, LaunchRecord, connection_table, counter_lines, lay_out
+from .launch import LINE_BYTES, Arena, HostArena, LaunchRecord, connection_table, counter_lines, lay_out, lay_out_host
 from .pairs import Pairs
 from .segment import Segment
 
@@ -40,6 +40,8 @@ class _Placed:
     arenas: list[Arena]
     at: list[int]
     slots_at: list[int] | None
+    host: list[HostArena]
+    host_at: list[int]
 
 
 class HostGroup:
@@ -190,15 +192,22 @@ class HostGroup:
         pool_share = max(pool_share, self._pool_share)
         made = []
         for part, code, arenas, at in placed:
+            host, host_at = lay_out_host(part.program, part.chunk_bytes), []
+            for of_cpu in host:
+                host_at.append(total)
+                total += _up(of_cpu.nbytes, _PAGE)
             slots_at = [rank * pool_share for rank in range(n)] if part.pooled and pool_share else None
-            made.append(_Placed(part, code, arenas, [b + a for b, a in zip(begins, at, strict=True)], slots_at))
+            made.append(_Placed(part, code, arenas, [b + a for b, a in zip(begins, at, strict=True)], slots_at, host, host_at))
         return made, total, pool_share
 
     def _reserve(self, segment: Segment, placed: Sequence[_Placed], nbytes: int, pool: Segment | None, pool_share: int) -> None:
         """Pages for this rank's own parts, and its counters' lines."""
-        begin = placed[0].at[self.rank]
-        end = min((p for p in (*placed[0].at, nbytes) if p > begin), default=nbytes)
-        segment.reserve(begin, end - begin)
+        begin, others = placed[0].at[self.rank], [at for one in placed for at in (*placed[0].at, *one.host_at)]
+        segment.reserve(begin, min((p for p in (*others, nbytes) if p > begin), default=nbytes) - begin)
+        if self.rank == 0:
+            for one in placed:
+                for at, of_cpu in zip(one.host_at, one.host, strict=True):
+                    segment.reserve(at, of_cpu.nbytes)
         if pool is not None:
             pool.reserve(self.rank * pool_share, pool_share)
         for one in placed:
@@ -236,7 +245,7 @@ class HostGroup:
             progress=base + arena.progress, records=base + arena.records, abort=base + arena.abort, doorbell=base + arena.doorbell,
             chunk_bytes=one.part.chunk_bytes, slot_bytes=one.part.chunk_bytes,
         )  # fmt: skip
-        connections = connection_table(one.part.program, one.arenas, bases, slot_bases)
+        connections = connection_table(one.part.program, one.arenas, bases, one.host, [segment.base + at for at in one.host_at], slot_bases)
         number: int = self.calls.add_program(bytes(record), one.code, connections, one.part.pooled)
         assert number == len(self._programs)
         self._programs.append(one)

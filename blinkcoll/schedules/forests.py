@@ -14,6 +14,7 @@ from ..packing.plan import Plan, Tree
 from ..topology import Path, Topology
 from .cuts import common_cut, repeats
 from .program import OUTPUT, SCALED_INPUT, Channel, Connection, Program, Step, slot
+from .transports import transport_of
 from .trees import CHANNEL_GB_S, MAX_CHANNELS
 
 
@@ -98,7 +99,7 @@ class _Builder:
             src, dst = path[0], path[-1]
             if not isinstance(src, int) or not isinstance(dst, int):
                 raise ScheduleError(f"a tree's path must join ranks, got {path}")
-            self.connections.append(Connection(src, dst, path, self.slots))
+            self.connections.append(Connection(src, dst, path, self.slots, transport=transport_of(self.topology, path)))
         return list(range(first, len(self.connections)))
 
     def _height(self, rank: int, below: dict[int, list[int]]) -> int:

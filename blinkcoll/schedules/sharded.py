@@ -20,7 +20,8 @@ from ..errors import ScheduleError
 from ..packing.plan import Flow, Plan, Tree
 from ..topology import Path, Topology
 from .cuts import common_cut, repeats
-from .program import INPUT, OUTPUT, SCALED_INPUT, Channel, Connection, Operand, Program, Step, slot
+from .program import INPUT, OUTPUT, SCALED_INPUT, Channel, Connection, Operand, Program, Step, executor_numbers, slot
+from .transports import transport_of
 
 
 def lower_sharded_trees(plan: Plan, *, slots: int, max_channels: int, channel_gb_s: Fraction, chunk_bytes: int = 1 << 19) -> Program:
@@ -100,7 +101,8 @@ class _Builder:
     def __init__(self, topology: Topology, slots: int, ngroups: int) -> None:
         self.topology, self.slots, self.ngroups = topology, slots, ngroups
         self.connections: list[Connection] = []
-        self.steps: list[dict[tuple[int, int], list[_Placed]]] = [defaultdict(list) for _ in range(topology.nranks)]
+        self.numbers = executor_numbers(topology)
+        self.steps: list[dict[tuple[int, int], list[_Placed]]] = [defaultdict(list) for _ in self.numbers]
 
     def add_step(self, rank: int, share: int, hops: int, group: int, turn: int, step: Step) -> None:
         self.steps[rank][share, group % self.ngroups].append(_Placed(hops, turn, step))
@@ -110,8 +112,9 @@ class _Builder:
         arrives, leaves = self._connect(paths)
         for rank, depth in _depths(root, leaves, self.connections).items():
             srcs = (INPUT,) if rank == root else (slot(arrives[rank]),)
+            kept = () if self._relay(rank) else (OUTPUT,)
             touched = (*(() if rank == root else (arrives[rank],)), *leaves[rank])
-            step = Step("copy", share, srcs, (OUTPUT, *map(slot, leaves[rank])), wait=touched, signal=touched, shard=root)
+            step = Step("copy", share, srcs, (*kept, *map(slot, leaves[rank])), wait=touched, signal=touched, shard=root)
             self.add_step(rank, share, depth, root, (root - rank) % self.topology.nranks, step)
 
     def add_up(self, root: int, paths: Iterable[Path], share: int) -> None:
@@ -123,8 +126,8 @@ class _Builder:
             connection = self._connection(path)
             leaves[self.connections[connection].src] = connection
             arrives[self.connections[connection].dst].append(connection)
-        for rank in range(n):
-            srcs = (SCALED_INPUT, *map(slot, arrives[rank]))
+        for rank in (*range(n), *(executor for executor in leaves if self._relay(executor))):
+            srcs = (*(() if self._relay(rank) else (SCALED_INPUT,)), *map(slot, arrives[rank]))
             dsts = (OUTPUT,) if rank == root else (slot(leaves[rank]),)
             touched = (*arrives[rank], *(() if rank == root else (leaves[rank],)))
             op = "copy" if len(srcs) == 1 else "reduce"
@@ -133,13 +136,14 @@ class _Builder:
 
     def add_path(self, path: Path, share: int, at_source: int, at_end: int) -> None:
         """A path for one pair's data: shard ``at_source`` of the source's input, ``at_end`` of the destination's output."""
-        ranks = [v for v in path if isinstance(v, int)]
+        stops = [i for i, v in enumerate(path) if v in self.numbers]
+        ranks = [self.numbers[path[i]] for i in stops]
         n = self.topology.nranks
         apart = (ranks[-1] - ranks[0]) % n
         group = min(apart, n - apart)
         arrives: int | None = None
         for hop, rank in enumerate(ranks):
-            leaves = None if hop == len(ranks) - 1 else self._connection(path[path.index(rank) : path.index(ranks[hop + 1]) + 1])
+            leaves = None if hop == len(ranks) - 1 else self._connection(path[stops[hop] : stops[hop + 1] + 1])
             srcs: tuple[Operand, ...] = (INPUT,) if arrives is None else (slot(arrives),)
             dsts: tuple[Operand, ...] = (OUTPUT,) if leaves is None else (slot(leaves),)
             touched = tuple(c for c in (arrives, leaves) if c is not None)
@@ -147,11 +151,14 @@ class _Builder:
             self.add_step(rank, share, hop, group, apart, Step("copy", share, srcs, dsts, wait=touched, signal=touched, shard=shard))
             arrives = leaves
 
+    def _relay(self, executor: int) -> bool:
+        return executor >= self.topology.nranks
+
     def _connection(self, path: Path) -> int:
-        src, dst = path[0], path[-1]
-        if not isinstance(src, int) or not isinstance(dst, int):
-            raise ScheduleError(f"a connection must join ranks, got {path}")
-        self.connections.append(Connection(src, dst, path, self.slots))
+        src, dst = self.numbers.get(path[0]), self.numbers.get(path[-1])
+        if src is None or dst is None:
+            raise ScheduleError(f"a connection must join ranks or relays, got {path}")
+        self.connections.append(Connection(src, dst, path, self.slots, transport=transport_of(self.topology, path)))
         return len(self.connections) - 1
 
     def _connect(self, paths: Iterable[Path]) -> tuple[dict[int, int], dict[int, list[int]]]:
@@ -167,7 +174,8 @@ class _Builder:
     def program(self, algorithm: str, collective: str, root: int | None, nshares: int, chunk_bytes: int) -> Program:
         """What has been added, with equal shares."""
         ranks = []
-        for of_rank in self.steps:
+        idle = not any(self.steps[self.topology.nranks :])  # no relay has work
+        for of_rank in self.steps[: self.topology.nranks] if idle else self.steps:
             channels = []
             for key in sorted(of_rank):
                 placed = sorted(of_rank[key], key=lambda p: (p.hops, p.turn, p.step.shard))

@@ -32,10 +32,12 @@ inline void sleep_on(const u32* bell, u32 seen, std::chrono::nanoseconds most) {
 #endif
 }
 
-// The reader's side: ask to be woken when the counter is raised. Look at it again after this.
-inline void mark(const u64* counter) {
+// The reader's side: ask to be woken when the counter is raised, and look at it again after this. False where nobody rings.
+inline bool mark(const u64* counter) {
   CounterLine* line = reinterpret_cast<CounterLine*>(const_cast<u64*>(counter));
-  if (line->doorbell) __atomic_store_n(&line->waited, 1, __ATOMIC_SEQ_CST);
+  if (line->doorbell == 0) return false;
+  __atomic_store_n(&line->waited, 1, __ATOMIC_SEQ_CST);
+  return true;
 }
 
 inline void ring(u32* bell) {

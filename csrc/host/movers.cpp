@@ -33,7 +33,7 @@ void copy_on_host(char* const* dsts, u32 ndsts, const char* src, u64 nbytes, u64
     for (u64 at = 0; at < nbytes; at += kPiece) {
       const u64 n = nbytes - at < kPiece ? nbytes - at : kPiece;
       for (u32 d = 0; d < ndsts; d++) {
-        if (dsts[d] != src) put(dsts[d] + at, src + at, n, streamed >> d & 1);
+        if (dsts[d] != src) put(dsts[d] + at, src + at, n, d < 64 && (streamed >> d & 1));
       }
     }
   }

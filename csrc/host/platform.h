@@ -1,6 +1,8 @@
 // The host as a platform of dispatch.h: one lane, looks that never block, plain loops as movers.
 #pragma once
 
+#include <vector>
+
 #include "blinkcoll/dispatch.h"
 #include "host/doorbell.h"
 #include "host/movers.h"
@@ -27,7 +29,7 @@ class HostPlatform {
   Look look(const u64* word, u64 target) const {
     if (__atomic_load_n(word, __ATOMIC_ACQUIRE) >= target) return Look::kReached;
     if (marking) {
-      mark(word);
+      rung = mark(word) && rung;
       if (__atomic_load_n(word, __ATOMIC_SEQ_CST) >= target) return Look::kReached;
     }
     return give_up ? Look::kGaveUp : Look::kPending;
@@ -46,9 +48,10 @@ class HostPlatform {
   // Only this thread looks at these.
   void publish_local(u64* word, u64 value) const { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 
-  // Until a peer raises a counter that was looked at while `marking`; `rings` is what rings() was before that look.
+  // Until a peer raises a counter that was looked at while `marking`; `rings` is what rings() was before that look. Where
+  // nobody rings (counters in memory of the host's, programs set up without doorbells), a moment.
   void sleep(u32 rings, std::chrono::nanoseconds most) const {
-    if (launch_.doorbell) {
+    if (launch_.doorbell && rung) {
       sleep_on(pointer<u32>(launch_.doorbell), rings, most);
     } else {
       std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -65,15 +68,25 @@ class HostPlatform {
     reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, streamed(dsts, ndsts));
   }
 
+  // What a switch would do, by the memory of each rank: added in the order of ranks, 16-bit floats in float32.
+  void move_group(const GroupStep& g) const {
+    std::vector<char*> srcs(g.srcs, g.srcs + g.nsrcs), dsts(g.dsts, g.dsts + g.ndsts);
+    for (u32 rank = 0; g.from && rank < g.from->nranks; rank++) srcs.push_back(g.from->at(rank));
+    for (u32 rank = 0; g.to && rank < g.to->nranks; rank++) dsts.push_back(g.to->at(rank));
+    if (g.plain) return copy(dsts.data(), u32(dsts.size()), srcs[0], g.nbytes);
+    reduce(dsts.data(), u32(dsts.size()), srcs.data(), u32(srcs.size()), g.count, g.scaling);
+  }
+
   bool give_up = false;
   bool marking = false;
+  mutable bool rung = true;  // whether all counters that were looked at in vain while marking have somebody who rings
 
  private:
   // Results too large for the caches go past them; slots are meant to stay.
   u64 streamed(char* const* dsts, u32 ndsts) const {
     if (!streams_) return 0;
     u64 mask = 0;
-    for (u32 d = 0; d < ndsts; d++) mask |= u64(u64(dsts[d]) - output_ < extent_) << d;
+    for (u32 d = 0; d < ndsts && d < 64; d++) mask |= u64(u64(dsts[d]) - output_ < extent_) << d;
     return mask;
   }
 

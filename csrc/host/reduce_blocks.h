@@ -115,7 +115,7 @@ void run(const Task& t) {
   for (u64 begin = 0; begin < t.count; begin += kBlock) {
     const u64 n = t.count - begin < kBlock ? t.count - begin : kBlock;
     reduce_block<kType, kOp>(result, t, begin, n);
-    for (u32 d = 0; d < t.ndsts; d++) put(t.dsts[d] + begin * sizeof(Stored), result, n * sizeof(Stored), t.streamed >> d & 1);
+    for (u32 d = 0; d < t.ndsts; d++) put(t.dsts[d] + begin * sizeof(Stored), result, n * sizeof(Stored), d < 64 && (t.streamed >> d & 1));
   }
 }
 

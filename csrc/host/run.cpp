@@ -79,6 +79,7 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted)
   Clock::time_point last_look;
   for (u32 idle_rounds = 0;;) {
     platform.marking = idle_rounds >= kYields;
+    platform.rung = true;
     const u32 rings = platform.rings();  // before the round: a ring after its last look ends the sleep at once
     Round round = take_turns(platform, channels);
     if (round.failed) {
@@ -97,9 +98,9 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted)
       } else {
         std::this_thread::yield();
       }
-      if (idle_rounds != kYields) continue;
       idle = std::chrono::nanoseconds(0);
       last_look = Clock::now();
+      continue;  // the round before a sleep is one that marks
     }
     bool was_late = late(idle, launch);  // and the round since then brought nothing either
     platform.sleep(rings, kMostBetweenLooks);

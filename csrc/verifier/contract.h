@@ -33,7 +33,7 @@ class Contract {
   static Kind kind_of(const std::string& collective);
 
   Kind kind_;
-  int root_;
+  int root_, nranks_;
   bool sharded_;
 };
 
