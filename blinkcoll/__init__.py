@@ -21,6 +21,7 @@ _HOME = {
     "schedule": "api",
     "verify": "api",
     "simulate": "api",
+    "select": "selection",
     "Program": "schedules",
     "BlinkcollError": "errors",
     "TopologyError": "errors",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .errors import SimulationError as SimulationError
     from .errors import TopologyError as TopologyError
     from .schedules import Program as Program
+    from .selection import select as select
     from .topology import Topology as Topology
     from .topology import load_topology as load_topology
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..topology import Topology
 
 SCHEMA = 1
-_TREES = "trees"
+_SELECTED, _TREES = "selected", "trees"
 _ROOTED = ("broadcast", "reduce")
 
 
@@ -25,7 +25,7 @@ def simulate(
     gpus: Gpus = None,
     collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast or reduce.", metavar="NAME")] = "allreduce",
     root: Root = None,
-    algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes) or a baseline's name.", metavar="NAME")] = _TREES,
+    algorithm: Annotated[str, typer.Option("--algorithm", help="selected (what bench takes for the size), trees (the exact plan) or a baseline's name.", metavar="NAME")] = _SELECTED,
     minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
     maximum: Annotated[str, typer.Option("-e", "--maxbytes", help="Largest size.", metavar="SIZE")] = "1G",
     factor: Annotated[int, typer.Option("-f", "--stepfactor", help="Each size is the last times this.", min=2)] = 2,
@@ -74,6 +74,10 @@ class _Runs:
         self._trees: Program | None = None
 
     def program(self, nbytes: int) -> Program:
+        if self.algorithm == _SELECTED:
+            from ..selection import select
+
+            return select(self.topology, self.collective, nbytes, root=self.root).program
         if self.algorithm != _TREES:
             from ..simulator.baselines import baseline_program
 
@@ -81,17 +85,10 @@ class _Runs:
         from ..cost import default_chunk_bytes
 
         if self._trees is None:
-            self._trees = self._planned()
+            from .. import api
+
+            self._trees = api.plan(self.topology, self.collective, root=self.root, rates=self.rates).schedule(nbytes=self.largest)
         return self._trees.with_chunk_bytes(default_chunk_bytes(self._trees, nbytes))
-
-    def _planned(self) -> Program:
-        """The plan that ``bench`` takes for the largest size; by measured rates, the exact plan for these."""
-        from .. import api
-        from ..selection import fastest_plan
-
-        if self.rates == "planning":
-            return fastest_plan(self.topology, self.collective, self.root, self.largest // 4 * 4).best.program
-        return api.plan(self.topology, self.collective, root=self.root, rates=self.rates).schedule(nbytes=self.largest)
 
     def run(self, nbytes: int, trace: bool = False) -> SimulationResult:
         from ..simulator import run

@@ -67,7 +67,7 @@ def pipeline_shape(program: Program, params: Parameters | None = None) -> Pipeli
     heaviest = max(range(len(program.weights)), key=lambda i: program.weights[i])
     return PipelineShape(
         largest_share=program.weights[heaviest] / sum(program.weights) / program.nshards,
-        depth=_depth(program, {i for i, weight in enumerate(program.weights) if weight == program.weights[heaviest]}),
+        depth=depth(program, {i for i, weight in enumerate(program.weights) if weight == program.weights[heaviest]}),
         rate_gb_s=_rate(program, heaviest),
         lockstep=any(len(channel.steps) > 1 for channels in program.ranks for channel in channels),
         **_synchronisation(program, params or parameters_for(program.topology)),
@@ -122,7 +122,7 @@ def _synchronisation(program: Program, params: Parameters) -> _Synchronisation:
     return dearest
 
 
-def _depth(program: Program, shares: Set[int]) -> int:
+def depth(program: Program, shares: Set[int]) -> int:
     """The most connections of one of ``shares`` that follow one another, a step's waits before its signals."""
     ends: dict[int, list[int]] = {}  # connection -> connections that the step reading it goes on to write
     sources: set[int] = set()
@@ -136,13 +136,13 @@ def _depth(program: Program, shares: Set[int]) -> int:
                 for c in reads:
                     ends.setdefault(c, []).extend(writes)
                 sources.update(writes)
-    depth: dict[int, int] = {}
+    longest_from: dict[int, int] = {}
 
     def longest(c: int, above: frozenset[int]) -> int:
-        if c not in depth:
+        if c not in longest_from:
             further = [longest(d, above | {c}) for d in ends.get(c, ()) if d not in above and d != c]
-            depth[c] = 1 + max(further, default=0)
-        return depth[c]
+            longest_from[c] = 1 + max(further, default=0)
+        return longest_from[c]
 
     return max((longest(c, frozenset()) for c in sorted(sources)), default=0)
 

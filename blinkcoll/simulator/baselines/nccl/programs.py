@@ -67,12 +67,12 @@ def nccl_program(
             f"NCCL {plan.version.release} runs {collective} of {nbytes} bytes on {topology.name} over NVLS, which the IR cannot "
             "say; algorithm='ring' or 'tree' compares with what it would run without"
         )
-    return _built(topology, collective, root, version, choice.algorithm, choice.protocol, choice.nchannels)
+    return program_of_choice(topology, collective, root, version, choice.algorithm, choice.protocol, choice.nchannels)
 
 
 @lru_cache(maxsize=256)
-def _built(topology: Topology, collective: str, root: int | None, version: str, algorithm: str, protocol: str, nchannels: int) -> Program:
-    """The program of a choice of the tuner's; many sizes share one."""
+def program_of_choice(topology: Topology, collective: str, root: int | None, version: str, algorithm: str, protocol: str, nchannels: int) -> Program:
+    """The program of one choice that a tuner could make: "ring" or "tree", a protocol, and how many channels; many sizes share one."""
     plan = _plan(topology, version)
     name = f"nccl-{plan.version.name}-{algorithm}"
     channels = plan.trees if algorithm == "tree" else plan.rings

@@ -1,0 +1,139 @@
+"""What is considered: plans and classic families, each a small function from a request to programs.
+
+A family yields drafts; where it has nothing for a request it raises, and the reason is kept. To add a family, write such a
+function and list it in ``FAMILIES``. Every draft is tried by every protocol that its connections can speak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from ..errors import PackingError
+from ..packing import Plan, make_plan
+from ..schedules import Program, lower
+from ..schedules.protocols import PROTOCOLS
+from ..simulator.baselines import BASELINES
+from ..simulator.baselines.nccl import program_of_choice, search
+from ..topology import Topology
+from .shallow import shallow_plan
+
+#: Collectives whose trees reduce or broadcast one buffer.
+_TREES = ("allreduce", "broadcast", "reduce")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, but for the size: all that a table depends on."""
+
+    topology: Topology
+    collective: str
+    root: int | None
+    max_channels: int
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A program that could be run: ``plan`` is what it was lowered from, None for the classic families.
+
+    ``protocols``: by which it may be tried, where its maker has fixed them; None for all.
+    """
+
+    name: str
+    program: Program
+    plan: Plan | None = None
+    protocols: tuple[str, ...] | None = None
+
+
+Family = Callable[[Request], Iterator[Draft]]
+
+
+def exact_trees(request: Request) -> Iterator[Draft]:
+    """The plan that meets the bound."""
+    plan = make_plan(request.topology, request.collective, root=request.root)
+    yield Draft("exact " + ("flows" if plan.flows else "trees"), lower(plan, max_channels=request.max_channels), plan)
+
+
+def equal_trees(request: Request) -> Iterator[Draft]:
+    """Trees of one rate, a little below the bound: channels that share links fairly carry them as planned."""
+    if request.collective != "allreduce":
+        return
+    # Of t trees a rank runs two channels each, one where it is the root: a rank in n, where roots are spread.
+    n = request.topology.nranks
+    most = request.max_channels * n // (2 * n - 1)
+    plan = make_plan(request.topology, request.collective, root=request.root, equal_trees=most)
+    yield Draft("equal trees", lower(plan, max_channels=request.max_channels), plan)
+
+
+def shallow_trees(request: Request) -> Iterator[Draft]:
+    """Trees of fewest hops: one, and for all-reduce one rooted at every rank."""
+    if request.collective not in _TREES:
+        return
+    n = request.topology.nranks
+    one = shallow_plan(request.topology, request.collective, request.root, roots=None)
+    yield Draft("shallow tree", lower(one, max_channels=request.max_channels), one)
+    if request.collective == "allreduce" and 2 * n - 1 <= request.max_channels:
+        every = shallow_plan(request.topology, request.collective, None, roots=range(n))
+        yield Draft("shallow trees", lower(every, max_channels=request.max_channels), every)
+
+
+def searched_rings(request: Request) -> Iterator[Draft]:
+    """Rings (cut open at a root: chains) over the Hamiltonian cycles that NCCL's searches find, newest and oldest."""
+    if request.collective not in BASELINES["nccl"].collectives:
+        return
+    known = set()
+    for version in ("2.30", "2.4"):
+        found = search(request.topology, version)
+        if (orders := (found.rings, found.nchannels_run)) in known:
+            continue
+        known.add(orders)
+        yield from _of_search(request, version, "ring", found.nchannels_run)
+
+
+def searched_chains(request: Request) -> Iterator[Draft]:
+    """All-reduces up and down the chains that NCCL calls trees on one server."""
+    if request.collective != "allreduce":
+        return
+    found = search(request.topology, "2.30")
+    yield from _of_search(request, "2.30", "tree", found.nchannels_run)
+
+
+def _of_search(request: Request, version: str, algorithm: str, nchannels: int) -> Iterator[Draft]:
+    """Every protocol has a program of its own: where rings store what is complete, and how hops cross a GPU, differs."""
+    name = "ring" if algorithm == "ring" else "chains"
+    for protocol in PROTOCOLS:
+        program = program_of_choice(request.topology, request.collective, request.root, version, algorithm, protocol, nchannels)
+        yield Draft(name, replace(program, algorithm=name), protocols=(protocol,))
+
+
+def _registered(name: str, title: str, nbytes: int = 1 << 30) -> Family:
+    """A classic family as it is registered among the baselines, as it stands for ``nbytes``."""
+
+    def family(request: Request) -> Iterator[Draft]:
+        if request.collective in BASELINES[name].collectives:
+            program = BASELINES[name].make(request.topology, request.collective, request.root, nbytes)
+            yield Draft(title, replace(program, algorithm=title))
+
+    family.__name__ = title
+    family.__doc__ = f"{title}: {BASELINES[name].title}."
+    return family
+
+
+#: In the order of preference among equals.
+FAMILIES: tuple[Family, ...] = (
+    exact_trees,
+    equal_trees,
+    shallow_trees,
+    searched_rings,
+    searched_chains,
+    _registered("direct", "one-shot", 8),
+    _registered("direct", "two-shot"),
+    _registered("halving-doubling", "halving-doubling"),
+    _registered("double-binary-tree", "double binary trees"),
+    _registered("baidu-ring", "rank-order ring"),
+    _registered("gloo-ring", "rank-order ring, two segments"),
+    _registered("horovod", "hierarchical rings"),
+    _registered("forestcoll", "rooted forests"),
+)
+
+__all__ = ["FAMILIES", "Draft", "Family", "PackingError", "Request"]
