@@ -11,7 +11,17 @@ import typer
 from ..errors import SimulationError
 from ..show.training_text import Step, training_csv, training_json, training_text
 from ..topology import Topology
-from ..training import NETWORKS, Bucket, Network, Speed, gradient_buckets, network_named, published_speed, step_times
+from ..training import (
+    NETWORKS,
+    Bucket,
+    Network,
+    Speed,
+    StepTimes,
+    gradient_buckets,
+    network_named,
+    published_speed,
+    step_times,
+)
 from ..training.buckets import BUCKET_BYTES
 from .comparison import baseline_timing, our_timing
 from .options import read_size
@@ -43,7 +53,7 @@ def _step(topology: Topology, network: Network, buckets: Sequence[Bucket], speed
         return lru_cache(maxsize=None)(allreduce_us)
 
     ours = step_times(network, buckets, speed.step_us, timed(lambda nbytes: our_timing(topology, "allreduce", None, nbytes).time_us))
-    theirs = {}
+    theirs: dict[str, StepTimes | None] = {}
     for name in baselines:
         def of_baseline(nbytes: int, name: str = name) -> float:
             return baseline_timing(name, topology, "allreduce", None, nbytes).time_us

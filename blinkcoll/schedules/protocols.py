@@ -12,7 +12,8 @@ from dataclasses import replace
 from ..errors import ScheduleError
 from .program import Program
 
-PROTOCOLS = ("simple", "LL", "LL128")
+#: What programs may be given.
+EXECUTABLE = ("simple", "LL", "LL128")
 
 
 def with_protocol(program: Program, name: str) -> Program:
@@ -23,8 +24,8 @@ def with_protocol(program: Program, name: str) -> Program:
     ScheduleError
         Where there is no such protocol, or a step signals a peer whose data does not lie in that connection's slot.
     """
-    if name not in PROTOCOLS:
-        raise ScheduleError(f"no protocol is called {name!r}; known: {', '.join(PROTOCOLS)}")
+    if name not in EXECUTABLE:
+        raise ScheduleError(f"no protocol is called {name!r}; known: {', '.join(EXECUTABLE)}")
     if name != "simple":
         bare = _without_data(program)
         if bare:
@@ -34,7 +35,7 @@ def with_protocol(program: Program, name: str) -> Program:
 
 def _without_data(program: Program) -> list[int]:
     """Connections that are only signals, for at least one step that writes them."""
-    bare = set()
+    bare: set[int] = set()
     for rank, channels in enumerate(program.ranks):
         for channel in channels:
             for step in channel.steps:

@@ -9,17 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ..errors import PackingError
 from ..packing import Plan, make_plan
 from ..schedules import Program, lower
-from ..schedules.protocols import PROTOCOLS
+from ..schedules.protocols import EXECUTABLE
+from ..schedules.trees import CHANNEL_GB_S
 from ..simulator.baselines import BASELINES
 from ..simulator.baselines.nccl import program_of_choice, search
 from ..topology import Topology
+from .rerooted import from_both_ends
 from .shallow import shallow_plan
 
 #: Collectives whose trees reduce or broadcast one buffer.
 _TREES = ("allreduce", "broadcast", "reduce")
+#: Into how many channels a channel's rate is divided at most, and what the result is called.
+_FINER = ((1, ""), (2, " in halves"), (4, " in quarters"))
+
+#: Plans of more trees than this have their roots spread already.
+_FEW_TREES = 3
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,21 @@ Family = Callable[[Request], Iterator[Draft]]
 
 
 def exact_trees(request: Request) -> Iterator[Draft]:
-    """The plan that meets the bound."""
+    """The plan that meets the bound; and with more channels, which keep a link busy while one of them synchronises."""
     plan = make_plan(request.topology, request.collective, root=request.root)
-    yield Draft("exact " + ("flows" if plan.flows else "trees"), lower(plan, max_channels=request.max_channels), plan)
+    name = "exact " + ("flows" if plan.flows else "trees")
+    yield from _by_channels(name, plan, request)
+    if request.collective == "allreduce" and len(plan.trees) <= _FEW_TREES:
+        yield from _by_channels(f"{name} from both ends", from_both_ends(plan), request)
+
+
+def _by_channels(name: str, plan: Plan, request: Request) -> Iterator[Draft]:
+    fewest = 0
+    for finer, suffix in _FINER:
+        program = lower(plan, max_channels=request.max_channels, channel_gb_s=CHANNEL_GB_S / finer)
+        if program.nchannels > fewest:
+            yield Draft(name + suffix, program, plan)
+        fewest = max(fewest, program.nchannels)
 
 
 def equal_trees(request: Request) -> Iterator[Draft]:
@@ -84,9 +102,11 @@ def searched_rings(request: Request) -> Iterator[Draft]:
     known = set()
     for version in ("2.30", "2.4"):
         found = search(request.topology, version)
-        if (orders := (found.rings, found.nchannels_run)) in known:
+        run = [found.rings[c % found.common_channels] for c in range(found.nchannels_run)]
+        turned = tuple(sorted((*ring[ring.index(0) :], *ring[: ring.index(0)]) for ring in run))
+        if turned in known:
             continue
-        known.add(orders)
+        known.add(turned)
         yield from _of_search(request, version, "ring", found.nchannels_run)
 
 
@@ -101,7 +121,7 @@ def searched_chains(request: Request) -> Iterator[Draft]:
 def _of_search(request: Request, version: str, algorithm: str, nchannels: int) -> Iterator[Draft]:
     """Every protocol has a program of its own: where rings store what is complete, and how hops cross a GPU, differs."""
     name = "ring" if algorithm == "ring" else "chains"
-    for protocol in PROTOCOLS:
+    for protocol in EXECUTABLE:
         program = program_of_choice(request.topology, request.collective, request.root, version, algorithm, protocol, nchannels)
         yield Draft(name, replace(program, algorithm=name), protocols=(protocol,))
 
@@ -135,5 +155,3 @@ FAMILIES: tuple[Family, ...] = (
     _registered("horovod", "hierarchical rings"),
     _registered("forestcoll", "rooted forests"),
 )
-
-__all__ = ["FAMILIES", "Draft", "Family", "PackingError", "Request"]

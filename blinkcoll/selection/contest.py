@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from ..cost.chunks import PipelineShape, chunk_bytes_for, pipeline_shape
+from ..cost.chunks import MOST_CHUNK_BYTES, PipelineShape, chunk_bytes_for, pipeline_shape
 from ..errors import PackingError, ScheduleError, SimulationError, TopologyError
 from ..packing import Plan
-from ..schedules import Program
+from ..schedules import Program, verify
 from ..schedules.contract import SHARDED
-from ..schedules.protocols import PROTOCOLS, with_protocol
+from ..schedules.protocols import EXECUTABLE, with_protocol
 from ..simulator import run
 from ..simulator.floor import Floor
 from ..topology import Topology
@@ -24,6 +24,12 @@ from .candidates import FAMILIES, Draft, Request
 #: LL128 over NVLink from Volta on (src/graph/tuning.cc, ``ncclTopoTuneModel``).
 _WHOLE_LINES = ("NVLINK", "NVSWITCH")
 _LL128_FROM = 70
+#: From this size on chunk sizes are tried, and for candidates at most this much slower than the fastest.
+_TUNED_FROM, _NEAR = 1 << 20, 1.15
+#: From this size on larger chunks are tried, and with so many shares no smaller ones, whose simulation takes longest.
+_LARGE, _MANY = 1 << 26, 16
+#: What NCCL cuts broadcasts and reduces into: an eighth of its buffer of 4 MiB.
+_CHAIN_CHUNK_BYTES = 1 << 19
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +59,23 @@ class Candidate:
     def _shape(self) -> PipelineShape:
         return pipeline_shape(self.program)
 
-    def chunk_bytes(self, nbytes: int) -> int:
-        """The chunk size for a size."""
-        return chunk_bytes_for(self._shape, nbytes)
+    def chunk_sizes(self, nbytes: int) -> tuple[int, ...]:
+        """The chunk sizes to try for a size; where chunks follow one another more than one.
+
+        The formula looks at one share at a time. Where many run side by side links stay busy with fewer, larger chunks,
+        which cost less synchronisation: twice to four times its answer is mostly best.
+        """
+        chunk = chunk_bytes_for(self._shape, nbytes)
+        if self._shape.lockstep or nbytes < _TUNED_FROM:
+            return (chunk,)
+        sizes = [2 * chunk]
+        if nbytes < _LARGE or len(self.draft.program.weights) < _MANY:
+            sizes.append(chunk)
+        if nbytes >= _LARGE:
+            sizes.append(4 * chunk)
+        if self.draft.program.root is not None:
+            sizes.append(_CHAIN_CHUNK_BYTES)
+        return tuple(dict.fromkeys(min(size, MOST_CHUNK_BYTES) for size in sizes))
 
 
 class Contest:
@@ -77,15 +97,16 @@ class Contest:
                 self.refused.append(f"{name}: {error}")
         if not self.candidates:
             raise PackingError("; ".join(self.refused))
-        self._times: dict[tuple[int, int], float] = {}
+        self._times: dict[tuple[int, int, int], float] = {}
         self._winners: dict[int, int] = {}
+        self._proven: dict[int, bool] = {}
 
     def _admit(self, draft: Draft) -> None:
         if draft.program.nchannels > self.request.max_channels:
             self.refused.append(f"{draft.name}: {draft.program.nchannels} channels, more than max_channels={self.request.max_channels}")
             return
         floor = Floor(draft.program)
-        for protocol in draft.protocols or PROTOCOLS:
+        for protocol in draft.protocols or EXECUTABLE:
             if protocol == "LL128" and not whole_lines(draft.program):
                 continue
             try:
@@ -101,30 +122,65 @@ class Contest:
         unit = 4 * (self.request.topology.nranks if self.request.collective in SHARDED else 1)
         return max(1, round(nbytes / unit)) * unit
 
-    def time_us(self, i: int, nbytes: int) -> float:
-        """The simulated time of candidate ``i``, to nine digits."""
-        key = (i, self.whole(nbytes))
+    def _simulated_us(self, i: int, size: int, chunk_bytes: int) -> float:
+        """To nine digits."""
+        key = (i, size, chunk_bytes)
         if key not in self._times:
-            candidate = self.candidates[i]
-            self._times[key] = float(f"{run(candidate.program, key[1], chunk_bytes=candidate.chunk_bytes(key[1])).time_us:.9g}")
+            self._times[key] = float(f"{run(self.candidates[i].program, size, chunk_bytes=chunk_bytes).time_us:.9g}")
         return self._times[key]
+
+    def chunk_bytes(self, i: int, nbytes: int) -> int:
+        """The chunk size, of those tried, with which candidate ``i`` is fastest."""
+        size = self.whole(nbytes)
+        return min(self.candidates[i].chunk_sizes(size), key=lambda chunk: (self._simulated_us(i, size, chunk), chunk))
+
+    def time_us(self, i: int, nbytes: int) -> float:
+        """The simulated time of candidate ``i`` with that chunk size."""
+        size = self.whole(nbytes)
+        return min(self._simulated_us(i, size, chunk) for chunk in self.candidates[i].chunk_sizes(size))
 
     def floor_us(self, i: int, nbytes: int) -> float:
         """What candidate ``i`` takes at least."""
         return self.candidates[i].floor.us(self.whole(nbytes), self.candidates[i].protocol)
 
     def winner(self, nbytes: int, first: int | None = None) -> int:
-        """The fastest candidate at a size; ``first`` is simulated first, so that others may be left out by their floors."""
+        """The fastest candidate at a size whose program the verifier proves.
+
+        ``first`` is simulated first, so that others may be left out by their floors; the answer does not depend on it.
+        """
         size = self.whole(nbytes)
-        if size not in self._winners:
-            floors = [self.floor_us(i, size) for i in range(len(self.candidates))]
-            order = sorted(range(len(floors)), key=lambda i: (i != first, floors[i], i))
-            best = (float("inf"), -1)
-            for i in order:
-                if floors[i] * (1 - 1e-9) <= best[0]:
-                    best = min(best, (self.time_us(i, size), i))
-            self._winners[size] = best[1]
+        while size not in self._winners:
+            best = self._fastest(size, first)
+            if self._is_proven(best):
+                self._winners[size] = best
         return self._winners[size]
+
+    def _fastest(self, size: int, first: int | None) -> int:
+        allowed = [i for i in range(len(self.candidates)) if self._proven.get(i, True)]
+        if not allowed:
+            raise PackingError("; ".join(self.refused))
+        floors = {i: self.floor_us(i, size) * (1 - 1e-9) for i in allowed}
+        best, times = float("inf"), {}
+        for i in sorted(allowed, key=lambda i: (i != first, floors[i], i)):
+            if floors[i] <= best:
+                times[i] = self._simulated_us(i, size, self.candidates[i].chunk_sizes(size)[0])
+                best = min(best, times[i])
+        # Whatever the order was, those whose floor is not above the best have been simulated. Only those near it get other
+        # chunk sizes tried.
+        near = [i for i, time in times.items() if time <= best * _NEAR and floors[i] <= best]
+        return min(near, key=lambda i: (self.time_us(i, size), i))
+
+    def _is_proven(self, i: int) -> bool:
+        """Whether a candidate may run, also again and again; proven once."""
+        if i not in self._proven:
+            program = self.candidates[i].program
+            try:
+                verify(program, repeated=True)
+                self._proven[i] = True
+            except ScheduleError as error:
+                self.refused.append(f"{self.candidates[i].name}: {error}")
+                self._proven[i] = False
+        return self._proven[i]
 
 
 def _protocol(program: Program) -> str:

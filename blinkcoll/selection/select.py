@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ..errors import PackingError
 from ..packing import Plan
 from ..packing.collectives import canonical, check_root
-from ..schedules import Program, verify
+from ..schedules import Program
 from ..schedules.trees import MAX_CHANNELS
 from ..topology import Topology
 from .candidates import Request
@@ -99,8 +99,8 @@ def select(topology: Topology, collective: str, nbytes: int, *, root: int | None
     Examples
     --------
     >>> import blinkcoll as bc
-    >>> bc.select(bc.load_topology("dgx1-v100").subset([0, 1, 4]), "allreduce", 64 << 20).algorithm
-    'exact trees'
+    >>> bc.select(bc.load_topology("dgx1-v100").subset([0, 1, 4]), "allreduce", 64 << 20).plan.rate
+    Fraction(20, 1)
     """
     name = canonical(collective)
     rank = check_root(name, root, topology.nranks)
@@ -110,16 +110,5 @@ def select(topology: Topology, collective: str, nbytes: int, *, root: int | None
     i = table.choose(nbytes)
     contest = table.contest
     candidate = contest.candidates[i]
-    program = _verified(candidate.program).with_chunk_bytes(candidate.chunk_bytes(contest.whole(nbytes)))
+    program = candidate.program.with_chunk_bytes(contest.chunk_bytes(i, nbytes))
     return Selection(name, nbytes, candidate.name, program, candidate.plan, contest.time_us(i, nbytes), table, i)
-
-
-_PROVEN: dict[str, bool] = {}
-
-
-def _verified(program: Program) -> Program:
-    """The program, proven once a process."""
-    if program.hash not in _PROVEN:
-        verify(program, repeated=program.in_place)
-        _PROVEN[program.hash] = True
-    return program

@@ -30,7 +30,7 @@ def write_plot(results: Sequence[BenchResult], path: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    style = {"font.size": 8, "font.family": "sans-serif", "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
+    style: Any = {"font.size": 8, "font.family": "sans-serif", "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
     with plt.rc_context(style):
         ncols = len(results)
         figure, axes = plt.subplots(
