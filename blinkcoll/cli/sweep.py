@@ -20,8 +20,11 @@ _FEWEST = 3
 
 
 def allocation_classes(topology: Topology) -> list[Topology]:
-    """One set of each class of three GPUs or more that fast links connect; of all GPUs where there are fewer."""
-    return [part for k in range(min(_FEWEST, topology.nranks), topology.nranks + 1) for part in unique_subsets(topology, k)]
+    """One set of each class of three GPUs or more that fast links connect; of two where these connect no more; else all."""
+    for fewest in range(min(_FEWEST, topology.nranks), 1, -1):
+        if found := [part for k in range(fewest, topology.nranks + 1) for part in unique_subsets(topology, k)]:
+            return found
+    return [topology]
 
 
 def sweep_report(topology: Topology, collectives: Sequence[str], nbytes: int, baselines: Sequence[str], as_json: bool, as_csv: bool) -> str:

@@ -116,6 +116,8 @@ def searched_chains(request: Request) -> Iterator[Draft]:
         return
     found = search(request.topology, "2.30")
     yield from _of_search(request, "2.30", "tree", found.nchannels_run)
+    if found.path_type != "NVL":  # no ring of direct links: before NCCL crossed GPUs its chains kept to direct links
+        yield from _of_search(request, "2.7", "tree", search(request.topology, "2.7").nchannels_run)
 
 
 def _of_search(request: Request, version: str, algorithm: str, nchannels: int) -> Iterator[Draft]:
