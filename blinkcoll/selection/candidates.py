@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from ..packing import Plan, make_plan
 from ..schedules import Program, lower
@@ -24,6 +25,8 @@ _TREES = ("allreduce", "broadcast", "reduce")
 #: Into how many channels a channel's rate is divided at most, and what the result is called.
 _FINER = ((1, ""), (2, " in halves"), (4, " in quarters"))
 
+#: Rings that reach so much of the bound leave nothing to look for in NCCL 2.7's search, which may take as long as all others.
+_RINGS_DO = Fraction(95, 100)
 #: Plans of more trees than this have their roots spread already.
 _FEW_TREES = 3
 
@@ -116,7 +119,9 @@ def searched_chains(request: Request) -> Iterator[Draft]:
         return
     found = search(request.topology, "2.30")
     yield from _of_search(request, "2.30", "tree", found.nchannels_run)
-    if found.path_type != "NVL":  # no ring of direct links: before NCCL crossed GPUs its chains kept to direct links
+    n = request.topology.nranks
+    bound = make_plan(request.topology, "allreduce").bound
+    if found.ring_busbw * n / (2 * (n - 1)) < _RINGS_DO * bound:  # where rings use most links no chain will do better
         yield from _of_search(request, "2.7", "tree", search(request.topology, "2.7").nchannels_run)
 
 

@@ -163,11 +163,17 @@ class Contest:
         best, times = float("inf"), {}
         for i in sorted(allowed, key=lambda i: (i != first, floors[i], i)):
             if floors[i] <= best:
-                times[i] = self._simulated_us(i, size, self.candidates[i].chunk_sizes(size)[0])
+                try:
+                    times[i] = self._simulated_us(i, size, self.candidates[i].chunk_sizes(size)[0])
+                except ScheduleError as error:  # a program that no executor's format can hold
+                    self._refuse(i, error)
+                    continue
                 best = min(best, times[i])
         # Whatever the order was, those whose floor is not above the best have been simulated. Only those near it get other
         # chunk sizes tried.
         near = [i for i, time in times.items() if time <= best * _NEAR and floors[i] <= best]
+        if not near:
+            return self._fastest(size, first)  # all of those simulated were refused: the others' turn
         return min(near, key=lambda i: (self.time_us(i, size), i))
 
     def _is_proven(self, i: int) -> bool:
@@ -178,9 +184,12 @@ class Contest:
                 verify(program, repeated=True)
                 self._proven[i] = True
             except ScheduleError as error:
-                self.refused.append(f"{self.candidates[i].name}: {error}")
-                self._proven[i] = False
+                self._refuse(i, error)
         return self._proven[i]
+
+    def _refuse(self, i: int, error: ScheduleError) -> None:
+        self.refused.append(f"{self.candidates[i].name}: {error}")
+        self._proven[i] = False
 
 
 def _protocol(program: Program) -> str:

@@ -43,7 +43,8 @@ def write_plot(results: Sequence[BenchResult], path: str) -> None:
                 axes[0][column].set_ylabel("algbw, GB/s")
                 axes[1][column].set_ylabel("times as fast\nas baseline")
         topology = results[0].plan.topology
-        figure.suptitle(f"{topology.name}, {topology.nranks} GPUs: simulated", fontsize=9)
+        gpus = ",".join(str(d.index if d.index is not None else d.name) for d in topology.devices)
+        figure.suptitle(f"{topology.name}, GPUs {gpus}: simulated", fontsize=9)
         try:
             figure.savefig(path, dpi=200)
         except ValueError as error:  # an ending that it does not know
@@ -68,7 +69,7 @@ def _bandwidth(axis: Any, result: BenchResult) -> None:
     axis.set_xscale("log", base=2)
     axis.set_ylim(0, float(result.plan.bound) * 1.06)
     handles, labels = axis.get_legend_handles_labels()
-    axis.legend(handles[::-1], labels[::-1], frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0.0, 0.92))
+    axis.legend(handles[::-1], labels[::-1], frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0.0, 0.9))
 
 
 def _faster(axis: Any, result: BenchResult) -> None:

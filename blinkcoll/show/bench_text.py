@@ -45,16 +45,16 @@ def verdict(result: BenchResult) -> list[str]:
     part = best.ours.algbw / float(plan.bound) * 100
     second = (
         f"{part:.0f} % of the bound of {gb_s(plan.bound)} GB/s is reached at {size_text(best.nbytes)}; "
-        f"{planned} of {count(len(result.rows), 'size')} run a packed plan, the others a classic algorithm over the same links."
+        f"{planned} of {count(len(result.rows), 'size')} run a packed plan{', the others a classic algorithm' if planned < len(result.rows) else ''}."
     )
     return [f"# Verdict: {_against(result)}", f"#          {second}"]
 
 
 def _against(result: BenchResult) -> str:
-    ratios = result.ratios(0) if result.peers else []
-    if not ratios:
+    compared = [i for i in range(len(result.peers)) if result.ratios(i)]
+    if not compared:
         return f"{result.plan.collective} takes {result.rows[0].ours.time_us:.1f} us at least; nothing here to compare it with."
-    name = result.peers[0]
+    ratios, name = result.ratios(compared[0]), result.peers[compared[0]]
     most, row = max(ratios, key=lambda pair: pair[0])
     least, slow = min(ratios, key=lambda pair: pair[0])
     if least < 0.9995:
