@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from ..errors import ScheduleError
 from ..packing import Plan, make_plan
 from ..schedules import Program, lower
 from ..schedules.protocols import EXECUTABLE
@@ -27,6 +28,8 @@ _FINER = ((1, ""), (2, " in halves"), (4, " in quarters"))
 
 #: Rings that reach so much of the bound leave nothing to look for in NCCL 2.7's search, which may take as long as all others.
 _RINGS_DO = Fraction(95, 100)
+#: Ranks up to which classic families are looked at whose lowering takes minutes for a rack.
+_MOST_SQUARE = 32
 #: Plans of more trees than this have their roots spread already.
 _FEW_TREES = 3
 
@@ -133,10 +136,12 @@ def _of_search(request: Request, version: str, algorithm: str, nchannels: int) -
         yield Draft(name, replace(program, algorithm=name), protocols=(protocol,))
 
 
-def _registered(name: str, title: str, nbytes: int = 1 << 30) -> Family:
-    """A classic family as it is registered among the baselines, as it stands for ``nbytes``."""
+def _registered(name: str, title: str, nbytes: int = 1 << 30, most_ranks: int | None = None) -> Family:
+    """A classic family as it is registered among the baselines, as it stands for ``nbytes``, for up to ``most_ranks``."""
 
     def family(request: Request) -> Iterator[Draft]:
+        if most_ranks is not None and request.topology.nranks > most_ranks:
+            raise ScheduleError(f"not looked at beyond {most_ranks} ranks: its steps are the square of their number")
         if request.collective in BASELINES[name].collectives:
             program = BASELINES[name].make(request.topology, request.collective, request.root, nbytes)
             yield Draft(title, replace(program, algorithm=title))
@@ -155,10 +160,10 @@ FAMILIES: tuple[Family, ...] = (
     searched_chains,
     _registered("direct", "one-shot", 8),
     _registered("direct", "two-shot"),
-    _registered("halving-doubling", "halving-doubling"),
+    _registered("halving-doubling", "halving-doubling", most_ranks=_MOST_SQUARE),
     _registered("double-binary-tree", "double binary trees"),
     _registered("baidu-ring", "rank-order ring"),
     _registered("gloo-ring", "rank-order ring, two segments"),
-    _registered("horovod", "hierarchical rings"),
+    _registered("horovod", "hierarchical rings", most_ranks=_MOST_SQUARE),
     _registered("forestcoll", "rooted forests"),
 )
