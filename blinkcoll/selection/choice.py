@@ -46,7 +46,8 @@ class Selection:
         contest = self._table.contest
         best = contest.winner(self.nbytes)
         lines, rows = [], []
-        for i, candidate in enumerate(contest.candidates):
+        for i in contest.allowed:
+            candidate = contest.candidates[i]
             floor = contest.floor_us(i, self.nbytes)
             skipped = floor > contest.time_us(best, self.nbytes) and i != self._chosen
             time = floor if skipped else contest.time_us(i, self.nbytes)
@@ -58,7 +59,7 @@ class Selection:
             mark = "*" if i == self._chosen else " "
             plan = candidate.plan
             planned = f"planned {float(plan.rate):.2f} of {float(plan.bound):.2f} GB/s" if plan is not None else "classic"
-            took = f"at least {time:.2f} us by its busiest link or channel: not simulated" if skipped else f"{time:.2f} us"
+            took = f"at least {time:.2f} us by links, channels or depth: not simulated" if skipped else f"{time:.2f} us"
             lines.append(f"{mark} {candidate.name:<28} {candidate.draft.program.nchannels:>3} channels  {planned:<32} {took}")
         lines += [f"  no {reason}" for reason in contest.refused]
         if best != self._chosen:

@@ -143,25 +143,27 @@ class Contest:
         """What candidate ``i`` takes at least."""
         return self.candidates[i].floor.us(self.whole(nbytes), self.candidates[i].protocol)
 
-    def winner(self, nbytes: int, first: int | None = None) -> int:
-        """The fastest candidate at a size whose program the verifier proves.
-
-        ``first`` is simulated first, so that others may be left out by their floors; the answer does not depend on it.
-        """
+    def winner(self, nbytes: int) -> int:
+        """The fastest candidate at a size whose program the verifier proves."""
         size = self.whole(nbytes)
         while size not in self._winners:
-            best = self._fastest(size, first)
+            best = self._fastest(size)
             if self._is_proven(best):
                 self._winners[size] = best
         return self._winners[size]
 
-    def _fastest(self, size: int, first: int | None) -> int:
-        allowed = [i for i in range(len(self.candidates)) if self._proven.get(i, True)]
+    @property
+    def allowed(self) -> list[int]:
+        """Candidates that have not been refused."""
+        return [i for i in range(len(self.candidates)) if self._proven.get(i, True)]
+
+    def _fastest(self, size: int) -> int:
+        allowed = self.allowed
         if not allowed:
             raise PackingError("; ".join(self.refused))
         floors = {i: self.floor_us(i, size) * (1 - 1e-9) for i in allowed}
         best, times = float("inf"), {}
-        for i in sorted(allowed, key=lambda i: (i != first, floors[i], i)):
+        for i in sorted(allowed, key=lambda i: (floors[i], i)):
             if floors[i] <= best:
                 try:
                     times[i] = self._simulated_us(i, size, self.candidates[i].chunk_sizes(size)[0])
@@ -169,11 +171,10 @@ class Contest:
                     self._refuse(i, error)
                     continue
                 best = min(best, times[i])
-        # Whatever the order was, those whose floor is not above the best have been simulated. Only those near it get other
-        # chunk sizes tried.
+        # All whose floor is not above the best have been simulated now; only those near it get other chunk sizes tried.
         near = [i for i, time in times.items() if time <= best * _NEAR and floors[i] <= best]
         if not near:
-            return self._fastest(size, first)  # all of those simulated were refused: the others' turn
+            return self._fastest(size)  # all of those simulated were refused: the others' turn
         return min(near, key=lambda i: (self.time_us(i, size), i))
 
     def _is_proven(self, i: int) -> bool:

@@ -44,8 +44,7 @@ class Table:
         return tuple(entries)
 
     def _at(self, place: int) -> int:
-        near = SIZES[place]
-        return self.contest.winner(near)
+        return self.contest.winner(SIZES[place])
 
     def _threshold(self, place: int) -> int:
         """The first size past ``SIZES[place]`` that takes the next size's winner."""
