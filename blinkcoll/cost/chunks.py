@@ -67,7 +67,7 @@ def pipeline_shape(program: Program, params: Parameters | None = None) -> Pipeli
     heaviest = max(range(len(program.weights)), key=lambda i: program.weights[i])
     return PipelineShape(
         largest_share=program.weights[heaviest] / sum(program.weights) / program.nshards,
-        depth=depth(program, {i for i, weight in enumerate(program.weights) if weight == program.weights[heaviest]}),
+        depth=_depth(program, {i for i, weight in enumerate(program.weights) if weight == program.weights[heaviest]}),
         rate_gb_s=_rate(program, heaviest),
         lockstep=any(len(channel.steps) > 1 for channels in program.ranks for channel in channels),
         **_synchronisation(program, params or parameters_for(program.topology)),
@@ -122,7 +122,18 @@ def _synchronisation(program: Program, params: Parameters) -> _Synchronisation:
     return dearest
 
 
-def depth(program: Program, shares: Set[int]) -> int:
+def least_depth(program: Program) -> int:
+    """Hops that any chunk takes at least, from its first sender to its last reader: those of the shallowest share.
+
+    Connections that close a cycle, as a ring's, are counted once around, and data may end one hop before. Where steps of
+    several shards share channels and shares are unequal it is not looked for, and 0.
+    """
+    if any(len(channel.steps) > 1 for channels in program.ranks for channel in channels):
+        return max(0, _depth(program, set(range(len(program.weights)))) - 1) if len(set(program.weights)) == 1 else 0
+    return min(_depth(program, {share}) for share in range(len(program.weights)))
+
+
+def _depth(program: Program, shares: Set[int]) -> int:
     """The most connections of one of ``shares`` that follow one another, a step's waits before its signals."""
     ends: dict[int, list[int]] = {}  # connection -> connections that the step reading it goes on to write
     sources: set[int] = set()
@@ -136,13 +147,13 @@ def depth(program: Program, shares: Set[int]) -> int:
                 for c in reads:
                     ends.setdefault(c, []).extend(writes)
                 sources.update(writes)
-    longest_from: dict[int, int] = {}
+    depth: dict[int, int] = {}
 
     def longest(c: int, above: frozenset[int]) -> int:
-        if c not in longest_from:
+        if c not in depth:
             further = [longest(d, above | {c}) for d in ends.get(c, ()) if d not in above and d != c]
-            longest_from[c] = 1 + max(further, default=0)
-        return longest_from[c]
+            depth[c] = 1 + max(further, default=0)
+        return depth[c]
 
     return max((longest(c, frozenset()) for c in sorted(sources)), default=0)
 

@@ -7,7 +7,7 @@ ranks and machines.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from ..cost.chunks import MOST_CHUNK_BYTES, PipelineShape, chunk_bytes_for, pipeline_shape
 from ..errors import PackingError, ScheduleError, SimulationError, TopologyError
@@ -17,13 +17,8 @@ from ..schedules.contract import SHARDED
 from ..schedules.protocols import EXECUTABLE, with_protocol
 from ..simulator import run
 from ..simulator.floor import Floor
-from ..topology import Topology
 from .candidates import FAMILIES, Draft, Request
 
-#: Kinds of links over which stores of 128 bytes arrive whole, and the first architecture that makes them so: NCCL allows
-#: LL128 over NVLink from Volta on (src/graph/tuning.cc, ``ncclTopoTuneModel``).
-_WHOLE_LINES = ("NVLINK", "NVSWITCH")
-_LL128_FROM = 70
 #: From this size on chunk sizes are tried, and for candidates at most this much slower than the fastest.
 _TUNED_FROM, _NEAR = 1 << 20, 1.15
 #: From this size on larger chunks are tried, and with so many shares no smaller ones, whose simulation takes longest.
@@ -53,7 +48,9 @@ class Candidate:
     @cached_property
     def program(self) -> Program:
         """Without a chunk size for any size in particular."""
-        return with_protocol(self.draft.program, self.protocol) if self.protocol != _protocol(self.draft.program) else self.draft.program
+        if all(connection.protocol == self.protocol for connection in self.draft.program.connections):
+            return self.draft.program  # the very object, which the simulator has prepared where a baseline runs it, too
+        return with_protocol(self.draft.program, self.protocol)
 
     @cached_property
     def _shape(self) -> PipelineShape:
@@ -107,15 +104,10 @@ class Contest:
             return
         floor = Floor(draft.program)
         for protocol in draft.protocols or EXECUTABLE:
-            if protocol == "LL128" and not whole_lines(draft.program):
-                continue
-            try:
-                if protocol != _protocol(draft.program):
-                    with_protocol(draft.program, protocol)
-            except ScheduleError as error:
-                self.refused.append(f"{draft.name} {protocol}: {error}")
-                continue
-            self.candidates.append(Candidate(draft, protocol, floor))
+            candidate = Candidate(draft, protocol, floor)
+            # A floor holds where all connections have the protocol; one that only signals cannot have lines, for instance.
+            if all(connection.protocol == protocol for connection in candidate.program.connections):
+                self.candidates.append(candidate)
 
     def whole(self, nbytes: int) -> int:
         """The size that is simulated for ``nbytes``: a whole number of 4-byte elements, and of shards where these are the caller's."""
@@ -191,21 +183,3 @@ class Contest:
     def _refuse(self, i: int, error: ScheduleError) -> None:
         self.refused.append(f"{self.candidates[i].name}: {error}")
         self._proven[i] = False
-
-
-def _protocol(program: Program) -> str:
-    return program.connections[0].protocol if program.connections else "simple"
-
-
-def whole_lines(program: Program) -> bool:
-    """Whether stores of 128 bytes arrive whole on every way that the program's data takes."""
-    topology = program.topology
-    if any(not d.arch.startswith("sm_") or int(d.arch.removeprefix("sm_")) < _LL128_FROM for d in topology.devices):
-        return False
-    hops = _whole_hops(topology)
-    return all(hop in hops for c in program.connections for hop in zip(c.path, c.path[1:], strict=False))
-
-
-@lru_cache(maxsize=64)
-def _whole_hops(topology: Topology) -> frozenset[tuple[int | str, int | str]]:
-    return frozenset((topology.vertex(k.src), topology.vertex(k.dst)) for k in topology.links if k.kind in _WHOLE_LINES)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import pairwise
 
-from ..cost.chunks import depth
-from ..cost.parameters import PROTOCOLS, Parameters, parameters_for
+from ..cost.chunks import least_depth
+from ..cost.parameters import Parameters, parameters_for
 from ..schedules.program import Program
 from .traffic import Hop, links_crossed
 
@@ -31,7 +31,7 @@ class Floor:
     """
 
     def __init__(self, program: Program, params: Parameters | None = None) -> None:
-        params = params or parameters_for(program.topology)
+        params = self._params = params or parameters_for(program.topology)
         protocol = program.connections[0].protocol if program.connections else "simple"
         total = sum(program.weights) * program.nshards
         load: dict[Hop, float] = defaultdict(float)
@@ -50,22 +50,14 @@ class Floor:
         self._channel = busiest / (params.channel_gb_s * 1e3)
         self._rounding = _ROUNDING * program.nshards * len(program.weights)
         self._launch_us = params.launch.time_us(program.nranks)
-        self._depth = _least_depth(program)
+        self._depth = least_depth(program)
         self._wire_us = _shortest_wire(program)
 
     def us(self, nbytes: int, protocol: str = "simple") -> float:
         """Microseconds that ``nbytes`` take at least, all connections by ``protocol``."""
-        costs = PROTOCOLS[protocol]
+        costs = self._params.protocol(protocol)
         moving = max(0, nbytes - self._rounding) * max(self._link / costs.efficiency, self._channel / costs.rate)
         return self._launch_us + max(moving, self._depth * (costs.busy_us + costs.flag_us + self._wire_us))
-
-
-def _least_depth(program: Program) -> int:
-    """Hops of the shallowest share: with few elements only some shares have any."""
-    if any(len(channel.steps) > 1 for channels in program.ranks for channel in channels):
-        # Connections that close a cycle, as a ring's, are counted once around; data may end one hop before.
-        return max(0, depth(program, set(range(len(program.weights)))) - 1) if len(set(program.weights)) == 1 else 0
-    return min(depth(program, {share}) for share in range(len(program.weights)))
 
 
 def _shortest_wire(program: Program) -> float:
