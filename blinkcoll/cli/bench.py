@@ -78,7 +78,7 @@ def _over_sizes(
     peers: list[str], as_json: bool, as_csv: bool, plot: str | None,
 ) -> None:  # fmt: skip
     from ..show.bench_result import bench_csv, bench_json
-    from ..show.bench_text import bench_text
+    from ..show.bench_table import bench_text
     from .comparison import compare_with_baselines
     from .progress import tracked
 
