@@ -24,7 +24,7 @@ from .shallow import shallow_plan
 #: Collectives whose trees reduce or broadcast one buffer.
 _TREES = ("allreduce", "broadcast", "reduce")
 #: Into how many channels a channel's rate is divided at most, and what the result is called.
-_FINER = ((1, ""), (2, " in halves"), (4, " in quarters"))
+_FINER = ((1, ""), (2, " x2"), (4, " x4"))
 
 #: Rings that reach so much of the bound leave nothing to look for in NCCL 2.7's search, which may take as long as all others.
 _RINGS_DO = Fraction(95, 100)
@@ -66,7 +66,7 @@ def exact_trees(request: Request) -> Iterator[Draft]:
     name = "exact " + ("flows" if plan.flows else "trees")
     yield from _by_channels(name, plan, request)
     if request.collective == "allreduce" and len(plan.trees) <= _FEW_TREES:
-        yield from _by_channels(f"{name} from both ends", from_both_ends(plan), request)
+        yield from _by_channels("two-ended trees", from_both_ends(plan), request)
 
 
 def _by_channels(name: str, plan: Plan, request: Request) -> Iterator[Draft]:

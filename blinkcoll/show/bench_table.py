@@ -44,7 +44,7 @@ def verdict(result: BenchResult) -> list[str]:
     planned = sum(row.ours.kind == "plan" for row in result.rows)
     part = best.ours.algbw / float(plan.bound) * 100
     second = (
-        f"{part:.0f} % of the bound of {gb_s(plan.bound)} GB/s is reached at {size_text(best.nbytes)}; "
+        f"{part:.1f} % of the bound of {gb_s(plan.bound)} GB/s is reached at {size_text(best.nbytes)}; "
         f"{planned} of {count(len(result.rows), 'size')} run a packed plan{', the others a classic algorithm' if planned < len(result.rows) else ''}."
     )
     return [f"# Verdict: {_against(result)}", f"#          {second}"]
@@ -90,7 +90,7 @@ def _header(result: BenchResult) -> list[str]:
     for algorithm, rows in _by_algorithm(result.rows).items():
         lines.append(
             f"# {algorithm}: program {rows[0].ours.program}, {count(rows[0].ours.nchannels, 'channel')}, verified; "
-            f"{count(len(rows), 'size')} of {size_text(rows[0].nbytes)} to {size_text(rows[-1].nbytes)}"
+            + (f"at {size_text(rows[0].nbytes)}" if len(rows) == 1 else f"{len(rows)} sizes from {size_text(rows[0].nbytes)} to {size_text(rows[-1].nbytes)}")
         )
     for i, peer in enumerate(result.peers):
         algorithms = dict.fromkeys(t.algorithm for row in result.rows if (t := row.peers[i]) is not None)
