@@ -13,6 +13,7 @@ from fractions import Fraction
 from ..errors import ScheduleError
 from ..packing import Plan, make_plan
 from ..schedules import Program, lower
+from ..schedules.handshake import begun_first
 from ..schedules.protocols import EXECUTABLE
 from ..schedules.trees import CHANNEL_GB_S
 from ..simulator.baselines import BASELINES
@@ -133,6 +134,8 @@ def _of_search(request: Request, version: str, algorithm: str, nchannels: int) -
     name = "ring" if algorithm == "ring" else "chains"
     for protocol in EXECUTABLE:
         program = program_of_choice(request.topology, request.collective, request.root, version, algorithm, protocol, nchannels)
+        if request.collective == "allgather":  # an all-reduce's hops tell enough by themselves
+            program = begun_first(program)
         yield Draft(name, replace(program, algorithm=name), protocols=(protocol,))
 
 
