@@ -103,11 +103,12 @@ def shallow_trees(request: Request) -> Iterator[Draft]:
 
 
 def searched_rings(request: Request) -> Iterator[Draft]:
-    """Rings (cut open at a root: chains) over the Hamiltonian cycles that NCCL's searches find, newest and oldest."""
+    """Rings (cut open at a root: chains) over the Hamiltonian cycles that NCCL's searches find."""
     if request.collective not in BASELINES["nccl"].collectives:
         return
     known = set()
-    for version in ("2.30", "2.4"):
+    direct = search(request.topology, "2.30").path_type == "NVL"
+    for version in ("2.30", "2.4") if direct else ("2.30", "2.7", "2.4"):  # where 2.30 crosses a GPU, 2.7 took other ways
         found = search(request.topology, version)
         run = [found.rings[c % found.common_channels] for c in range(found.nchannels_run)]
         turned = tuple(sorted((*ring[ring.index(0) :], *ring[: ring.index(0)]) for ring in run))
