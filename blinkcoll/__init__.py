@@ -22,6 +22,7 @@ _HOME = {
     "schedule": "api",
     "verify": "api",
     "simulate": "api",
+    "select": "selection",
     "Program": "schedules",
     "Communicator": "communicator",
     "Work": "communicator",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from .errors import WaitTimeout as WaitTimeout
     from .runtime.store import FileStore as FileStore
     from .schedules import Program as Program
+    from .selection import select as select
     from .topology import Topology as Topology
     from .topology import load_topology as load_topology
 
