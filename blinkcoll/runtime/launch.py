@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..errors import ExecutionError
 from ..schedules import Program
 from ..schedules.contract import REDUCING
+from ..schedules.program import PROTOCOLS
 from .buffers import check_count
 
 LINE_BYTES = 128
@@ -141,7 +142,10 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         at = start + nbytes
         return start
 
+    from .._core import slot_stride
+
     nchannels, nconnections = len(program.ranks[rank]), len(program.connections)
+    stride = [slot_stride(PROTOCOLS.index(c.protocol), slot_bytes) for c in program.connections]
     leaving = [i for i, c in enumerate(program.connections) if c.src == rank]
     arriving = [i for i, c in enumerate(program.connections) if c.dst == rank]
     return Arena(
@@ -154,7 +158,7 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         program=take(len(code)),
         heads={i: take(8) for i in leaving},
         tails={i: take(8) for i in arriving},
-        slots={i: take(program.connections[i].slots * slot_bytes, _SLOT_ALIGNMENT) for i in arriving},
+        slots={i: take(program.connections[i].slots * stride[i], _SLOT_ALIGNMENT) for i in arriving},
         nbytes=_round_up(take(0), _SLOT_ALIGNMENT),
     )
 

@@ -39,6 +39,8 @@ from .contract import SHARDED
 SCHEMA = 2
 #: Buffers an operand can lie in.
 BUFFERS = ("input", "output", "scratch", "slot")
+#: How a connection's data and the news of it travel (``csrc/blinkcoll/protocol.h``).
+PROTOCOLS = ("simple", "LL", "LL128")
 #: What a step does: only synchronise, copy one source, or reduce its sources in the order listed.
 OPS = ("nop", "copy", "reduce")
 

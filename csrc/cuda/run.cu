@@ -6,6 +6,7 @@
 // Compiled once for each dtype and operation (BC_DTYPE, BC_OP: numbers of launch.h's enums): a kernel that holds all of
 // them would be large, and as hungry for registers as the hungriest.
 #include "blinkcoll/dispatch.h"
+#include "cuda/lines.h"
 #include "cuda/memory.h"
 #include "cuda/movers.h"
 
@@ -22,23 +23,32 @@ class CudaPlatform {
  public:
   BC_DEVICE explicit CudaPlatform(const Launch& launch) : launch_(launch) {}
 
+  static constexpr bool kLines = true;
+
   BC_DEVICE u32 lane() const { return threadIdx.x; }
   BC_DEVICE u32 lanes() const { return blockDim.x; }
   BC_DEVICE bool all(bool mine) const { return __syncthreads_and(mine); }
   BC_DEVICE void barrier() const { __syncthreads(); }
 
-  // Spins. Acquire at system scope: the writer is another GPU (or another block of this one, a special case of it);
-  // pairs with publish(). The clock and the abort word are looked at now and then only, they cost a trip to memory.
+  // Acquire at system scope: the writer is another GPU (or another block of this one, a special case of it); pairs with
+  // publish().
   BC_DEVICE Look look(const u64* word, u64 target) const {
+    return wait([=] { return reached_acquire_system(word, target); }) ? Look::kReached : Look::kGaveUp;
+  }
+
+  // Spins until `reached`; false where the rank was told to leave, or the time is up. The clock and the abort word are
+  // looked at now and then only, they cost a trip to memory.
+  template <class Reached>
+  BC_DEVICE bool wait(const Reached& reached) const {
     u64 deadline = 0;
     for (u32 spins = 0;; spins++) {
-      if (reached_acquire_system(word, target)) return Look::kReached;
+      if (reached()) return true;
       relax();
       if (spins % 64 != 63) continue;
-      if (aborted()) return Look::kGaveUp;
+      if (aborted()) return false;
       u64 now = now_ns();
       if (deadline == 0) deadline = now + launch_.timeout_ns;
-      if (now > deadline) return Look::kGaveUp;
+      if (now > deadline) return false;
     }
   }
 
@@ -59,6 +69,14 @@ class CudaPlatform {
   BC_DEVICE void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
     reduce_any<BC_DTYPE, BC_OP>(dsts, ndsts, srcs, nsrcs, count, scaling, lane(), lanes());
   }
+
+  BC_DEVICE bool copy_lines(const Place* dsts, u32 ndsts, const Place& src, u64 nbytes) const {
+    return copy_units(dsts, ndsts, src, nbytes, launch_.slot_bytes, lane(), lanes(), *this);
+  }
+  BC_DEVICE bool reduce_lines(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
+    return reduce_units<BC_DTYPE, BC_OP>(dsts, ndsts, srcs, nsrcs, count, scaling, launch_.slot_bytes, lane(), lanes(), *this);
+  }
+  BC_DEVICE bool has_lines(char* slot, u64 units, u32 flag) const { return all_units_flagged(slot, units, flag); }
 
  private:
   const Launch& launch_;

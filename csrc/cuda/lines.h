@@ -1,0 +1,146 @@
+// Movers of a thread block for steps that touch slots in lines (blinkcoll/protocol.h): eight bytes of payload at a time.
+//
+// A thread takes a unit from every source, waiting where a source's lines have not come, combines, and stores to every
+// destination: plain memory or lines, in any mixture. Units do not wait for each other, so a unit passes through a rank
+// as soon as it is there.
+//
+// Plain memory beside lines is accessed by relaxed loads and stores, too. In place, one block loads a unit of the input,
+// and another stores the result there, ordered by nothing but that the result was computed from what was loaded. Weak
+// accesses would be a data race; between relaxed ones of the same size there is none, and that the load does not return
+// what was made of it is the model's axiom against values out of thin air.
+#pragma once
+
+#include "blinkcoll/dispatch.h"
+#include "cuda/memory.h"
+
+namespace blinkcoll {
+
+template <class T>
+union Unit {
+  u64 payload;
+  T part[kUnitBytes / sizeof(T)];
+};
+
+// The first `held` bytes of a unit in plain memory, by the largest accesses that its address allows; the rest is zero.
+// The size of the accesses follows from address and `held` alone, so two steps access one unit alike.
+BC_DEVICE u64 load_plain_unit(const char* at, u32 held) {
+  const u64 address = reinterpret_cast<u64>(at);
+  if (held == kUnitBytes && address % 8 == 0) return load_relaxed_system(reinterpret_cast<const u64*>(at));
+  if (held == kUnitBytes && address % 4 == 0) {
+    const u32* words = reinterpret_cast<const u32*>(at);
+    const u32 low = load_relaxed_system(words);
+    return u64(load_relaxed_system(words + 1)) << 32 | low;
+  }
+  u64 payload = 0;
+  for (u32 i = 0; i < held; i++) payload |= u64(load_relaxed_system(reinterpret_cast<const u8*>(at) + i)) << 8 * i;
+  return payload;
+}
+
+BC_DEVICE void store_plain_unit(char* at, u32 held, u64 payload) {
+  const u64 address = reinterpret_cast<u64>(at);
+  if (held == kUnitBytes && address % 8 == 0) {
+    store_relaxed_system(reinterpret_cast<u64*>(at), payload);
+  } else if (held == kUnitBytes && address % 4 == 0) {
+    u32* words = reinterpret_cast<u32*>(at);
+    store_relaxed_system(words, u32(payload));
+    store_relaxed_system(words + 1, u32(payload >> 32));
+  } else {
+    for (u32 i = 0; i < held; i++) store_relaxed_system(reinterpret_cast<u8*>(at) + i, u8(payload >> 8 * i));
+  }
+}
+
+BC_DEVICE u64* lines_at(char* slot, u64 unit) { return reinterpret_cast<u64*>(slot) + unit * kUnitLines; }
+
+BC_DEVICE void store_line_unit(char* slot, u64 unit, u32 flag, u64 payload) {
+  store_lines(lines_at(slot, unit), line_of(u32(payload), flag), line_of(u32(payload >> 32), flag));
+}
+
+// Whether both lines have the flag, and their payload if so.
+BC_DEVICE bool look_at_unit(char* slot, u64 unit, u32 flag, u64* payload) {
+  u64 first, second;
+  load_lines(lines_at(slot, unit), &first, &second);
+  *payload = u64(u32(first)) | second << 32;
+  return u32(first >> 32) == flag && u32(second >> 32) == flag;
+}
+
+template <class Waiter>
+BC_DEVICE bool load_unit(const Place& src, u64 unit, u32 held, const Waiter& waiter, u64* payload) {
+  if (src.protocol == kSimple) {
+    *payload = load_plain_unit(src.at + unit * kUnitBytes, held);
+    return true;
+  }
+  return waiter.wait([&] { return look_at_unit(src.at, unit, src.flag, payload); });
+}
+
+BC_DEVICE void store_unit(const Place& dst, u64 unit, u32 held, u64 payload) {
+  if (dst.protocol == kSimple) {
+    store_plain_unit(dst.at + unit * kUnitBytes, held, payload);
+  } else {
+    store_line_unit(dst.at, unit, dst.flag, payload);
+  }
+}
+
+// Lines behind the chunk's end get the chunk's flag, too (blinkcoll/protocol.h, sweeps): nobody reads them. That a later
+// chunk's line is not overtaken by these is the barrier's doing: the step ends before the channel stores there again.
+BC_DEVICE void sweep_slots(const Place* dsts, u32 ndsts, u64 from, u64 to, u32 lane, u32 lanes) {
+  for (u32 d = 0; d < ndsts; d++) {
+    if (dsts[d].protocol == kSimple || !dsts[d].sweep) continue;
+    for (u64 unit = from + lane; unit < to; unit += lanes) store_line_unit(dsts[d].at, unit, dsts[d].flag, 0);
+  }
+}
+
+// `waiter.wait(reached)` is the platform's bounded wait.
+//
+// The part of a step that is the same for copies and reductions. kSrcs: the number of sources where it is known when
+// compiling, which keeps their units in registers. False where some unit did not come in time.
+template <u32 kSrcs, class Combine, class Waiter>
+BC_DEVICE bool move_units(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 nbytes, u64 slot_bytes, u32 lane, u32 lanes, const Combine& combine, const Waiter& waiter) {
+  u64 in[kSrcs ? kSrcs : kMostOperands];
+  const u32 n = kSrcs ? kSrcs : nsrcs;
+  const u64 units = units_of(nbytes);
+  for (u64 unit = lane; unit < units; unit += lanes) {
+    const u64 left = nbytes - unit * kUnitBytes;
+    const u32 held = u32(left < kUnitBytes ? left : kUnitBytes);
+    for (u32 s = 0; s < n; s++) {
+      if (!load_unit(srcs[s], unit, held, waiter, &in[s])) return false;
+    }
+    const u64 payload = combine(in);
+    for (u32 d = 0; d < ndsts; d++) store_unit(dsts[d], unit, held, payload);
+  }
+  sweep_slots(dsts, ndsts, units, slot_bytes / kUnitBytes, lane, lanes);
+  return true;
+}
+
+template <class Waiter>
+BC_DEVICE bool copy_units(const Place* dsts, u32 ndsts, const Place& src, u64 nbytes, u64 slot_bytes, u32 lane, u32 lanes, const Waiter& waiter) {
+  return move_units<1>(dsts, ndsts, &src, 1, nbytes, slot_bytes, lane, lanes, [](const u64* in) { return in[0]; }, waiter);
+}
+
+template <u32 kType, u32 kOp, u32 kSrcs, class Waiter>
+BC_DEVICE bool reduce_units_of(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 slot_bytes, u32 lane, u32 lanes, const Waiter& waiter) {
+  using Stored = typename Element<kType>::Stored;
+  auto combine = [&](const u64* in) {
+    Unit<Stored> out;
+    for (u32 k = 0; k < kUnitBytes / sizeof(Stored); k++) {
+      out.part[k] = combined<kType, kOp>([&](u32 s) { return Unit<Stored>{in[s]}.part[k]; }, kSrcs ? kSrcs : nsrcs, scaling);
+    }
+    return out.payload;
+  };
+  return move_units<kSrcs>(dsts, ndsts, srcs, nsrcs, count * sizeof(Stored), slot_bytes, lane, lanes, combine, waiter);
+}
+
+template <u32 kType, u32 kOp, class Waiter>
+BC_DEVICE bool reduce_units(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 slot_bytes, u32 lane, u32 lanes, const Waiter& waiter) {
+  if (nsrcs == 2) return reduce_units_of<kType, kOp, 2>(dsts, ndsts, srcs, nsrcs, count, scaling, slot_bytes, lane, lanes, waiter);
+  if (nsrcs == 3) return reduce_units_of<kType, kOp, 3>(dsts, ndsts, srcs, nsrcs, count, scaling, slot_bytes, lane, lanes, waiter);
+  return reduce_units_of<kType, kOp, 0>(dsts, ndsts, srcs, nsrcs, count, scaling, slot_bytes, lane, lanes, waiter);
+}
+
+BC_DEVICE bool all_units_flagged(char* slot, u64 units, u32 flag) {
+  u64 payload;
+  for (u64 unit = 0; unit < units; unit++)
+    if (!look_at_unit(slot, unit, flag, &payload)) return false;
+  return true;
+}
+
+}  // namespace blinkcoll
