@@ -54,7 +54,7 @@ verifier::Program program_from(nb::handle p) {
   program.nshards = nb::cast<int>(p.attr("nshards"));
   program.in_place = nb::cast<bool>(p.attr("in_place"));
   for (nb::handle w : p.attr("weights")) program.weights.push_back(nb::cast<long long>(w));
-  for (nb::handle c : p.attr("connections")) program.connections.push_back({nb::cast<int>(c.attr("src")), nb::cast<int>(c.attr("dst")), nb::cast<int>(c.attr("slots"))});
+  for (nb::handle c : p.attr("connections")) program.connections.push_back({nb::cast<int>(c.attr("src")), nb::cast<int>(c.attr("dst")), nb::cast<int>(c.attr("slots")), nb::cast<std::string>(c.attr("protocol")) != "simple"});
   for (nb::handle channels : p.attr("ranks")) {
     auto& rank = program.ranks.emplace_back();
     for (nb::handle channel : channels) {

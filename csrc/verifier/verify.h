@@ -36,6 +36,7 @@ struct Event {
   const Step* step;
   int track, order;                 // the channel's number in this share, the place among its steps (from 1)
   std::vector<int> before;          // events of the same iteration that it directly waits for
+  std::vector<int> before_by_lines; // more of them: whose data arrives in lines
   std::vector<std::pair<int, int>> uses;  // connection, and which use of it in an iteration
   int use(int connection) const;
 };
@@ -45,7 +46,7 @@ struct Dependence {
   std::vector<Event> events;
   std::vector<int> order;           // a topological order of the events
   int ntracks = 0;
-  std::vector<int> clocks;          // per event: for each track, how many of its events are complete before or at it
+  std::vector<int> clocks;          // per event: for each track, how many of its events are complete, in memory, before or at it
   std::vector<int> last;            // per track, its last event
   std::vector<int> rank_of_track;
 
