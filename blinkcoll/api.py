@@ -53,13 +53,19 @@ def plan(topology: Topology, collective: str, root: int | None = None, method: s
     return Plan(**{f.name: getattr(made, f.name) for f in fields(made)})
 
 
-def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNELS, channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4) -> Program:
+def schedule(
+    plan: packing.Plan, *, nbytes: int, protocol: str | None = None, max_channels: int = MAX_CHANNELS,
+    channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4,
+) -> Program:  # fmt: skip
     """The verified program of a plan.
 
     Parameters
     ----------
     nbytes
-        The size it is meant for: it picks the default chunk size, nothing else.
+        The size it is meant for: it picks the protocol and the default chunk size, nothing else. The program is right
+        for every size.
+    protocol
+        ``"simple"`` or ``"LL"``; the one that is simulated to finish ``nbytes`` first where None.
     max_channels
         The most channels (thread blocks on a GPU) that any rank may run.
     channel_gb_s
@@ -70,12 +76,17 @@ def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNEL
     Raises
     ------
     ScheduleError
-        Where the trees do not fit the budget, or (never, unless there is a bug) the verifier refuses the program.
+        Where the trees do not fit the budget, executors lack the protocol, or (never, unless there is a bug) the
+        verifier refuses the program.
     """
     from .cost.chunks import default_chunk_bytes
+    from .schedules.protocols import with_protocol
+    from .simulator.protocols import fastest_protocol
 
     program = schedules.lower(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
-    verify(program, repeated=True)
+    if protocol is None:
+        return fastest_protocol(program, nbytes)
+    program = with_protocol(program, protocol)
     return program.with_chunk_bytes(default_chunk_bytes(program, nbytes))
 
 

@@ -23,6 +23,8 @@ from .parameters import Parameters, parameters_for
 MOST_CHUNK_BYTES = 1 << 20
 #: No chunk is smaller, unless the share itself is.
 LEAST_CHUNK_BYTES = 1 << 12
+#: The same in lines, where a chunk costs no fence: eight bytes for each of a block's 256 threads.
+LEAST_CHUNK_BYTES_IN_LINES = 1 << 11
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class PipelineShape:
         From a chunk's store to its slot's being free again, besides the bytes, divided by the slots.
     slots
         Slots of a connection.
+    least_chunk_bytes
+        No chunk is smaller, unless the share itself is.
     """
 
     largest_share: float
@@ -54,6 +58,7 @@ class PipelineShape:
     busy_us: float
     round_trip_us: float
     slots: int
+    least_chunk_bytes: int = LEAST_CHUNK_BYTES
 
 
 class _Synchronisation(TypedDict):
@@ -64,13 +69,15 @@ class _Synchronisation(TypedDict):
 
 def pipeline_shape(program: Program, params: Parameters | None = None) -> PipelineShape:
     """The shape of a program's heaviest share."""
+    params = params or parameters_for(program.topology)
     heaviest = max(range(len(program.weights)), key=lambda i: program.weights[i])
     return PipelineShape(
         largest_share=program.weights[heaviest] / sum(program.weights) / program.nshards,
         depth=_depth(program, {i for i, weight in enumerate(program.weights) if weight == program.weights[heaviest]}),
-        rate_gb_s=_rate(program, heaviest),
+        rate_gb_s=_rate(program, heaviest, params),
         lockstep=any(len(channel.steps) > 1 for channels in program.ranks for channel in channels),
-        **_synchronisation(program, params or parameters_for(program.topology)),
+        **_synchronisation(program, params),
+        least_chunk_bytes=LEAST_CHUNK_BYTES_IN_LINES if all(c.protocol != "simple" for c in program.connections) else LEAST_CHUNK_BYTES,
     )
 
 
@@ -92,7 +99,7 @@ def chunk_bytes_for(shape: PipelineShape, nbytes: int) -> int:
     share_bytes = max(16.0, nbytes * shape.largest_share)
     best = share_bytes
     if not shape.lockstep:
-        best = min(max(_pipelined(shape, share_bytes), LEAST_CHUNK_BYTES), share_bytes)
+        best = min(max(_pipelined(shape, share_bytes), shape.least_chunk_bytes), share_bytes)
     niterations = -(-share_bytes // min(best, MOST_CHUNK_BYTES))  # equal chunks, rather than a ragged last one
     return min(MOST_CHUNK_BYTES, int(-(-share_bytes // niterations) + 31) // 16 * 16)
 
@@ -147,19 +154,21 @@ def _depth(program: Program, shares: Set[int]) -> int:
     return max((longest(c, frozenset()) for c in sorted(sources)), default=0)
 
 
-def _rate(program: Program, share: int) -> float:
-    """GB/s that the narrowest link leaves to a share, the shares on it taking theirs by weight."""
+def _rate(program: Program, share: int, params: Parameters) -> float:
+    """GB/s of payload that the narrowest link leaves to a share, the shares on it taking theirs by weight."""
     capacities = program.topology.capacities()
     crossing: dict[tuple[int | str, int | str], set[int]] = {}
+    efficiency: dict[tuple[int | str, int | str], float] = {}
     for channels in program.ranks:
         for channel in channels:
             for step in channel.steps:
                 for c in step.signal:
-                    path = program.connections[c].path
-                    for hop in pairwise(path):
+                    connection = program.connections[c]
+                    for hop in pairwise(connection.path):
                         crossing.setdefault(hop, set()).add(step.share)
+                        efficiency[hop] = min(efficiency.get(hop, 1.0), params.protocol(connection.protocol).efficiency)
     rates = [
-        float(capacities[hop]) * program.weights[share] / sum(program.weights[s] for s in shares)
+        float(capacities[hop]) * efficiency[hop] * program.weights[share] / sum(program.weights[s] for s in shares)
         for hop, shares in crossing.items()
         if share in shares
     ]
