@@ -1,0 +1,271 @@
+"""Connections in lines (LL) on the kernel's PTX: right in every mode, whatever lies in the slots, and every part needed."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from allocations import classes, name_of, spread
+from emulator import EmulatedDevices, load_ptxrun
+from runtime.inputs import assert_result, integers
+from runtime.oracle import assert_outputs, make_inputs
+
+import blinkcoll as bc
+from blinkcoll.errors import WaitTimeout
+from blinkcoll.runtime.cuda import executor as cuda
+from blinkcoll.runtime.cuda.kernel import ARCHITECTURES, SOURCE, kernel_ptx
+from blinkcoll.runtime.cuda.nvrtc import compile_ptx
+from blinkcoll.runtime.processes import ProcessExecutor
+from blinkcoll.runtime.threads import ThreadExecutor
+from blinkcoll.schedules import Program, lower_rings
+from blinkcoll.schedules.protocols import with_protocol
+
+MODES = ("sc", "weak", "race")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _emulator():
+    load_ptxrun()
+
+
+def _plan(topology, collective):
+    root = topology.nranks // 2 if collective in ("broadcast", "reduce", "gather", "scatter") else None
+    return bc.plan(topology, collective, root=root)
+
+
+def _program(collective: str = "allreduce", gpus=(0, 1, 4)) -> Program:
+    return _plan(bc.load_topology("dgx1-v100").subset(gpus), collective).schedule(nbytes=1 << 20, protocol="LL")
+
+
+def _executor(program, seed, mode, *, arch="sm_80", threads=32, chunk_bytes=128, machine=None, **options):
+    layer = EmulatedDevices(seed, mode, **(machine or {}))
+    return cuda.CudaExecutor(program, layer=layer, arch=arch, threads=threads, chunk_bytes=chunk_bytes, **{"timeout_s": 100, **options})
+
+
+def _check_sums(executor, count, seed, **call):
+    inputs = integers(executor.program.nranks, count, seed)
+    assert_result("allreduce", None, inputs, executor.run(inputs, **call), f"count {count}, seed {seed}")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("topology", spread(4), ids=name_of)
+def test_a_spread_of_allocations_equals_numpy_bit_for_bit(topology, mode):
+    program = _plan(topology, "allreduce").schedule(nbytes=1 << 20, protocol="LL")
+    for seed in range(2):
+        with _executor(program, seed, mode, arch=("sm_70", "sm_60")[seed], max_count=509) as executor:
+            for count in (509, 7):
+                _check_sums(executor, count, seed, in_place=seed == 1)
+
+
+@pytest.mark.parametrize("collective", ["broadcast", "reduce", "allgather", "reducescatter", "gather", "scatter", "alltoall"])
+def test_every_collective(collective):
+    program = _program(collective, (0, 1, 2, 3, 4))
+    for seed, mode in enumerate(MODES):
+        inputs = make_inputs(collective, program.root, 5, 305, lambda rank, size: integers(1, size, rank)[0])  # noqa: B023
+        with _executor(program, seed, mode, max_count=305) as executor:
+            for in_place in (False, True):
+                assert_outputs(collective, program.root, inputs, executor.run(inputs, in_place=in_place), sum, f"{mode}, in place {in_place}")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "int64", "complex128"])
+def test_any_element_size_and_ragged_end(dtype):
+    """Units of eight bytes hold eight elements, or half of one."""
+    program = _program("broadcast")
+    for count in (0, 1, 2, 3, 7, 8, 9, 61):
+        data = np.arange(1, count + 1).astype(dtype)
+        with _executor(program, count, "weak", dtype=dtype, max_count=max(1, count), chunk_bytes=32) as executor:
+            for output in executor.run([data if rank == program.root else None for rank in range(3)], in_place=count % 2 == 1):
+                assert output.tobytes() == data.tobytes(), count
+
+
+@pytest.mark.parametrize("threads", [1, 7, 64])
+def test_any_number_of_threads_and_slots(threads):
+    for slots, mode in ((1, "race"), (3, "weak")):
+        ring = lower_rings(bc.load_topology("dgx1-v100").subset(range(5)), [[0, 1, 2, 3, 4], [4, 2, 0, 3, 1]], slots=max(2, slots))
+        with _executor(with_protocol(ring, "LL"), threads, mode, threads=threads, max_count=603, chunk_bytes=64) as executor:
+            _check_sums(executor, 603, threads)
+
+
+def test_connections_of_both_protocols_in_one_step():
+    """A ring whose every second connection is in lines: a rank takes one kind up and stores the other."""
+    ring = lower_rings(bc.load_topology("dgx1-v100").subset(range(4)), [[0, 1, 2, 3]])
+    lines = with_protocol(ring, "LL")
+    mixed = tuple(lines.connections[i] if i % 2 else c for i, c in enumerate(ring.connections))
+    program = bc.schedules.Program(**{**{f: getattr(ring, f) for f in ring.__dataclass_fields__}, "connections": mixed})
+    assert {c.protocol for c in program.connections} == {"simple", "LL"}
+    for seed, mode in enumerate(MODES):
+        with _executor(program, seed, mode, max_count=301) as executor:
+            for in_place in (False, True):
+                _check_sums(executor, 301, seed, in_place=in_place)
+
+
+@pytest.mark.parametrize("machine", [{"atomicity": 8}, {"atomicity": 1}, {"drain": 1}, {"skew": 3}, {"stale": 1}], ids=str)
+def test_hostile_machines(machine):
+    """Pairs of lines that tear between the two, and within what PTX lets tear; stores that hardly drain; slow threads."""
+    for seed in range(4):
+        with _executor(_program(), seed, "weak", machine=machine, max_count=301) as executor:
+            _check_sums(executor, 301, seed, in_place=seed % 2 == 1)
+
+
+# -- what lies in the slots --------------------------------------------------------------------------------------------
+
+
+def test_flags_of_earlier_calls_are_not_taken_for_new():
+    """Long and short calls in turn: behind a short chunk's end the lines of a long one stay."""
+    for mode in ("weak", "race"):
+        with _executor(_program(), 3, mode, max_count=601, chunk_bytes=64) as executor:
+            for seed, count in enumerate((601, 3, 600, 0, 1, 599, 7, 601)):
+                _check_sums(executor, count, seed)
+
+
+def _start_at(executor, sequence: int) -> None:
+    """As if so many chunks had gone through every connection."""
+    word = sequence.to_bytes(8, "little")
+    for base, arena in zip(executor._bases, executor.arenas, strict=True):
+        executor._layer.write(base + arena.cursors, word * len(executor.program.connections))
+        for at in (*arena.heads.values(), *arena.tails.values()):
+            executor._layer.write(base + at, word)
+
+
+@pytest.mark.parametrize("start", [(1 << 32) - 3, (1 << 32) - 1, (1 << 40) - 2])
+def test_sequence_numbers_wrap_in_the_flag(start):
+    for mode in ("weak", "race"):
+        with _executor(_program(), 1, mode, max_count=301, chunk_bytes=64) as executor:
+            _start_at(executor, (1 << 31) - 3)  # memory starts as zeros, the flag of chunk 2^32 - 1: swept by then
+            _check_sums(executor, 301, 0)
+            _start_at(executor, start)
+            for count in (301, 5, 301):
+                _check_sums(executor, count, count)
+
+
+def _after_2_to_the_32(sweep: bool) -> None:
+    """A long call, then 2^32 chunks later another; `sweep`: short calls halfway, where slots are swept."""
+    with _executor(_program(), 2, "weak", threads=8, max_count=256, chunk_bytes=1 << 10, machine={"skew": 3}) as executor:
+        _start_at(executor, 0)
+        for call in range(4):  # one chunk a call: each slot once
+            _check_sums(executor, 256, call)
+        if sweep:
+            _start_at(executor, (1 << 31) - 4)
+            for call in range(4):
+                _check_sums(executor, 1, call)
+        _start_at(executor, 1 << 32)
+        for call in range(4):
+            _check_sums(executor, 256, 10 + call)
+
+
+def test_lines_that_nobody_rewrote_for_2_to_the_32_chunks_are_swept():
+    with pytest.raises(AssertionError, match="elements wrong"):
+        _after_2_to_the_32(sweep=False)  # the danger is real
+    _after_2_to_the_32(sweep=True)
+
+
+# -- every part is needed ----------------------------------------------------------------------------------------------
+
+
+def _mutant(folder, file: str, old: str, new: str):
+    """The kernel's PTX from a source that differs in one place."""
+    csrc = folder / "csrc"
+    shutil.copytree(SOURCE, csrc)
+    text = (csrc / file).read_text()
+    assert old in text, f"{file} has no {old!r}"
+    (csrc / file).write_text(text.replace(old, new))
+    run = csrc / "cuda" / "run.cu"
+    return lambda arch, *variant: compile_ptx(run.read_text(), arch, include=[str(csrc)], options=["--fmad=false"])
+
+
+MUTANTS = {
+    "one flag for all chunks": ("blinkcoll/protocol.h", "return u32(sequence + 1);", "return 1;", "weak"),
+    "only the first line's flag is looked at": ("cuda/lines.h", "return u32(first >> 32) == flag && u32(second >> 32) == flag;", "return u32(first >> 32) == flag;", "weak"),
+    "flags are not looked at": ("cuda/lines.h", "return u32(first >> 32) == flag && u32(second >> 32) == flag;", "return true;", "weak"),
+    "lines by weak stores": ("cuda/memory.h", '"st." BC_STRENGTH ".global.v2.b64', '"st.global.v2.b64', "race"),
+    "lines by weak loads": ("cuda/memory.h", '"ld." BC_STRENGTH ".global.v2.b64', '"ld.global.v2.b64', "race"),
+    "lines at the scope of one GPU": ("cuda/memory.h", '"relaxed.sys"', '"relaxed.gpu"', "race"),
+    "data and flag by accesses of their own": (
+        "cuda/memory.h",
+        'asm volatile("st." BC_STRENGTH ".global.v2.b64 [%0], {%1, %2};" ::"l"(at), "l"(first), "l"(second) : "memory");',
+        'asm volatile("st.relaxed.sys.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(u32(first)), "r"(u32(first >> 32)), "r"(u32(second)), "r"(u32(second >> 32)) : "memory");',
+        "weak",
+    ),
+    "the input by weak loads, in place": ("cuda/lines.h", "return load_relaxed_system(reinterpret_cast<const u64*>(at));", "return *reinterpret_cast<const u64*>(at);", "race"),
+    "the output by weak stores, in place": ("cuda/lines.h", "store_relaxed_system(reinterpret_cast<u64*>(at), payload);", "*reinterpret_cast<u64*>(at) = payload;", "race"),
+    "no wait for credit": ("blinkcoll/dispatch.h", "needed > c.slots ? needed - c.slots : 0}", "0}", "weak"),
+    "credit before all threads have loaded": ("blinkcoll/dispatch.h", "return p.all(move_lines(p, step, operands, range));", "return move_lines(p, step, operands, range);", "weak"),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_kernel_that_lacks_one_thing_is_caught(name, monkeypatch, tmp_path):
+    file, old, new, mode = MUTANTS[name]
+    made = _mutant(tmp_path, file, old, new)("sm_80")
+    monkeypatch.setattr(cuda, "kernel_ptx", lambda *variant: made)
+    caught = 0
+    # In race mode every run shows it; in weak mode a seed does or does not.
+    seeds, least = (2, 2) if mode == "race" else (8, 3)
+    for seed in range(seeds):
+        try:
+            with _executor(_program(), seed, mode, machine={"atomicity": 1}, max_count=259, chunk_bytes=64, timeout_s=2e-3) as executor:
+                for call in range(2):
+                    _check_sums(executor, 259, seed + 10 * call, in_place=call == 1)
+        except (AssertionError, load_ptxrun().PtxError, WaitTimeout):
+            caught += 1
+    assert caught >= least, f"only {caught} of {seeds} runs noticed"
+
+
+def test_the_unchanged_kernel_passes_the_same_runs():
+    for seed in range(8):
+        for mode in ("weak", "race"):
+            with _executor(_program(), seed, mode, machine={"atomicity": 1}, max_count=259, chunk_bytes=64) as executor:
+                for call in range(2):
+                    _check_sums(executor, 259, seed + 10 * call, in_place=call == 1)
+
+
+# -- waits, architectures, other executors --------------------------------------------------------------------------
+
+
+def test_a_wait_for_lines_ends_and_says_who_was_missing(monkeypatch):
+    launch = cuda.CudaExecutor._launch
+    monkeypatch.setattr(cuda.CudaExecutor, "_launch", lambda self, record, rank: None if rank == 2 else launch(self, record, rank))
+    with pytest.raises(WaitTimeout, match=r"rank 2 \(gpu4\): waited for, and left no word(.|\n)*rank 0 \(gpu0\), channel 0.*waiting for chunk 1 of c1 from rank 2, which has published 0"):
+        with _executor(_program(), 0, "sc", max_count=99, timeout_s=5e-4) as executor:
+            executor.run(integers(3, 99, 0))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_architecture_has_lines(arch):
+    ptx = kernel_ptx(arch)
+    strength = "volatile" if arch == "sm_60" else "relaxed.sys"
+    for access in ("ld", "st"):
+        assert f"{access}.{strength}.global.v2.b64" in ptx
+        assert f"{access}.{strength}.global.v4" not in ptx, "a vector of four may tear between data and flag"
+    with _executor(_program(), 1, "race", arch=arch, max_count=203) as executor:
+        _check_sums(executor, 203, 1, in_place=True)
+
+
+@pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
+def test_host_executors_run_the_same_program(make):
+    program = _program("allreduce", (0, 1, 2, 3, 4))
+    with make(program, max_count=3001, chunk_bytes=64) as executor:
+        for count in (0, 1, 3001, 5):
+            _check_sums(executor, count, count, in_place=count == 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", classes(), ids=name_of)
+@pytest.mark.parametrize("collective", ["allreduce", "broadcast", "alltoall"])
+def test_every_allocation_in_lines(topology, collective):
+    program = _plan(topology, collective).schedule(nbytes=1 << 20, protocol="LL")
+    count = 72 * topology.nranks
+    for seed, mode in enumerate((*MODES, "weak", "race", "weak", "weak")):
+        inputs = make_inputs(collective, program.root, topology.nranks, count, lambda rank, size: integers(1, size, rank)[0])
+        with _executor(program, seed, mode, arch=("sm_60", "sm_70", "sm_80")[seed % 3], max_count=count) as executor:
+            assert_outputs(collective, program.root, inputs, executor.run(inputs, in_place=seed % 2 == 1), sum, f"seed {seed}, {mode}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+def test_many_seeds(seed):
+    for mode in ("weak", "race"):
+        with _executor(_program("allreduce", (0, 2, 3, 5)), seed, mode, machine={"atomicity": 1}, max_count=601, chunk_bytes=48) as executor:
+            for count in (601, 3, 601):
+                _check_sums(executor, count, seed, in_place=seed % 2 == 1)
