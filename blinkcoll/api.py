@@ -65,7 +65,7 @@ def schedule(
         The size it is meant for: it picks the protocol and the default chunk size, nothing else. The program is right
         for every size.
     protocol
-        ``"simple"`` or ``"LL"``; the one that is simulated to finish ``nbytes`` first where None.
+        ``"simple"``, ``"LL"`` or ``"LL128"``; the one that is simulated to finish ``nbytes`` first where None.
     max_channels
         The most channels (thread blocks on a GPU) that any rank may run.
     channel_gb_s
@@ -76,7 +76,7 @@ def schedule(
     Raises
     ------
     ScheduleError
-        Where the trees do not fit the budget, executors lack the protocol, or (never, unless there is a bug) the
+        Where the trees do not fit the budget, there is no such protocol, or (never, unless there is a bug) the
         verifier refuses the program.
     """
     from .cost.chunks import default_chunk_bytes
@@ -87,6 +87,7 @@ def schedule(
     if protocol is None:
         return fastest_protocol(program, nbytes)
     program = with_protocol(program, protocol)
+    verify(program, repeated=True)
     return program.with_chunk_bytes(default_chunk_bytes(program, nbytes))
 
 

@@ -6,6 +6,7 @@ from ..cost.chunks import default_chunk_bytes
 from ..cost.estimate import estimate_us
 from ..cost.parameters import Parameters, parameters_for
 from ..errors import ScheduleError
+from ..schedules import verify
 from ..schedules.program import Program
 from ..schedules.protocols import EXECUTABLE, with_protocol
 from .run import run
@@ -15,43 +16,50 @@ CLEAR = 1.5
 
 
 def fastest_protocol(program: Program, nbytes: int, params: Parameters | None = None) -> Program:
-    """The program by the protocol that it is simulated to finish ``nbytes`` first with, and a chunk size for it.
+    """The program by the protocol that it is simulated to finish ``nbytes`` first with, proven, and a chunk size for it.
 
     Parameters
     ----------
     program
         As it was lowered; what protocols its connections have does not matter.
     nbytes
-        The size in the collective's sense, rounded to whole elements of all shards.
+        The size in the collective's sense; what is simulated is whole elements of all shards.
+
+    Raises
+    ------
+    ScheduleError
+        Where the program is not right by any protocol.
 
     Notes
     -----
-    Only what executors can run is considered, and only protocols by which the program is still proven right. The simple
-    one where times are equal. Nothing here depends on the rank.
+    A protocol by which the program is not right, because it relies on an order that lines do not give, is passed over.
+    The first of ``EXECUTABLE`` where times are equal. Nothing here depends on the rank.
     """
     params = params or parameters_for(program.topology)
     variants = protocol_variants(program, nbytes)
     size = _whole(program, nbytes)
     estimates = [estimate_us(p, size, params=params) for p in variants]
-    near = [p for p, us in zip(variants, estimates, strict=True) if us < CLEAR * min(estimates)]
-    if len(near) == 1:
-        return near[0]
-    return min(near, key=lambda p: run(p, size, params=params).time_us)
+    times = [us if us >= CLEAR * min(estimates) else run(p, size, params=params).time_us for p, us in zip(variants, estimates, strict=True)]
+    refused: ScheduleError | None = None
+    for _, _, variant in sorted(zip(times, range(len(variants)), variants, strict=True), key=lambda made: made[:2]):
+        try:
+            verify(variant, repeated=True)
+        except ScheduleError as error:
+            refused = error  # the simple protocol's, in the end: its promises are the strongest
+            continue
+        return variant
+    assert refused is not None
+    raise refused
 
 
 def protocol_variants(program: Program, nbytes: int) -> list[Program]:
-    """The program by every protocol that it can be run with, each with its chunk size for ``nbytes``; simple first."""
-    variants = []
-    for name in EXECUTABLE:
-        try:
-            made = with_protocol(program, name)
-        except ScheduleError:
-            if name == "simple":
-                raise
-            continue  # it relies on an order that this protocol does not give
-        if name == "simple" or any(c.protocol == name for c in made.connections):
-            variants.append(made.with_chunk_bytes(default_chunk_bytes(made, nbytes)))
-    return variants
+    """The program by every protocol that some connection of it can have, each with its chunk size for ``nbytes``.
+
+    They are not yet proven; see :func:`blinkcoll.schedules.protocols.with_protocol`.
+    """
+    made = [with_protocol(program, name) for name in EXECUTABLE]
+    fitting = [p for name, p in zip(EXECUTABLE, made, strict=True) if name == "simple" or any(c.protocol == name for c in p.connections)]
+    return [p.with_chunk_bytes(default_chunk_bytes(p, nbytes)) for p in fitting]
 
 
 def _whole(program: Program, nbytes: int) -> int:

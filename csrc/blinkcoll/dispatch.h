@@ -15,7 +15,7 @@
 //   kLines                       whether it moves low-latency protocols by their lines (protocol.h). If not, every
 //                                connection is run by the simple protocol, whose promises are the stronger ones. If so:
 //   bool copy_lines(...), reduce_lines(...)    the same on Places; false where a line did not come in time
-//   bool has_lines(slot, units, flag)          whether all have come; for notes about waits that failed
+//   bool has_lines(place, units)               whether all have come; for notes about waits that failed
 //
 // How the order of memory operations follows: data is written by all lanes, barrier(), then one lane publishes `tail`
 // with release; the reader's lane looks with acquire, all(), then all lanes read. Both are cumulative over the barrier,
@@ -54,7 +54,8 @@ struct Condition {
 // `sweep`: lines behind the chunk's end are stored, too.
 struct Place {
   char* at;
-  u32 protocol, flag;
+  u64 flag;
+  u32 protocol;
   bool sweep;
 };
 
@@ -162,7 +163,7 @@ class ChannelRun {
       const ConnectionEntry& c = view_.connection(sync.connection);
       if (c.dst != launch_.rank || !in_lines(c)) return false;
       const Place place = slot_of(sync.connection, sync.use);
-      if (p.has_lines(place.at, units_of(chunk(step.shard, step.share).length * launch_.elem_size), place.flag)) return false;
+      if (p.has_lines(place, units_of(chunk(step.shard, step.share).length * launch_.elem_size))) return false;
       *target = sequence(sync.connection, sync.use) + 1;
       return true;
     }
@@ -224,14 +225,14 @@ class ChannelRun {
   BC_HD Place locate(const OperandEntry& operand, u64 offset) const {
     if (operand.buffer == kSlot) return slot_of(operand.index, operand.use);
     u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
-    return {pointer<char>(base + offset * launch_.elem_size), kSimple, 0, false};
+    return {pointer<char>(base + offset * launch_.elem_size), 0, kSimple, false};
   }
 
   BC_HD Place slot_of(u32 connection, u32 use) const {
     const ConnectionEntry& c = view_.connection(connection);
     const u64 n = sequence(connection, use);
     char* at = pointer<char>(addresses(connection).slots + n % c.slots * slot_stride(c.protocol, launch_.slot_bytes));
-    return {at, in_lines(c) ? c.protocol : u32(kSimple), flag_of(n), sweeps(n, c.slots)};
+    return {at, flag_of(n), in_lines(c) ? c.protocol : u32(kSimple), c.protocol == kLL && sweeps(n, c.slots)};
   }
 
   // -- signalling ----------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-// Movers of a thread block for steps that touch slots in lines (blinkcoll/protocol.h): eight bytes of payload at a time.
+// Movers of a thread block for steps that touch slots in lines (blinkcoll/protocol.h), LL's: eight bytes of payload at a
+// time. Steps that touch LL128's go to whole_lines.h, which shares what is here.
 //
 // A thread takes a unit from every source, waiting where a source's lines have not come, combines, and stores to every
 // destination: plain memory or lines, in any mixture. Units do not wait for each other, so a unit passes through a rank
@@ -49,18 +50,25 @@ BC_DEVICE void store_plain_unit(char* at, u32 held, u64 payload) {
   }
 }
 
+// How many of nbytes bytes lie in a unit.
+BC_DEVICE u32 held_of(u64 unit, u64 nbytes) {
+  const u64 begin = unit * kUnitBytes;
+  if (begin >= nbytes) return 0;
+  return nbytes - begin < kUnitBytes ? u32(nbytes - begin) : kUnitBytes;
+}
+
 BC_DEVICE u64* lines_at(char* slot, u64 unit) { return reinterpret_cast<u64*>(slot) + unit * kUnitLines; }
 
-BC_DEVICE void store_line_unit(char* slot, u64 unit, u32 flag, u64 payload) {
+BC_DEVICE void store_line_unit(char* slot, u64 unit, u64 flag, u64 payload) {
   store_lines(lines_at(slot, unit), line_of(u32(payload), flag), line_of(u32(payload >> 32), flag));
 }
 
 // Whether both lines have the flag, and their payload if so.
-BC_DEVICE bool look_at_unit(char* slot, u64 unit, u32 flag, u64* payload) {
+BC_DEVICE bool look_at_unit(char* slot, u64 unit, u64 flag, u64* payload) {
   u64 first, second;
   load_lines(lines_at(slot, unit), &first, &second);
   *payload = u64(u32(first)) | second << 32;
-  return u32(first >> 32) == flag && u32(second >> 32) == flag;
+  return u32(first >> 32) == u32(flag) && u32(second >> 32) == u32(flag);
 }
 
 template <class Waiter>
@@ -84,13 +92,11 @@ BC_DEVICE void store_unit(const Place& dst, u64 unit, u32 held, u64 payload) {
 // chunk's line is not overtaken by these is the barrier's doing: the step ends before the channel stores there again.
 BC_DEVICE void sweep_slots(const Place* dsts, u32 ndsts, u64 from, u64 to, u32 lane, u32 lanes) {
   for (u32 d = 0; d < ndsts; d++) {
-    if (dsts[d].protocol == kSimple || !dsts[d].sweep) continue;
+    if (!dsts[d].sweep) continue;
     for (u64 unit = from + lane; unit < to; unit += lanes) store_line_unit(dsts[d].at, unit, dsts[d].flag, 0);
   }
 }
 
-// `waiter.wait(reached)` is the platform's bounded wait.
-//
 // The part of a step that is the same for copies and reductions. kSrcs: the number of sources where it is known when
 // compiling, which keeps their units in registers. False where some unit did not come in time.
 template <u32 kSrcs, class Combine, class Waiter>
@@ -99,8 +105,7 @@ BC_DEVICE bool move_units(const Place* dsts, u32 ndsts, const Place* srcs, u32 n
   const u32 n = kSrcs ? kSrcs : nsrcs;
   const u64 units = units_of(nbytes);
   for (u64 unit = lane; unit < units; unit += lanes) {
-    const u64 left = nbytes - unit * kUnitBytes;
-    const u32 held = u32(left < kUnitBytes ? left : kUnitBytes);
+    const u32 held = held_of(unit, nbytes);
     for (u32 s = 0; s < n; s++) {
       if (!load_unit(srcs[s], unit, held, waiter, &in[s])) return false;
     }
@@ -111,32 +116,7 @@ BC_DEVICE bool move_units(const Place* dsts, u32 ndsts, const Place* srcs, u32 n
   return true;
 }
 
-template <class Waiter>
-BC_DEVICE bool copy_units(const Place* dsts, u32 ndsts, const Place& src, u64 nbytes, u64 slot_bytes, u32 lane, u32 lanes, const Waiter& waiter) {
-  return move_units<1>(dsts, ndsts, &src, 1, nbytes, slot_bytes, lane, lanes, [](const u64* in) { return in[0]; }, waiter);
-}
-
-template <u32 kType, u32 kOp, u32 kSrcs, class Waiter>
-BC_DEVICE bool reduce_units_of(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 slot_bytes, u32 lane, u32 lanes, const Waiter& waiter) {
-  using Stored = typename Element<kType>::Stored;
-  auto combine = [&](const u64* in) {
-    Unit<Stored> out;
-    for (u32 k = 0; k < kUnitBytes / sizeof(Stored); k++) {
-      out.part[k] = combined<kType, kOp>([&](u32 s) { return Unit<Stored>{in[s]}.part[k]; }, kSrcs ? kSrcs : nsrcs, scaling);
-    }
-    return out.payload;
-  };
-  return move_units<kSrcs>(dsts, ndsts, srcs, nsrcs, count * sizeof(Stored), slot_bytes, lane, lanes, combine, waiter);
-}
-
-template <u32 kType, u32 kOp, class Waiter>
-BC_DEVICE bool reduce_units(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 slot_bytes, u32 lane, u32 lanes, const Waiter& waiter) {
-  if (nsrcs == 2) return reduce_units_of<kType, kOp, 2>(dsts, ndsts, srcs, nsrcs, count, scaling, slot_bytes, lane, lanes, waiter);
-  if (nsrcs == 3) return reduce_units_of<kType, kOp, 3>(dsts, ndsts, srcs, nsrcs, count, scaling, slot_bytes, lane, lanes, waiter);
-  return reduce_units_of<kType, kOp, 0>(dsts, ndsts, srcs, nsrcs, count, scaling, slot_bytes, lane, lanes, waiter);
-}
-
-BC_DEVICE bool all_units_flagged(char* slot, u64 units, u32 flag) {
+BC_DEVICE bool all_units_flagged(char* slot, u64 units, u64 flag) {
   u64 payload;
   for (u64 unit = 0; unit < units; unit++)
     if (!look_at_unit(slot, unit, flag, &payload)) return false;

@@ -6,9 +6,9 @@
 // Compiled once for each dtype and operation (BC_DTYPE, BC_OP: numbers of launch.h's enums): a kernel that holds all of
 // them would be large, and as hungry for registers as the hungriest.
 #include "blinkcoll/dispatch.h"
-#include "cuda/lines.h"
 #include "cuda/memory.h"
 #include "cuda/movers.h"
+#include "cuda/whole_lines.h"
 
 #ifndef BC_DTYPE
 #define BC_DTYPE kFloat32
@@ -40,15 +40,20 @@ class CudaPlatform {
   // looked at now and then only, they cost a trip to memory.
   template <class Reached>
   BC_DEVICE bool wait(const Reached& reached) const {
+    return wait_together(reached, [](bool mine) { return mine; });
+  }
+
+  // The same for lanes that only `reached` and `all` ask together: they give up together, too.
+  template <class Reached, class All>
+  BC_DEVICE bool wait_together(const Reached& reached, const All& all) const {
     u64 deadline = 0;
     for (u32 spins = 0;; spins++) {
       if (reached()) return true;
       relax();
       if (spins % 64 != 63) continue;
-      if (aborted()) return false;
       u64 now = now_ns();
       if (deadline == 0) deadline = now + launch_.timeout_ns;
-      if (now > deadline) return false;
+      if (!all(now <= deadline && !aborted())) return false;
     }
   }
 
@@ -76,7 +81,7 @@ class CudaPlatform {
   BC_DEVICE bool reduce_lines(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
     return reduce_units<BC_DTYPE, BC_OP>(dsts, ndsts, srcs, nsrcs, count, scaling, launch_.slot_bytes, lane(), lanes(), *this);
   }
-  BC_DEVICE bool has_lines(char* slot, u64 units, u32 flag) const { return all_units_flagged(slot, units, flag); }
+  BC_DEVICE bool has_lines(const Place& slot, u64 units) const { return all_lines_flagged(slot, units); }
 
  private:
   const Launch& launch_;

@@ -36,24 +36,36 @@ def test_every_lowered_plan_is_proven_in_lines_and_back(topology, collective):
     lines = with_protocol(simple, "LL")
     assert set(_protocols(lines)) == {"LL"}
     assert lines.hash != simple.hash
+    bc.verify(lines, repeated=True)
     assert with_protocol(lines, "simple").hash == simple.hash
     assert bc.schedules.Program.from_json(lines.to_json()).hash == lines.hash
 
 
 @pytest.mark.parametrize("lower", [lower_halving_doubling, lower_double_trees, lower_one_shot, lower_two_shot, lambda t: lower_rings(t, [range(8)])])
 def test_the_classic_families_are_proven_in_lines(lower):
-    assert set(_protocols(with_protocol(lower(bc.load_topology("dgx1-v100")), "LL"))) == {"LL"}
+    lines = with_protocol(lower(bc.load_topology("dgx1-v100")), "LL")
+    bc.verify(lines, repeated=True)
+    assert set(_protocols(lines)) == {"LL"}
 
 
 def test_connections_that_only_signal_stay_simple():
     assert protocols_of(with_protocol(lower_barrier(bc.load_topology("dgx1-v100")), "LL")) == "simple"
 
 
-@pytest.mark.parametrize("protocol", ["LL128", "morse"])
-def test_a_protocol_that_executors_lack_is_refused(protocol):
-    program = lower_rings(bc.load_topology("dgx1-v100"), [range(8)])
-    with pytest.raises(bc.ScheduleError, match=f"no protocol '{protocol}'"):
-        with_protocol(program, protocol)
+def test_a_protocol_that_does_not_exist_is_refused():
+    with pytest.raises(bc.ScheduleError, match="no protocol is called 'morse'; known: simple, LL, LL128"):
+        with_protocol(lower_rings(bc.load_topology("dgx1-v100"), [range(8)]), "morse")
+
+
+def test_lines_of_128_bytes_go_over_nvlink_from_volta_on_only():
+    volta = bc.load_topology("dgx1-v100").subset([0, 1, 4])
+    over_pcie = bc.plan(volta, "broadcast", root=1, links=["PCIE"]).schedule(nbytes=64, protocol="LL128")
+    assert set(_protocols(over_pcie)) == {"simple"}
+    assert set(_protocols(bc.plan(volta, "broadcast", root=1).schedule(nbytes=64, protocol="LL128"))) == {"LL128"}
+    pascal = bc.load_topology("dgx1-p100")
+    assert "LL128" not in _protocols(bc.plan(pascal, "allreduce").schedule(nbytes=64, protocol="LL128"))
+    switched = bc.load_topology("dgx-a100")
+    assert set(_protocols(bc.plan(switched, "allreduce").schedule(nbytes=64, protocol="LL128"))) == {"LL128"}
 
 
 # -- what lines order --------------------------------------------------------------------------------------------------
@@ -155,6 +167,7 @@ def test_the_protocol_by_size_is_within_3_percent_of_the_best(name, collective):
     for nbytes in SIZES:
         nbytes -= nbytes % (4 * topology.nranks) if program.equal_shards else 0
         chosen = run(fastest_protocol(program, nbytes), nbytes).time_us
+        # By brute force.
         best = min(run(p, nbytes).time_us for p in protocol_variants(program, nbytes))
         assert chosen <= 1.03 * best, (nbytes, chosen, best)
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import ExecutionError
 from ...schedules.contract import REDUCING
+from ...schedules.protocols import keeps_lines_whole
 from ..buffers import RankBuffers, Regions
 from ..executor import Array, Executor
 from ..launch import BUFFER_ORDER, ChannelRecord, LaunchRecord, Work, buffer_table, connection_table
@@ -32,9 +34,10 @@ class CudaExecutor(Executor):
 
     def __init__(self, program: Any, *, layer: DeviceLayer, arch: str, threads: int = 256, **options: Any) -> None:
         super().__init__(program, **options)
+        _check_whole_lines(program, layer, arch, threads)
         self._layer = layer
         self._threads = threads
-        self._module = layer.load(kernel_ptx(arch, *self._variant()))
+        self._module = layer.load(kernel_ptx(arch, *self._variant(), layer.whole_lines))
         self._addresses: list[int] = []
         try:
             self._set_up()
@@ -107,3 +110,18 @@ class CudaExecutor(Executor):
         for address in self._addresses:
             self._layer.free(address)
         self._addresses = []
+
+
+def _check_whole_lines(program: Any, layer: DeviceLayer, arch: str, threads: int) -> None:
+    """LL128 needs teams of eight lanes that run on their own, and ways that its stores cross whole."""
+    used = [i for i, c in enumerate(program.connections) if c.protocol == "LL128"]
+    if not used:
+        return
+    if int(arch.removeprefix("sm_")) < 70:
+        raise ExecutionError(f"c{used[0]} has protocol LL128, which {arch} does not have: it needs sm_70 or newer")
+    if threads % 8:
+        raise ExecutionError(f"c{used[0]} has protocol LL128, whose lines are moved by eight threads; {threads} threads a block are no multiple of that")
+    if layer.whole_lines:
+        crossed = [i for i in used if not keeps_lines_whole(program.topology, program.connections[i].path)]
+        if crossed:
+            raise ExecutionError(f"c{crossed[0]} has protocol LL128, but its way is not NVLink alone: stores of 128 bytes may arrive in parts there")
