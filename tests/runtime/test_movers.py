@@ -64,7 +64,7 @@ def test_the_kernel_gives_the_same_bits_as_the_host(star, dtype, op):
     inputs = [make_input(dtype, rank, COUNT, seed=3) for rank in range(3)]
     with ThreadExecutor(star, **_options(dtype, op)) as executor:
         on_host = executor.run(inputs, factors=_factors(op, 3))
-    for program in (star, with_protocol(star, "LL")):
+    for program in (star, with_protocol(star, "LL"), with_protocol(star, "LL128")):
         layer = EmulatedDevices(seed=len(op), mode="weak")
         with CudaExecutor(program, layer=layer, arch="sm_80", threads=32, **_options(dtype, op)) as executor:
             on_gpu = executor.run(inputs, factors=_factors(op, 3))

@@ -95,14 +95,14 @@ def test_trees_under_sanitizers(what, sanitizer, gpus, binaries, tmp_path):
 
 
 @pytest.mark.parametrize("sanitizer", BUILDS)
-@pytest.mark.parametrize("what", ["host", "kernel"])
-def test_lines_under_sanitizers(what, sanitizer, binaries, tmp_path):
+@pytest.mark.parametrize(("what", "protocol"), [("host", "LL"), ("kernel", "LL"), ("kernel", "LL128")])
+def test_lines_under_sanitizers(what, protocol, sanitizer, binaries, tmp_path):
     """The kernel's movers of lines; the host executor runs the same bytes by the simple protocol."""
     topology = bc.load_topology("dgx1-v100").subset([0, 2, 4, 6])
-    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 10, protocol="LL")
+    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 10, protocol=protocol)
     for count, in_place in ((1021, False), (1021, True), (3, True)):
         inputs = integers(topology.nranks, count, count)
-        outputs = run_image(binaries(what, sanitizer), tmp_path, program, inputs, chunk_bytes=128, threads=3, in_place=in_place)
+        outputs = run_image(binaries(what, sanitizer), tmp_path, program, inputs, chunk_bytes=512, threads=8 if protocol == "LL128" else 3, in_place=in_place)
         assert_result("allreduce", None, inputs, outputs, f"count {count}, in place {in_place}")
 
 
