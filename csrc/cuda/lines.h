@@ -2,7 +2,7 @@
 // time. Steps that touch LL128's go to whole_lines.h, which shares what is here.
 //
 // A thread takes a unit from every source, waiting where a source's lines have not come, combines, and stores to every
-// destination: plain memory or lines, in any mixture. Units do not wait for each other, so a unit passes through a rank
+// destination: plain memory or lines, in any mixture (loops are not unrolled: what a unit waits for is the link). Units do not wait for each other, so a unit passes through a rank
 // as soon as it is there.
 //
 // Plain memory beside lines is accessed by relaxed loads and stores, too. In place, one block loads a unit of the input,
@@ -33,6 +33,7 @@ BC_DEVICE u64 load_plain_unit(const char* at, u32 held) {
     return u64(load_relaxed_system(words + 1)) << 32 | low;
   }
   u64 payload = 0;
+#pragma unroll 1
   for (u32 i = 0; i < held; i++) payload |= u64(load_relaxed_system(reinterpret_cast<const u8*>(at) + i)) << 8 * i;
   return payload;
 }
@@ -46,6 +47,7 @@ BC_DEVICE void store_plain_unit(char* at, u32 held, u64 payload) {
     store_relaxed_system(words, u32(payload));
     store_relaxed_system(words + 1, u32(payload >> 32));
   } else {
+#pragma unroll 1
     for (u32 i = 0; i < held; i++) store_relaxed_system(reinterpret_cast<u8*>(at) + i, u8(payload >> 8 * i));
   }
 }
@@ -91,28 +93,69 @@ BC_DEVICE void store_unit(const Place& dst, u64 unit, u32 held, u64 payload) {
 // Lines behind the chunk's end get the chunk's flag, too (blinkcoll/protocol.h, sweeps): nobody reads them. That a later
 // chunk's line is not overtaken by these is the barrier's doing: the step ends before the channel stores there again.
 BC_DEVICE void sweep_slots(const Place* dsts, u32 ndsts, u64 from, u64 to, u32 lane, u32 lanes) {
+#pragma unroll 1
   for (u32 d = 0; d < ndsts; d++) {
     if (!dsts[d].sweep) continue;
+#pragma unroll 1
     for (u64 unit = from + lane; unit < to; unit += lanes) store_line_unit(dsts[d].at, unit, dsts[d].flag, 0);
   }
 }
 
-// The part of a step that is the same for copies and reductions. kSrcs: the number of sources where it is known when
-// compiling, which keeps their units in registers. False where some unit did not come in time.
-template <u32 kSrcs, class Combine, class Waiter>
-BC_DEVICE bool move_units(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 nbytes, u64 slot_bytes, u32 lane, u32 lanes, const Combine& combine, const Waiter& waiter) {
-  u64 in[kSrcs ? kSrcs : kMostOperands];
-  const u32 n = kSrcs ? kSrcs : nsrcs;
-  const u64 units = units_of(nbytes);
-  for (u64 unit = lane; unit < units; unit += lanes) {
-    const u32 held = held_of(unit, nbytes);
-    for (u32 s = 0; s < n; s++) {
-      if (!load_unit(srcs[s], unit, held, waiter, &in[s])) return false;
+// What becomes of a unit: a copy keeps its only source's, a reduction adds the sources up in their order.
+struct CopiedUnit {
+  u64 payload;
+  BC_DEVICE void add(u64 source, u32, const Scaling&) { payload = source; }
+  BC_DEVICE u64 result(const Scaling&) const { return payload; }
+};
+
+template <u32 kType, u32 kOp>
+struct ReducedUnit {
+  using Stored = typename Element<kType>::Stored;
+  using Value = typename Element<kType>::Value;
+  static constexpr u32 kParts = kUnitBytes / sizeof(Stored);
+  Value value[kParts];
+
+  BC_DEVICE void add(u64 source, u32 s, const Scaling& scaling) {
+    const Unit<Stored> unit{source};
+    for (u32 k = 0; k < kParts; k++) {
+      const Value next = taken<kType>(unit.part[k], s, scaling);
+      value[k] = s == 0 ? next : Combine<kOp, Value>::apply(value[k], next);
     }
-    const u64 payload = combine(in);
-    for (u32 d = 0; d < ndsts; d++) store_unit(dsts[d], unit, held, payload);
   }
-  sweep_slots(dsts, ndsts, units, slot_bytes / kUnitBytes, lane, lanes);
+  BC_DEVICE u64 result(const Scaling& scaling) const {
+    Unit<Stored> unit;
+    for (u32 k = 0; k < kParts; k++) unit.part[k] = given<kType>(value[k], scaling);
+    return unit.payload;
+  }
+};
+
+// A step as a mover takes it. `slot_bytes`: the payload that a slot holds.
+struct LineStep {
+  const Place *dsts, *srcs;
+  u32 ndsts, nsrcs;
+  u64 nbytes, slot_bytes;
+  Scaling scaling;
+};
+
+// `waiter.wait(reached)` is the platform's bounded wait. False where some unit did not come in time.
+template <class Result, class Waiter>
+BC_DEVICE bool move_units(const LineStep& step, u32 lane, u32 lanes, const Waiter& waiter) {
+  const u64 units = units_of(step.nbytes);
+#pragma unroll 1
+  for (u64 unit = lane; unit < units; unit += lanes) {
+    const u32 held = held_of(unit, step.nbytes);
+    Result made;
+#pragma unroll 1
+    for (u32 s = 0; s < step.nsrcs; s++) {
+      u64 payload;
+      if (!load_unit(step.srcs[s], unit, held, waiter, &payload)) return false;
+      made.add(payload, s, step.scaling);
+    }
+    const u64 payload = made.result(step.scaling);
+#pragma unroll 1
+    for (u32 d = 0; d < step.ndsts; d++) store_unit(step.dsts[d], unit, held, payload);
+  }
+  sweep_slots(step.dsts, step.ndsts, units, step.slot_bytes / kUnitBytes, lane, lanes);
   return true;
 }
 

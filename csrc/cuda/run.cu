@@ -76,10 +76,11 @@ class CudaPlatform {
   }
 
   BC_DEVICE bool copy_lines(const Place* dsts, u32 ndsts, const Place& src, u64 nbytes) const {
-    return copy_units(dsts, ndsts, src, nbytes, launch_.slot_bytes, lane(), lanes(), *this);
+    return move_in_lines<CopiedUnit>({dsts, &src, ndsts, 1, nbytes, launch_.slot_bytes, {0, false, 1, 1}}, lane(), lanes(), *this);
   }
   BC_DEVICE bool reduce_lines(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
-    return reduce_units<BC_DTYPE, BC_OP>(dsts, ndsts, srcs, nsrcs, count, scaling, launch_.slot_bytes, lane(), lanes(), *this);
+    const u64 nbytes = count * sizeof(Element<BC_DTYPE>::Stored);
+    return move_in_lines<ReducedUnit<BC_DTYPE, BC_OP>>({dsts, srcs, ndsts, nsrcs, nbytes, launch_.slot_bytes, scaling}, lane(), lanes(), *this);
   }
   BC_DEVICE bool has_lines(const Place& slot, u64 units) const { return all_lines_flagged(slot, units); }
 

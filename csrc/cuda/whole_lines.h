@@ -85,60 +85,40 @@ BC_DEVICE void store_two(const Place& dst, u64 line, u32 lane, u64 nbytes, u64 f
   if (lane % kTeam != kTeam - 1 && unit + 1 < units) store_unit(dst, unit + 1, held_of(unit + 1, nbytes), second);
 }
 
-template <u32 kSrcs, class Combine, class Waiter>
-BC_DEVICE bool move_whole_lines(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 nbytes, u64 slot_bytes, u32 lane, u32 lanes, const Combine& combine, const Waiter& waiter) {
-  u64 first[kSrcs ? kSrcs : kMostOperands], second[kSrcs ? kSrcs : kMostOperands];
-  const u32 n = kSrcs ? kSrcs : nsrcs;
-  const u64 units = units_of(nbytes), lines = (units + kWholeLineUnits - 1) / kWholeLineUnits;
+template <class Result, class Waiter>
+BC_DEVICE bool move_whole_lines(const LineStep& step, u32 lane, u32 lanes, const Waiter& waiter) {
+  const u64 units = units_of(step.nbytes), lines = (units + kWholeLineUnits - 1) / kWholeLineUnits;
+#pragma unroll 1
   for (u64 line = lane / kTeam; line < lines; line += lanes / kTeam) {
-    for (u32 s = 0; s < n; s++) {
-      if (!load_two(srcs[s], line, lane, nbytes, waiter, &first[s], &second[s])) return false;
+    Result made[2];
+#pragma unroll 1
+    for (u32 s = 0; s < step.nsrcs; s++) {
+      u64 first, second;
+      if (!load_two(step.srcs[s], line, lane, step.nbytes, waiter, &first, &second)) return false;
+      made[0].add(first, s, step.scaling);
+      made[1].add(second, s, step.scaling);
     }
-    const u64 a = combine(first), b = combine(second);
-    for (u32 d = 0; d < ndsts; d++) store_two(dsts[d], line, lane, nbytes, a, b);
+    const u64 first = made[0].result(step.scaling), second = made[1].result(step.scaling);
+#pragma unroll 1
+    for (u32 d = 0; d < step.ndsts; d++) store_two(step.dsts[d], line, lane, step.nbytes, first, second);
   }
-  sweep_slots(dsts, ndsts, units, slot_bytes / kUnitBytes, lane, lanes);
+  sweep_slots(step.dsts, step.ndsts, units, step.slot_bytes / kUnitBytes, lane, lanes);
   return true;
 }
 
 // -- the entry --------------------------------------------------------------------------------------------------------
 
 BC_DEVICE bool any_in_whole_lines(const Place* places, u32 n) {
+#pragma unroll 1
   for (u32 i = 0; i < n; i++)
     if (places[i].protocol == kLL128) return true;
   return false;
 }
 
-template <u32 kSrcs, class Combine, class Waiter>
-BC_DEVICE bool move_any(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 nbytes, u64 slot_bytes, u32 lane, u32 lanes, const Combine& combine, const Waiter& waiter) {
-  if (any_in_whole_lines(srcs, nsrcs) || any_in_whole_lines(dsts, ndsts))
-    return move_whole_lines<kSrcs>(dsts, ndsts, srcs, nsrcs, nbytes, slot_bytes, lane, lanes, combine, waiter);
-  return move_units<kSrcs>(dsts, ndsts, srcs, nsrcs, nbytes, slot_bytes, lane, lanes, combine, waiter);
-}
-
-template <class Waiter>
-BC_DEVICE bool copy_units(const Place* dsts, u32 ndsts, const Place& src, u64 nbytes, u64 slot_bytes, u32 lane, u32 lanes, const Waiter& waiter) {
-  return move_any<1>(dsts, ndsts, &src, 1, nbytes, slot_bytes, lane, lanes, [](const u64* in) { return in[0]; }, waiter);
-}
-
-template <u32 kType, u32 kOp, u32 kSrcs, class Waiter>
-BC_DEVICE bool reduce_units_of(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 slot_bytes, u32 lane, u32 lanes, const Waiter& waiter) {
-  using Stored = typename Element<kType>::Stored;
-  auto combine = [&](const u64* in) {
-    Unit<Stored> out;
-    for (u32 k = 0; k < kUnitBytes / sizeof(Stored); k++) {
-      out.part[k] = combined<kType, kOp>([&](u32 s) { return Unit<Stored>{in[s]}.part[k]; }, kSrcs ? kSrcs : nsrcs, scaling);
-    }
-    return out.payload;
-  };
-  return move_any<kSrcs>(dsts, ndsts, srcs, nsrcs, count * sizeof(Stored), slot_bytes, lane, lanes, combine, waiter);
-}
-
-template <u32 kType, u32 kOp, class Waiter>
-BC_DEVICE bool reduce_units(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 slot_bytes, u32 lane, u32 lanes, const Waiter& waiter) {
-  if (nsrcs == 2) return reduce_units_of<kType, kOp, 2>(dsts, ndsts, srcs, nsrcs, count, scaling, slot_bytes, lane, lanes, waiter);
-  if (nsrcs == 3) return reduce_units_of<kType, kOp, 3>(dsts, ndsts, srcs, nsrcs, count, scaling, slot_bytes, lane, lanes, waiter);
-  return reduce_units_of<kType, kOp, 0>(dsts, ndsts, srcs, nsrcs, count, scaling, slot_bytes, lane, lanes, waiter);
+template <class Result, class Waiter>
+BC_DEVICE bool move_in_lines(const LineStep& step, u32 lane, u32 lanes, const Waiter& waiter) {
+  if (any_in_whole_lines(step.srcs, step.nsrcs) || any_in_whole_lines(step.dsts, step.ndsts)) return move_whole_lines<Result>(step, lane, lanes, waiter);
+  return move_units<Result>(step, lane, lanes, waiter);
 }
 
 // Whether every line of a slot's first `units` units has come; one lane asks, after a wait that failed.
