@@ -70,7 +70,7 @@ def test_a_spread_of_allocations_equals_numpy_bit_for_bit(topology, mode):
 def test_every_collective(collective, protocol):
     program = _program(collective, (0, 1, 2, 3, 4), protocol)
     for seed, mode in enumerate(MODES):
-        inputs = make_inputs(collective, program.root, 5, 305, lambda rank, size: integers(1, size, rank)[0])  # noqa: B023
+        inputs = make_inputs(collective, program.root, 5, 305, lambda rank, size: integers(1, size, rank)[0])
         with _executor(program, seed, mode, max_count=305) as executor:
             for in_place in (False, True):
                 assert_outputs(collective, program.root, inputs, executor.run(inputs, in_place=in_place), sum, f"{mode}, in place {in_place}")
@@ -241,9 +241,9 @@ def test_the_unchanged_kernel_passes_the_same_runs():
 def test_a_wait_for_lines_ends_and_says_who_was_missing(protocol, monkeypatch):
     launch = cuda.CudaExecutor._launch
     monkeypatch.setattr(cuda.CudaExecutor, "_launch", lambda self, record, rank: None if rank == 2 else launch(self, record, rank))
-    with pytest.raises(WaitTimeout, match=r"rank 2 \(gpu4\): waited for, and left no word(.|\n)*rank 0 \(gpu0\), channel 0.*waiting for chunk 1 of c1 from rank 2, which has published 0"):
-        with _executor(_program(protocol=protocol), 0, "sc", max_count=99, timeout_s=5e-4) as executor:
-            executor.run(integers(3, 99, 0))
+    missing = r"rank 2 \(gpu4\): waited for, and left no word(.|\n)*rank 0 \(gpu0\), channel 0.*waiting for chunk 1 of c1 from rank 2, which has published 0"
+    with _executor(_program(protocol=protocol), 0, "sc", max_count=99, timeout_s=5e-4) as executor, pytest.raises(WaitTimeout, match=missing):
+        executor.run(integers(3, 99, 0))
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -274,7 +274,6 @@ def test_what_lines_of_128_bytes_need_is_refused_where_it_is_missing():
     layer = EmulatedDevices(0, "sc")
     layer.whole_lines = True
     hops = ((1, "plx0", 0), (0, "plx0", 1))
-    assert all(hop in program.topology.capacities() for way in hops for hop in zip(way, way[1:], strict=False))
     over_pcie = replace(program, connections=tuple(replace(c, path=hops[c.src == 0]) if {c.src, c.dst} == {0, 1} else c for c in program.connections))
     with pytest.raises(ExecutionError, match="its way is not NVLink alone"):
         cuda.CudaExecutor(over_pcie, layer=layer, arch="sm_80", max_count=4)

@@ -10,8 +10,22 @@ from allocations import name_of, spread
 import blinkcoll as bc
 from blinkcoll.cost.chunks import default_chunk_bytes
 from blinkcoll.schedules import (
-    INPUT, OUTPUT, SCRATCH, After, Channel, Connection, Operand, Program, Step,
-    lower_barrier, lower_double_trees, lower_halving_doubling, lower_one_shot, lower_rings, lower_two_shot, slot,
+    INPUT,
+    OUTPUT,
+    SCRATCH,
+    After,
+    Channel,
+    Connection,
+    Operand,
+    Program,
+    Step,
+    lower_barrier,
+    lower_double_trees,
+    lower_halving_doubling,
+    lower_one_shot,
+    lower_rings,
+    lower_two_shot,
+    slot,
 )  # fmt: skip
 from blinkcoll.schedules.protocols import protocols_of, with_protocol
 from blinkcoll.simulator import run
