@@ -7,6 +7,7 @@ from .halvingdoubling import lower_halving_doubling
 from .lower import lower
 from .oneshot import lower_one_shot
 from .program import INPUT, OUTPUT, SCALED_INPUT, SCRATCH, After, Channel, Connection, Operand, Program, Step, slot
+from .protocols import with_protocol
 from .rings import lower_rings
 from .sendrecv import lower_sendrecv
 from .sharded import lower_flows, lower_sharded_trees
@@ -19,4 +20,5 @@ __all__ = [
     "INPUT", "OUTPUT", "SCALED_INPUT", "SCRATCH", "After", "Channel", "Connection", "Operand", "Program", "Step",
     "encode", "lower", "lower_barrier", "lower_double_trees", "lower_flows", "lower_halving_doubling", "lower_one_shot", "lower_rings",
     "lower_sendrecv", "lower_sharded_trees", "lower_trees", "lower_two_shot", "program_text", "slot", "verify",
+    "with_protocol",
 ]  # fmt: skip

@@ -51,11 +51,6 @@ def with_protocol(program: Program, name: str) -> Program:
     )
 
 
-def protocols_of(program: Program) -> str:
-    """The protocols that a program's connections have, for people: ``"LL"``, ``"LL+simple"``, ``"-"`` without any."""
-    return "+".join(sorted({c.protocol for c in program.connections})) or "-"
-
-
 def keeps_lines_whole(topology: Topology, path: Path) -> bool:
     """Whether stores of 128 bytes arrive whole over a path: by NVLink alone, between devices from Volta on."""
     if any(not d.arch.startswith("sm_") or int(d.arch.removeprefix("sm_")) < _WHOLE_SINCE for d in topology.devices):

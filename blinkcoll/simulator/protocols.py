@@ -38,6 +38,7 @@ def fastest_protocol(program: Program, nbytes: int, params: Parameters | None = 
     params = params or parameters_for(program.topology)
     variants = protocol_variants(program, nbytes)
     size = _whole(program, nbytes)
+    # One iteration in closed form for each, and a simulation only of those that come near.
     estimates = [estimate_us(p, size, params=params) for p in variants]
     times = [us if us >= CLEAR * min(estimates) else run(p, size, params=params).time_us for p, us in zip(variants, estimates, strict=True)]
     refused: ScheduleError | None = None
