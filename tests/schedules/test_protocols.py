@@ -32,7 +32,7 @@ from blinkcoll.simulator import run
 from blinkcoll.simulator.protocols import fastest_protocol, protocol_variants
 
 COLLECTIVES = ("broadcast", "reduce", "allreduce", "allgather", "reducescatter", "gather", "scatter", "alltoall")
-SIZES = tuple(1 << e for e in range(3, 25, 3))
+SIZES = (*(1 << e for e in range(3, 25, 3)), 1 << 22, 1 << 26)
 
 
 def _plan(topology, collective):
@@ -73,8 +73,8 @@ def test_a_protocol_that_does_not_exist_is_refused():
 
 def test_lines_of_128_bytes_go_over_nvlink_from_volta_on_only():
     volta = bc.load_topology("dgx1-v100").subset([0, 1, 4])
-    over_pcie = bc.plan(volta, "broadcast", root=1, links=["PCIE"]).schedule(nbytes=64, protocol="LL128")
-    assert set(_protocols(over_pcie)) == {"simple"}
+    over_both = bc.plan(volta, "broadcast", root=1, links="all").schedule(nbytes=64, protocol="LL128")
+    assert {len(c.path) == 2: c.protocol for c in over_both.connections} == {True: "LL128", False: "simple"}
     assert set(_protocols(bc.plan(volta, "broadcast", root=1).schedule(nbytes=64, protocol="LL128"))) == {"LL128"}
     pascal = bc.load_topology("dgx1-p100")
     assert "LL128" not in _protocols(bc.plan(pascal, "allreduce").schedule(nbytes=64, protocol="LL128"))
@@ -181,8 +181,8 @@ def test_the_protocol_by_size_is_within_3_percent_of_the_best(name, collective):
     for nbytes in SIZES:
         nbytes -= nbytes % (4 * topology.nranks) if program.equal_shards else 0
         chosen = run(fastest_protocol(program, nbytes), nbytes).time_us
-        # By brute force.
-        best = min(run(p, nbytes).time_us for p in protocol_variants(program, nbytes))
+        slow = {"LL"} if nbytes >= 1 << 26 else set()  # to simulate, and to run
+        best = min(run(p, nbytes).time_us for p in protocol_variants(program, nbytes) if slow.isdisjoint(_protocols(p)))
         assert chosen <= 1.03 * best, (nbytes, chosen, best)
 
 
