@@ -10,6 +10,7 @@ stays simple, because its readers rely on what the signal orders.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -20,8 +21,8 @@ from .program import PROTOCOLS, Program, Step
 #: By these a program can be run; the order is that of preference where times are equal.
 EXECUTABLE = PROTOCOLS
 #: Links over which a warp's store of 128 bytes arrives whole, and since which architecture: NCCL enables LL128 over NVLink
-#: from Volta on (NCCL 2.30.7, src/graph/tuning.cc, ncclTopoInitTunerConstants and ncclTopoTuneModel).
-_WHOLE_KINDS = ("NVLINK", "NVSWITCH")
+#: from Volta on (NCCL 2.30.7, src/graph/tuning.cc, ncclTopoTuneModel).
+_WHOLE_KIND = "NVLINK"
 _WHOLE_SINCE = 70
 
 
@@ -53,12 +54,18 @@ def with_protocol(program: Program, name: str) -> Program:
 
 def keeps_lines_whole(topology: Topology, path: Path) -> bool:
     """Whether stores of 128 bytes arrive whole over a path: by NVLink alone, between devices from Volta on."""
-    if any(not d.arch.startswith("sm_") or int(d.arch.removeprefix("sm_")) < _WHOLE_SINCE for d in topology.devices):
+    if not all(has_whole_lines(d.arch) for d in topology.devices):
         return False
     kinds: dict[tuple[int | str, int | str], set[str]] = {}
     for link in topology.links:
         kinds.setdefault((topology.vertex(link.src), topology.vertex(link.dst)), set()).add(link.kind)
-    return all(hop in kinds and kinds[hop] <= set(_WHOLE_KINDS) for hop in pairwise(path))
+    return all(kinds.get(hop) == {_WHOLE_KIND} for hop in pairwise(path))
+
+
+def has_whole_lines(arch: str | None) -> bool:
+    """Whether an architecture (``"sm_80"``) has LL128 at all."""
+    named = re.match(r"sm_(\d+)", arch or "")
+    return named is not None and int(named[1]) >= _WHOLE_SINCE
 
 
 def _suited(program: Program, protocol: str) -> set[int]:

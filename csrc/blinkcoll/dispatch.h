@@ -26,8 +26,8 @@
 // Of a connection in lines the reader waits for no counter: its movers look at every line, and a line is both data and
 // news (protocol.h). It makes no such chain. Where a later step overwrites what an earlier one read, what it writes has
 // been computed from what that one read, element by element, so the load was over before the store could begin
-// (cuda/lines.h); the verifier lets nothing else rest on lines. Credit goes by `head` as above: a slot's lines are loaded, barrier, release;
-// acquire, barrier, and the slot's lines are stored anew.
+// (cuda/lines.h); the verifier lets nothing else rest on lines. Credit goes by `head` as above: a slot's lines are loaded,
+// barrier, release; acquire, barrier, and the slot's lines are stored anew.
 #pragma once
 
 #include "arithmetic.h"

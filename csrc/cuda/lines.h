@@ -2,8 +2,8 @@
 // time. Steps that touch LL128's go to whole_lines.h, which shares what is here.
 //
 // A thread takes a unit from every source, waiting where a source's lines have not come, combines, and stores to every
-// destination: plain memory or lines, in any mixture (loops are not unrolled: what a unit waits for is the link). Units do not wait for each other, so a unit passes through a rank
-// as soon as it is there.
+// destination: plain memory or lines, in any mixture. Units do not wait for each other, so a unit passes through a rank
+// as soon as it is there. Loops are not unrolled: what a unit waits for is the link.
 //
 // Plain memory beside lines is accessed by relaxed loads and stores, too. In place, one block loads a unit of the input,
 // and another stores the result there, ordered by nothing but that the result was computed from what was loaded. Weak

@@ -183,10 +183,11 @@ def _mutant(folder, file: str, old: str, new: str):
     return lambda arch, *variant: compile_ptx(run.read_text(), arch, include=[str(csrc)], options=["--fmad=false"])
 
 
+_BOTH_FLAGS = "return u32(first >> 32) == u32(flag) && u32(second >> 32) == u32(flag);"
 MUTANTS = {
     "one flag for all chunks": ("blinkcoll/protocol.h", "return sequence + 1;", "return 1;", "weak"),
-    "only the first line's flag is looked at": ("cuda/lines.h", "return u32(first >> 32) == u32(flag) && u32(second >> 32) == u32(flag);", "return u32(first >> 32) == u32(flag);", "weak"),
-    "flags are not looked at": ("cuda/lines.h", "return u32(first >> 32) == u32(flag) && u32(second >> 32) == u32(flag);", "return true;", "weak"),
+    "only the first line's flag is looked at": ("cuda/lines.h", _BOTH_FLAGS, "return u32(first >> 32) == u32(flag);", "weak"),
+    "flags are not looked at": ("cuda/lines.h", _BOTH_FLAGS, "return true;", "weak"),
     "lines by weak stores": ("cuda/memory.h", '"st." BC_STRENGTH ".global.v2.b64', '"st.global.v2.b64', "race"),
     "lines by weak loads": ("cuda/memory.h", '"ld." BC_STRENGTH ".global.v2.b64', '"ld.global.v2.b64', "race"),
     "lines at the scope of one GPU": ("cuda/memory.h", '"relaxed.sys"', '"relaxed.gpu"', "race"),

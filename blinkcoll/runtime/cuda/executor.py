@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import ExecutionError
 from ...schedules.contract import REDUCING
-from ...schedules.protocols import keeps_lines_whole
+from ...schedules.protocols import has_whole_lines, keeps_lines_whole
 from ..buffers import RankBuffers, Regions
 from ..executor import Array, Executor
 from ..launch import BUFFER_ORDER, ChannelRecord, LaunchRecord, Work, buffer_table, connection_table
@@ -117,7 +117,7 @@ def _check_whole_lines(program: Any, layer: DeviceLayer, arch: str, threads: int
     used = [i for i, c in enumerate(program.connections) if c.protocol == "LL128"]
     if not used:
         return
-    if int(arch.removeprefix("sm_")) < 70:
+    if not has_whole_lines(arch):
         raise ExecutionError(f"c{used[0]} has protocol LL128, which {arch} does not have: it needs sm_70 or newer")
     if threads % 8:
         raise ExecutionError(f"c{used[0]} has protocol LL128, whose lines are moved by eight threads; {threads} threads a block are no multiple of that")
