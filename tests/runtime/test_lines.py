@@ -69,7 +69,7 @@ def test_a_spread_of_allocations_equals_numpy_bit_for_bit(topology, mode):
 @pytest.mark.parametrize("collective", ["broadcast", "reduce", "allgather", "reducescatter", "gather", "scatter", "alltoall"])
 def test_every_collective(collective, protocol):
     program = _program(collective, (0, 1, 2, 3, 4), protocol)
-    for seed, mode in enumerate(MODES):
+    for seed, mode in enumerate(("weak", "race")):
         inputs = make_inputs(collective, program.root, 5, 305, lambda rank, size: integers(1, size, rank)[0])
         with _executor(program, seed, mode, max_count=305) as executor:
             for in_place in (False, True):
@@ -111,7 +111,7 @@ def test_connections_of_several_protocols_in_one_step(protocols):
 @pytest.mark.parametrize("machine", [{"atomicity": 8}, {"atomicity": 1}, {"drain": 1}, {"skew": 3}, {"stale": 1}], ids=str)
 def test_hostile_machines(machine):
     """Pairs of lines that tear between the two, and within what PTX lets tear; stores that hardly drain; slow threads."""
-    for seed in range(4):
+    for seed in range(2):
         with _executor(_program(), seed, "weak", machine=machine, max_count=301) as executor:
             _check_sums(executor, 301, seed, in_place=seed % 2 == 1)
 
@@ -215,7 +215,7 @@ def test_a_kernel_that_lacks_one_thing_is_caught(name, monkeypatch, tmp_path):
     monkeypatch.setattr(cuda, "kernel_ptx", lambda *variant: made)
     caught = 0
     # In race mode every run shows it; in weak mode a seed does or does not.
-    seeds, least = (2, 2) if mode == "race" else (8, 3)
+    seeds, least = (2, 2) if mode == "race" else (6, 2)
     for seed in range(seeds):
         try:
             program = _program(protocol="LL128" if "LL128" in name else "LL")
@@ -228,7 +228,7 @@ def test_a_kernel_that_lacks_one_thing_is_caught(name, monkeypatch, tmp_path):
 
 
 def test_the_unchanged_kernel_passes_the_same_runs():
-    for seed in range(8):
+    for seed in range(6):
         for mode in ("weak", "race"):
             with _executor(_program(protocol=LINES[seed % 2]), seed, mode, machine={"atomicity": 1}, max_count=259, chunk_bytes=64) as executor:
                 for call in range(2):
