@@ -212,7 +212,7 @@ MUTANTS = {
 def test_a_kernel_that_lacks_one_thing_is_caught(name, monkeypatch, tmp_path):
     file, old, new, mode = MUTANTS[name]
     made = _mutant(tmp_path, file, old, new)("sm_80")
-    monkeypatch.setattr(cuda, "kernel_ptx", lambda *variant: made)
+    monkeypatch.setattr(cuda, "kernel_ptx", lambda *variant, **options: made)
     caught = 0
     # In race mode every run shows it; in weak mode a seed does or does not.
     seeds, least = (2, 2) if mode == "race" else (6, 2)
