@@ -62,11 +62,14 @@ class Candidate:
         """The chunk sizes to try for a size; where chunks follow one another more than one.
 
         The formula looks at one share at a time. Where many run side by side links stay busy with fewer, larger chunks,
-        which cost less synchronisation: twice to four times its answer is mostly best.
+        which cost less synchronisation: twice to four times its answer is mostly best. Over switches that add it is its answer,
+        a half or a quarter.
         """
         chunk = chunk_bytes_for(self._shape, nbytes)
         if self._shape.lockstep or nbytes < _TUNED_FROM:
             return (chunk,)
+        if self.draft.program.multicasts:  # on H100 and B200, 6 to 72 channels, none larger than the formula's won by 0.2 %
+            return tuple(dict.fromkeys(max(16, chunk // part // 16 * 16) for part in (1, 2, 4)))
         sizes = [2 * chunk]
         if nbytes < _LARGE or len(self.draft.program.weights) < _MANY or self._shape.depth <= _SHALLOW:
             sizes.append(chunk)

@@ -139,6 +139,27 @@ def test_no_baseline_is_faster_in_other_collectives(collective):
     assert not lost(spread(9)[4], collective, SIZES[1:-4:6])
 
 
+def over_switches(layout, nbytes, max_channels):
+    """How much faster the choice is than NCCL's NVLS, which takes 48 channels on H100 and 72 on B200, as ours counts them."""
+    topology = load_topology(layout)
+    program = baseline_program("nccl", topology, "allreduce", None, nbytes)
+    assert program.multicasts
+    return run(program, nbytes).time_us / select(topology, "allreduce", nbytes, max_channels=max_channels).time_us, program.nchannels
+
+
+@pytest.mark.parametrize(("layout", "channels"), [("hgx-h100", 48), ("hgx-b200", 72)])
+def test_with_as_many_channels_switches_that_add_are_used_as_fast_as_by_nccl(layout, channels):
+    for nbytes in (64 << 20, 1 << 30):
+        ratio, taken = over_switches(layout, nbytes, channels)
+        assert taken == channels and ratio > 0.999
+
+
+def test_within_the_default_budget_nccl_is_faster_over_switches_that_add_by_less_than_two_per_cent():
+    for nbytes in (64 << 20, 256 << 20, 1 << 30):
+        ratio, _ = over_switches("hgx-h100", nbytes, 32)
+        assert 0.98 < ratio < 1.0, "docs/bench.md says by how much"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", classes(), ids=name_of)
 @pytest.mark.parametrize("collective", ["allreduce", "broadcast", "reduce", "allgather", "reducescatter"])
