@@ -52,6 +52,11 @@ def with_protocol(program: Program, name: str) -> Program:
     )
 
 
+def suits(program: Program, name: str) -> bool:
+    """Whether every connection of a program can have protocol ``name``, whatever they have now."""
+    return len(_suited(program, name)) == len(program.connections)
+
+
 def keeps_lines_whole(topology: Topology, path: Path) -> bool:
     """Whether stores of 128 bytes arrive whole over a path: by NVLink alone, between devices from Volta on."""
     if not all(has_whole_lines(d.arch) for d in topology.devices):

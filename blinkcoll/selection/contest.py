@@ -14,7 +14,7 @@ from ..errors import PackingError, ScheduleError, SimulationError, TopologyError
 from ..packing import Plan
 from ..schedules import Program, verify
 from ..schedules.contract import SHARDED
-from ..schedules.protocols import EXECUTABLE, with_protocol
+from ..schedules.protocols import EXECUTABLE, suits, with_protocol
 from ..simulator import run
 from ..simulator.floor import Floor
 from .candidates import FAMILIES, Draft, Request
@@ -109,10 +109,10 @@ class Contest:
             return
         floor = Floor(draft.program)
         for protocol in draft.protocols or EXECUTABLE:
-            candidate = Candidate(draft, protocol, floor)
-            # A floor holds where all connections have the protocol; one that only signals cannot have lines, for instance.
-            if all(connection.protocol == protocol for connection in candidate.program.connections):
-                self.candidates.append(candidate)
+            # A floor holds where all connections have the protocol. NCCL's rings come with one, but what its tuner takes where
+            # lines may tear, as LL128 over PCIe or on Pascal, is no choice: executors refuse it.
+            if suits(draft.program, protocol):
+                self.candidates.append(Candidate(draft, protocol, floor))
 
     def whole(self, nbytes: int) -> int:
         """The size that is simulated for ``nbytes``: a whole number of 4-byte elements, and of shards where these are the caller's."""

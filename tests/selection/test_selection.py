@@ -11,6 +11,7 @@ from allocations import classes, name_of, spread
 
 import blinkcoll as bc
 from blinkcoll.errors import PackingError, ScheduleError, SimulationError
+from blinkcoll.schedules.protocols import keeps_lines_whole
 from blinkcoll.selection import SIZES, Contest, Request, Table, select, table_for
 from blinkcoll.simulator import run
 from blinkcoll.simulator.baselines import BASELINES, baseline_program
@@ -84,6 +85,17 @@ def test_every_collective_has_a_choice(collective):
     root = 1 if collective in ("gather", "scatter", "reduce") else None
     chosen = select(THREE, collective, 3 << 20, root=root)
     assert chosen.program.collective == collective and chosen.program.root == root
+
+
+@pytest.mark.parametrize(("layout", "gpus"), [("dgx1-p100", range(8)), ("dgx1-v100", [0, 1, 2, 4]), ("h100-pcie-4", range(4))])
+@pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
+def test_lines_of_128_bytes_are_no_choice_where_they_may_tear(layout, gpus, collective):
+    topology = load_topology(layout).subset(list(gpus))
+    candidates = Contest(request_for(topology, collective)).candidates
+    assert {candidate.protocol for candidate in candidates} >= {"simple", "LL"}
+    for candidate in candidates:
+        lines = [c for c in candidate.program.connections if c.protocol == "LL128"]
+        assert all(keeps_lines_whole(topology, connection.path) for connection in lines), candidate.name
 
 
 def test_bad_requests_are_told():
