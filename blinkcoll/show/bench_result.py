@@ -15,8 +15,8 @@ from ..packing import Plan
 from ..topology import Topology
 
 SCHEMA = 2
-#: Columns of ``--csv``, in order; rows of ``--json`` have the same names.
-COLUMNS = ("collective", "root", "nbytes", "library", "algorithm", "program", "time_us", "algbw", "busbw", "bound")
+#: Columns of ``--csv``, in order; rows of ``--json`` have the same names. ``model``: what ``bound`` bounds, links or switches.
+COLUMNS = ("collective", "root", "nbytes", "library", "algorithm", "program", "time_us", "algbw", "busbw", "bound", "model")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ class BenchResult:
         """By how much each row beats a baseline, where that has a program."""
         return [(timing.time_us / row.ours.time_us, row) for row in self.rows if (timing := row.peers[peer]) is not None]
 
+    def model_of(self, timing: Timing) -> str:
+        """What a timing's bound is a bound of."""
+        return timing.model or "+".join(self.plan.links)
+
     @property
     def best(self) -> BenchRow:
         """The row of highest algbw."""
@@ -86,7 +90,7 @@ def as_rows(results: Sequence[BenchResult]) -> list[dict[str, Any]]:
             shared = {"collective": result.plan.collective, "root": result.plan.root, "nbytes": row.nbytes}
             for name, timing in zip(("blinkcoll", *result.peers), (row.ours, *row.peers), strict=True):
                 if timing is not None:
-                    merged = shared | {"library": name} | asdict(timing) | {"bound": str(timing.bound)}
+                    merged = shared | {"library": name} | asdict(timing) | {"bound": str(timing.bound), "model": result.model_of(timing)}
                     rows.append({column: merged[column] for column in COLUMNS})
     return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
@@ -65,7 +66,9 @@ def _line(result: BenchResult, width: int) -> str:
 def _means(topology: Topology, collective: str, results: Sequence[BenchResult]) -> list[str]:
     reached = [result.rows[0].ours.reached / 100 for result in results]
     packed = sum(result.rows[0].ours.kind == "plan" for result in results)
+    models = Counter(result.model_of(result.rows[0].ours) for result in results)
     lines = [
+        f"# bounds are those of: {', '.join(f'{model} for {n}' for model, n in models.most_common())} of {len(results)} classes",
         f"# of the bound: {geometric_mean(reached) * 100:.1f} % geometric mean, {min(reached) * 100:.1f} % at least",
         f"# a packed plan is taken for {packed} of {len(results)} classes, a classic algorithm for {len(results) - packed}",
     ]

@@ -60,6 +60,16 @@ def test_the_rows_are_what_selection_says():
     assert (row["time_us"], row["program"], row["algorithm"]) == (chosen.time_us, chosen.program.hash, chosen.algorithm)
 
 
+def test_every_bound_says_of_what_it_is_one():
+    arguments = ("bench", "--topo", "hgx-h100", "-b", "1M", "-e", "64M", "-f", "64", "--compare", "nccl")
+    small, nccl_small, large, nccl_large = json.loads(invoke(*arguments, "--json"))["rows"]
+    assert {small["model"], nccl_small["model"]} == {"NVLINK"}
+    assert large["algorithm"] == "nvls" and {large["model"], nccl_large["model"]} == {"multicast/reduce switches"}
+    assert Fraction(large["bound"]) != Fraction(small["bound"])
+    text = invoke(*arguments)
+    assert "held to 370.8 GB/s (multicast/reduce switches)" in text and "slower at 64 MiB" in text, "NCCL's lead is said"
+
+
 def test_sizes_grow_by_a_factor_or_a_step():
     assert [row[0] for row in data(invoke(*THREE, "-b", "1M", "-e", "4M", "-i", "1M"))] == [str(i << 20) for i in (1, 2, 3, 4)]
     assert "not both" in refused(*THREE, "-i", "1M", "-f", "2")
@@ -117,6 +127,7 @@ def test_a_sweep_has_a_row_a_class_with_means_and_the_paper_beside():
     assert len(data(text)) == 14
     assert "SIMULATED" in text and "geometric mean" in text and "against nccl-2.4" in text
     assert "# the paper" in text and "up to 3x, geometric mean 1.6x" in text
+    assert "# bounds are those of: all links for 14 of 14 classes" in text
 
 
 def test_a_sweep_in_json_names_the_gpus():
