@@ -3,6 +3,7 @@
 from .barrier import lower_barrier
 from .doubletrees import lower_double_trees
 from .encoding import encode
+from .forests import lower_forest
 from .halvingdoubling import lower_halving_doubling
 from .lower import lower
 from .oneshot import lower_one_shot
@@ -10,6 +11,7 @@ from .program import INPUT, OUTPUT, SCALED_INPUT, SCRATCH, After, Channel, Conne
 from .rings import lower_rings
 from .sendrecv import lower_sendrecv
 from .sharded import lower_flows, lower_sharded_trees
+from .split import split_wide_steps
 from .text import program_text
 from .trees import lower_trees
 from .twoshot import lower_two_shot
@@ -17,6 +19,6 @@ from .verifier import verify
 
 __all__ = [
     "INPUT", "OUTPUT", "SCALED_INPUT", "SCRATCH", "After", "Channel", "Connection", "Operand", "Program", "Step",
-    "encode", "lower", "lower_barrier", "lower_double_trees", "lower_flows", "lower_halving_doubling", "lower_one_shot", "lower_rings",
-    "lower_sendrecv", "lower_sharded_trees", "lower_trees", "lower_two_shot", "program_text", "slot", "verify",
+    "encode", "lower", "lower_barrier", "lower_double_trees", "lower_flows", "lower_forest", "lower_halving_doubling", "lower_one_shot", "lower_rings",
+    "lower_sendrecv", "lower_sharded_trees", "lower_trees", "lower_two_shot", "program_text", "slot", "split_wide_steps", "verify",
 ]  # fmt: skip

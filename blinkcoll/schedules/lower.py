@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 from ..packing.plan import Plan
+from .forests import lower_forest
 from .program import Program
 from .sharded import lower_flows, lower_sharded_trees
-from .trees import CHANNEL_GB_S, MAX_CHANNELS, lower_trees
+from .split import split_wide_steps
+from .trees import CHANNEL_GB_S, MAX_CHANNELS, fits, lower_trees
 
 
 def lower(plan: Plan, *, slots: int = 4, max_channels: int = MAX_CHANNELS, channel_gb_s: Fraction = CHANNEL_GB_S) -> Program:
-    """The program of any plan; see :func:`lower_trees`, :func:`lower_sharded_trees` and :func:`lower_flows`.
+    """The program of any plan; see :func:`lower_trees`, :func:`lower_forest`, :func:`lower_sharded_trees` and :func:`lower_flows`.
 
     Raises
     ------
     ScheduleError
         Where the plan's trees do not fit ``max_channels``, or the plan lacks a tree or flow that its collective needs.
     """
+    lowering: Callable[..., Program] = lower_trees if fits(plan, max_channels) else lower_forest
     if plan.collective in ("gather", "scatter", "alltoall"):
-        return lower_flows(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
-    if plan.collective in ("allgather", "reducescatter"):
-        return lower_sharded_trees(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
-    return lower_trees(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
+        lowering = lower_flows
+    elif plan.collective in ("allgather", "reducescatter"):
+        lowering = lower_sharded_trees
+    return split_wide_steps(lowering(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s))

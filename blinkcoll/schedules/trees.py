@@ -60,6 +60,12 @@ def lower_trees(
     )
 
 
+def fits(plan: Plan, max_channels: int) -> bool:
+    """Whether every tree can have channels of its own."""
+    trees = [t for t in plan.trees if t.rate > 0]
+    return not trees or _budget(trees, plan.topology.nranks, max_channels)([1] * len(trees))
+
+
 def _budget(trees: Sequence[Tree], nranks: int, max_channels: int) -> Callable[[Sequence[int]], bool]:
     """Whether copies of trees keep every rank within ``max_channels``: a half each, and one at the root."""
 

@@ -1,0 +1,138 @@
+"""Steps of many trees or paths, to few channels.
+
+Where a program has more trees than a rank may run channels, a channel runs steps of several, one after the other. While a
+step stores over a link, which others use too, the other links that its channel serves may stand idle; a step that only
+keeps what has arrived is quick. So steps without stores share channels first, then those that store over the same links.
+
+No order of the steps within a channel can deadlock that follows the data: a step that gets a chunk after d hops comes
+after all steps of its channel that get theirs after fewer.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+from ..errors import ScheduleError
+from ..topology import Path
+from .program import After, Channel, Connection, Step
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A step, and its place among those of its channel: hops of its data so far, then whose data.
+
+    ``behind``: another step of the rank, share and iteration that must be complete before.
+    """
+
+    hops: int
+    turn: int
+    step: Step
+    behind: Placed | None = None
+
+
+@dataclass(eq=False)
+class _Bundle:
+    """What runs in one channel: steps, the links out of the rank that they store over, how many things were put together."""
+
+    placed: list[Placed] = field(default_factory=list)
+    links: frozenset[int | str] = frozenset()
+    members: int = 1
+
+    def ordered(self) -> list[Placed]:
+        return sorted(self.placed, key=lambda p: (p.hops, p.turn, p.step.shard))
+
+
+class _Group:
+    """The bundles of one share and lane; those over the same links side by side, the smallest first."""
+
+    def __init__(self, bundles: Iterable[_Bundle]) -> None:
+        self.by_links: dict[frozenset[int | str], list[_Bundle]] = defaultdict(list)
+        for bundle in bundles:
+            self.by_links[bundle.links].append(bundle)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.by_links.values()))
+
+    def cheapest(self) -> tuple[int, int, _Bundle, _Bundle]:
+        """Which two to put together next: links that they then serve, members that they then have, and the two."""
+        first = [held[0] for held in self.by_links.values() if held]
+        pairs = [*combinations(first, 2), *((held[0], held[1]) for held in self.by_links.values() if len(held) > 1)]
+        return min(((len(a.links | b.links), a.members + b.members, a, b) for a, b in pairs), key=lambda pair: pair[:2])
+
+    def merge(self, a: _Bundle, b: _Bundle) -> None:
+        for bundle in (a, b):
+            self.by_links[bundle.links].remove(bundle)
+        merged = _Bundle(a.placed + b.placed, a.links | b.links, a.members + b.members)
+        insort(self.by_links[merged.links], merged, key=lambda bundle: bundle.members)
+
+    def channels(self) -> list[list[Placed]]:
+        return [bundle.ordered() for held in self.by_links.values() for bundle in held]
+
+
+class ChannelBuilder:
+    """Connections, and the steps of every rank, as trees and paths are added."""
+
+    def __init__(self, nranks: int, slots: int) -> None:
+        self.nranks, self.slots = nranks, slots
+        self.connections: list[Connection] = []
+        self._bundles: list[dict[tuple[int, int], dict[Hashable, _Bundle]]] = [defaultdict(dict) for _ in range(nranks)]
+
+    def connect(self, path: Path) -> int:
+        """A connection along a path, by number."""
+        src, dst = path[0], path[-1]
+        if not isinstance(src, int) or not isinstance(dst, int):
+            raise ScheduleError(f"a connection must join ranks, got {path}")
+        self.connections.append(Connection(src, dst, path, self.slots))
+        return len(self.connections) - 1
+
+    def connect_all(self, paths: Iterable[Path]) -> list[int]:
+        """Connections along the paths of a tree, in an order that does not depend on theirs."""
+        return [self.connect(path) for path in sorted(paths, key=str)]
+
+    def add(self, rank: int, step: Step, *, together: Hashable, hops: int, turn: int, lane: int = 0, behind: Placed | None = None) -> Placed:
+        """A step of ``rank``; steps with the same ``together`` are in one channel, those of different lanes never are.
+
+        ``hops``: how far the data has come; of two steps at equal distance the one with the lower ``turn`` comes first.
+        ``behind``: a step of this rank and share whose data has come less far, to be complete before.
+        """
+        bundle = self._bundles[rank][step.share, lane].setdefault(together, _Bundle())
+        placed = Placed(hops, turn, step, behind)
+        bundle.placed.append(placed)
+        bundle.links |= {self.connections[o.connection].path[1] for o in step.dsts if o.connection is not None}
+        return placed
+
+    def channels(self, most: int) -> tuple[tuple[Channel, ...], ...]:
+        """Every rank's channels, at most ``most`` of them.
+
+        Raises
+        ------
+        ScheduleError
+            Where there are more shares and lanes than that.
+        """
+        return tuple(self._of_rank(rank, most) for rank in range(self.nranks))
+
+    def _of_rank(self, rank: int, most: int) -> tuple[Channel, ...]:
+        groups = [_Group(of_key.values()) for _, of_key in sorted(self._bundles[rank].items())]
+        if len(groups) > most:
+            raise ScheduleError(f"max_channels={most}: {len(groups)} shares need a channel each; raise it or ask for a plan with fewer trees")
+        best = {i: group.cheapest() for i, group in enumerate(groups) if len(group) > 1}
+        for _ in range(sum(map(len, groups)) - most):
+            i = min(best, key=lambda i: (best[i][:2], -len(groups[i]), i))
+            groups[i].merge(*best.pop(i)[2:])
+            if len(groups[i]) > 1:
+                best[i] = groups[i].cheapest()
+        channels = [channel for group in groups for channel in group.channels()]
+        place = {id(placed): (c, s) for c, channel in enumerate(channels) for s, placed in enumerate(channel)}
+        return tuple(Channel(tuple(_ordered_step(placed, c, place) for placed in channel)) for c, channel in enumerate(channels))
+
+
+def _ordered_step(placed: Placed, channel: int, place: dict[int, tuple[int, int]]) -> Step:
+    """The step, made to wait for the one that it must follow where that is in another channel."""
+    if placed.behind is None:
+        return placed.step
+    other, step = place[id(placed.behind)]
+    return placed.step if other == channel else replace(placed.step, after=(After(other, step),))
