@@ -53,7 +53,9 @@ def plan(topology: Topology, collective: str, root: int | None = None, method: s
     return Plan(**{f.name: getattr(made, f.name) for f in fields(made)})
 
 
-def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNELS, channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4) -> Program:
+def schedule(
+    plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNELS, channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4, uneven: bool = False
+) -> Program:
     """The verified program of a plan.
 
     Parameters
@@ -66,6 +68,9 @@ def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNEL
         What one channel moves. Trees get channels of one equal rate, at most this, where the budget allows.
     slots
         Slots of each connection.
+    uneven
+        The program is to take unequal shards at launch. Those of all-gather, reduce-scatter, gather and scatter do anyway; an
+        all-to-all becomes an ``alltoallv``.
 
     Raises
     ------
@@ -74,7 +79,7 @@ def schedule(plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNEL
     """
     from .cost.chunks import default_chunk_bytes
 
-    program = schedules.lower(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
+    program = schedules.lower(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s, uneven=uneven)
     verify(program, repeated=True)
     return program.with_chunk_bytes(default_chunk_bytes(program, nbytes))
 

@@ -159,7 +159,7 @@ class Program:
 
     @property
     def equal_shards(self) -> bool:
-        """Whether shards are the caller's: exactly ``count / nshards`` elements each."""
+        """Whether shards are the caller's: exactly ``count / nshards`` elements each, or as the launch's table says."""
         return self.collective in SHARDED
 
     @cached_property

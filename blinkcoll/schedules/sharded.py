@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
@@ -71,8 +72,10 @@ def _for_few_channels(plan: Plan, max_channels: int) -> Plan:
     return other if other.rate >= _WORTH * plan.rate else plan
 
 
-def lower_flows(plan: Plan, *, slots: int, max_channels: int, channel_gb_s: Fraction, chunk_bytes: int = 1 << 19) -> Program:
+def lower_flows(plan: Plan, *, slots: int, max_channels: int, channel_gb_s: Fraction, chunk_bytes: int = 1 << 19, uneven: bool = False) -> Program:
     """The program of a plan of flows for gather, scatter or alltoall.
+
+    ``uneven``: an all-to-all becomes an ``alltoallv``; the others take unequal shards as they are.
 
     Raises
     ------
@@ -80,6 +83,7 @@ def lower_flows(plan: Plan, *, slots: int, max_channels: int, channel_gb_s: Frac
         Where a pair that has to communicate has no flow.
     """
     n, root = plan.topology.nranks, plan.root
+    collective = "alltoallv" if uneven and plan.collective == "alltoall" else plan.collective
     ways: dict[tuple[int, int], list[Flow]] = defaultdict(list)
     for flow in plan.flows:
         if flow.rate > 0:
@@ -96,12 +100,18 @@ def lower_flows(plan: Plan, *, slots: int, max_channels: int, channel_gb_s: Frac
     times = repeats(parts, min(ends, max(1, max_channels // parts)), plan.rate, channel_gb_s, max_channels)
     for share in range(parts * times):
         for a, b in wanted:
-            at_source, at_end = (a, a) if plan.collective == "gather" else (b, b) if plan.collective == "scatter" else (b, a)
-            builder.add_path(ways[a, b][takes[a, b][share // times]].path, share, at_source, at_end)
+            builder.add_path(ways[a, b][takes[a, b][share // times]].path, share, *_shards_of_pair(collective, a, b, n))
         for rank in range(n) if root is None else (root,):
-            step = Step("copy", share, (INPUT,), (OUTPUT,), shard=rank)
+            step = Step("copy", share, (INPUT,), (OUTPUT,), shard=_shards_of_pair(collective, rank, rank, n)[0])
             builder.channels.add(rank, step, together=(rank, rank), hops=0, turn=0)
-    return builder.program("flows", plan, parts * times, max_channels, chunk_bytes)
+    made = builder.program("flows", plan, parts * times, max_channels, chunk_bytes)
+    return replace(made, collective=collective, nshards=n * n, in_place=False) if collective == "alltoallv" else made
+
+
+def _shards_of_pair(collective: str, src: int, dst: int, nranks: int) -> tuple[int, int]:
+    """What the data from one rank to another is called where it leaves, and where it arrives."""
+    pair = src * nranks + dst
+    return {"gather": (src, src), "scatter": (dst, dst), "alltoall": (dst, src), "alltoallv": (pair, pair)}[collective]
 
 
 def _most_shares(max_channels: int) -> int:

@@ -52,7 +52,7 @@ class ChannelRun {
       : launch_(launch), view_{pointer<const char>(launch.program)}, local_(channel) {
     const ProgramHeader& h = view_.header();
     entry_ = &view_.channel(view_.rank(launch.rank).first_channel + channel);
-    partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, h.nshards, h.nshares, h.equal_shards, view_.cumulative()};
+    partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, h.nshards, h.nshares, h.equal_shards, view_.cumulative(), pointer<const u64>(launch.bounds), pointer<const u64>(launch.places)};
     chunk_ = partition_.chunk_elements();
     for (u32 s = 0; s < entry_->nsteps; s++) {
       u64 n = iterations_of(view_.step(entry_->first_step + s).share);
@@ -141,7 +141,7 @@ class ChannelRun {
     if (range.length == 0) return;
     const OperandEntry* operands = view_.operands(step.first_operand);
     char* at[kMostOperands];
-    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) at[i] = locate(operands[i], range.offset);
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) at[i] = locate(operands[i], step.shard, range);
     const Scaling scaling = scaling_of(step, operands);
     if (step.op == kCopy && !scaling.prescaled && !scaling.postscaled) {
       p.copy(at + 1, step.ndsts, at[0], range.length * launch_.elem_size);
@@ -158,12 +158,13 @@ class ChannelRun {
     return scaling;
   }
 
-  BC_HD char* locate(const OperandEntry& operand, u64 offset) const {
+  BC_HD char* locate(const OperandEntry& operand, u32 shard, const Range& range) const {
     if (operand.buffer == kSlot) {
       u64 slot = sequence(operand.index, operand.use) % view_.connection(operand.index).slots;
       return pointer<char>(addresses(operand.index).slots + slot * launch_.slot_bytes);
     }
     u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
+    u64 offset = operand.buffer == kOutput ? partition_.output_offset(shard, range) : range.offset;
     return pointer<char>(base + offset * launch_.elem_size);
   }
 
