@@ -43,7 +43,7 @@ def lower_forest(
     if not trees:
         raise ScheduleError(f"a plan for {plan.collective} without trees cannot be lowered")
     (takes,) = common_cut({None: [t.rate for t in trees]}, _MOST_PARTS).values()
-    times = repeats(1, min(len(takes), max_channels // 2), plan.rate, channel_gb_s, max_channels)
+    times = repeats(1, 2 * min(len(takes), max(1, max_channels // 2)), plan.rate, channel_gb_s, max_channels)
     builder = _Forest(plan.topology, slots, plan.collective in REDUCING)
     for share in range(times):
         for part, way in enumerate(takes):

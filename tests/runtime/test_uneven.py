@@ -164,8 +164,8 @@ def test_what_cannot_be_uneven_says_so():
 def test_simulated_time_follows_the_largest_shard():
     """One rank has all: its tree alone is busy, the others' steps only synchronise."""
     from blinkcoll import _core
-    from blinkcoll.simulator.run import _Identity, _prepare
     from blinkcoll.cost.parameters import parameters_for
+    from blinkcoll.simulator.run import _Identity, _prepare
 
     topology = load_topology("dgx1-v100").subset([0, 1, 2, 3])
     program = bc.plan(topology, "allgather").schedule(nbytes=1 << 24)
