@@ -12,7 +12,7 @@ from .rings import lower_rings
 from .sendrecv import lower_sendrecv
 from .sharded import lower_flows, lower_sharded_trees
 from .split import split_wide_steps
-from .text import program_text
+from .text import program_summary, program_text
 from .trees import lower_trees
 from .twoshot import lower_two_shot
 from .verifier import verify
@@ -20,5 +20,5 @@ from .verifier import verify
 __all__ = [
     "INPUT", "OUTPUT", "SCALED_INPUT", "SCRATCH", "After", "Channel", "Connection", "Operand", "Program", "Step",
     "encode", "lower", "lower_barrier", "lower_double_trees", "lower_flows", "lower_forest", "lower_halving_doubling", "lower_one_shot", "lower_rings",
-    "lower_sendrecv", "lower_sharded_trees", "lower_trees", "lower_two_shot", "program_text", "slot", "split_wide_steps", "verify",
+    "lower_sendrecv", "lower_sharded_trees", "lower_trees", "lower_two_shot", "program_summary", "program_text", "slot", "split_wide_steps", "verify",
 ]  # fmt: skip
