@@ -14,6 +14,7 @@ from bisect import insort
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import combinations
 
 from ..errors import ScheduleError
@@ -36,11 +37,14 @@ class Placed:
 
 @dataclass(eq=False)
 class _Bundle:
-    """What runs in one channel: steps, the links out of the rank that they store over, how many things were put together."""
+    """What runs in one channel: steps, the links out of the rank that they store over, and how many chunks they store.
+
+    A step that stores nothing over links counts as one.
+    """
 
     placed: list[Placed] = field(default_factory=list)
     links: frozenset[int | str] = frozenset()
-    members: int = 1
+    load: int = 0
 
     def ordered(self) -> list[Placed]:
         return sorted(self.placed, key=lambda p: (p.hops, p.turn, p.step.shard))
@@ -49,25 +53,27 @@ class _Bundle:
 class _Group:
     """The bundles of one share and lane; those over the same links side by side, the smallest first."""
 
-    def __init__(self, bundles: Iterable[_Bundle]) -> None:
+    def __init__(self, bundles: Iterable[_Bundle], room: int) -> None:
+        self.room = room
         self.by_links: dict[frozenset[int | str], list[_Bundle]] = defaultdict(list)
         for bundle in bundles:
-            self.by_links[bundle.links].append(bundle)
+            insort(self.by_links[bundle.links], bundle, key=lambda bundle: bundle.load)
 
     def __len__(self) -> int:
         return sum(map(len, self.by_links.values()))
 
-    def cheapest(self) -> tuple[int, int, _Bundle, _Bundle]:
-        """Which two to put together next: links that they then serve, members that they then have, and the two."""
+    def cheapest(self) -> tuple[tuple[int, int, int], _Bundle, _Bundle]:
+        """Which two to put together next, after the cost: load beyond what a channel moves, links that they then serve, load."""
         first = [held[0] for held in self.by_links.values() if held]
         pairs = [*combinations(first, 2), *((held[0], held[1]) for held in self.by_links.values() if len(held) > 1)]
-        return min(((len(a.links | b.links), a.members + b.members, a, b) for a, b in pairs), key=lambda pair: pair[:2])
+        costs = (((max(0, a.load + b.load - self.room), len(a.links | b.links), a.load + b.load), a, b) for a, b in pairs)
+        return min(costs, key=lambda pair: pair[0])
 
     def merge(self, a: _Bundle, b: _Bundle) -> None:
         for bundle in (a, b):
             self.by_links[bundle.links].remove(bundle)
-        merged = _Bundle(a.placed + b.placed, a.links | b.links, a.members + b.members)
-        insort(self.by_links[merged.links], merged, key=lambda bundle: bundle.members)
+        merged = _Bundle(a.placed + b.placed, a.links | b.links, a.load + b.load)
+        insort(self.by_links[merged.links], merged, key=lambda bundle: bundle.load)
 
     def channels(self) -> list[list[Placed]]:
         return [bundle.ordered() for held in self.by_links.values() for bundle in held]
@@ -90,8 +96,16 @@ class ChannelBuilder:
         return len(self.connections) - 1
 
     def connect_all(self, paths: Iterable[Path]) -> list[int]:
-        """Connections along the paths of a tree, in an order that does not depend on theirs."""
-        return [self.connect(path) for path in sorted(paths, key=str)]
+        """Connections along the paths of a tree, nearest number first.
+
+        The order does not depend on theirs, and it differs from rank to rank: where a wide step is split, not all ranks store
+        to the same ones at a time.
+        """
+        return [self.connect(path) for path in sorted(paths, key=self._distance)]
+
+    def _distance(self, path: Path) -> tuple[int, str]:
+        src, dst = path[0], path[-1]
+        return ((dst - src) % self.nranks if isinstance(src, int) and isinstance(dst, int) else 0), str(path)
 
     def add(self, rank: int, step: Step, *, together: Hashable, hops: int, turn: int, lane: int = 0, behind: Placed | None = None) -> Placed:
         """A step of ``rank``; steps with the same ``together`` are in one channel, those of different lanes never are.
@@ -102,32 +116,40 @@ class ChannelBuilder:
         bundle = self._bundles[rank][step.share, lane].setdefault(together, _Bundle())
         placed = Placed(hops, turn, step, behind)
         bundle.placed.append(placed)
+        bundle.load += max(1, sum(o.connection is not None for o in step.dsts))
         bundle.links |= {self.connections[o.connection].path[1] for o in step.dsts if o.connection is not None}
         return placed
 
-    def channels(self, most: int) -> tuple[tuple[Channel, ...], ...]:
-        """Every rank's channels, at most ``most`` of them.
+    def channels(self, most: int, room: Fraction) -> tuple[tuple[Channel, ...], ...]:
+        """Every rank's channels, at most ``most`` of them, each with no more than ``room`` steps at once where that can be.
 
         Raises
         ------
         ScheduleError
             Where there are more shares and lanes than that.
         """
-        return tuple(self._of_rank(rank, most) for rank in range(self.nranks))
+        return tuple(self._of_rank(rank, most, max(1, int(room))) for rank in range(self.nranks))
 
-    def _of_rank(self, rank: int, most: int) -> tuple[Channel, ...]:
-        groups = [_Group(of_key.values()) for _, of_key in sorted(self._bundles[rank].items())]
+    def _of_rank(self, rank: int, most: int, room: int) -> tuple[Channel, ...]:
+        groups = [_Group(self._in_turn(of_key.values()), room) for _, of_key in sorted(self._bundles[rank].items())]
         if len(groups) > most:
             raise ScheduleError(f"max_channels={most}: {len(groups)} shares need a channel each; raise it or ask for a plan with fewer trees")
         best = {i: group.cheapest() for i, group in enumerate(groups) if len(group) > 1}
         for _ in range(sum(map(len, groups)) - most):
-            i = min(best, key=lambda i: (best[i][:2], -len(groups[i]), i))
-            groups[i].merge(*best.pop(i)[2:])
+            i = min(best, key=lambda i: (best[i][0], -len(groups[i]), i))
+            groups[i].merge(*best.pop(i)[1:])
             if len(groups[i]) > 1:
                 best[i] = groups[i].cheapest()
         channels = [channel for group in groups for channel in group.channels()]
         place = {id(placed): (c, s) for c, channel in enumerate(channels) for s, placed in enumerate(channel)}
         return tuple(Channel(tuple(_ordered_step(placed, c, place) for placed in channel)) for c, channel in enumerate(channels))
+
+    @staticmethod
+    def _in_turn(bundles: Iterable[_Bundle]) -> Iterable[_Bundle]:
+        """Behind switches by turn: what shares a channel then differs from rank to rank, and not all store to the same at a time."""
+        made = list(bundles)
+        switched = any(isinstance(vertex, str) for bundle in made for vertex in bundle.links)
+        return sorted(made, key=lambda bundle: bundle.placed[0].turn) if switched else made
 
 
 def _ordered_step(placed: Placed, channel: int, place: dict[int, tuple[int, int]]) -> Step:

@@ -50,7 +50,7 @@ def lower_forest(
             builder.add(part, trees[way].root, share, trees[way].up, trees[way].down)
     return Program(
         algorithm="trees", collective=plan.collective, root=plan.root, topology=plan.topology, nshards=len(takes), weights=(1,) * times,
-        connections=tuple(builder.channels.connections), ranks=builder.channels.channels(max_channels), chunk_bytes=chunk_bytes,
+        connections=tuple(builder.channels.connections), ranks=builder.channels.channels(max_channels, channel_gb_s * len(takes) * times / plan.rate), chunk_bytes=chunk_bytes,
     )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def lower_forest_allreduce(
             builder.add(root, root, share, rising.up, falling.down)
     program = Program(
         algorithm="forest", collective="allreduce", topology=up.topology, nshards=n, weights=(1,) * (parts * times),
-        connections=tuple(builder.channels.connections), ranks=builder.channels.channels(max_channels), chunk_bytes=chunk_bytes,
+        connections=tuple(builder.channels.connections), ranks=builder.channels.channels(max_channels, channel_gb_s * n * parts * times / min(up.rate, down.rate)), chunk_bytes=chunk_bytes,
     )  # fmt: skip
     return split_wide_steps(program)
 
@@ -105,20 +105,20 @@ class _Forest:
             down = (*map(slot, (c for c, _ in above[rank])),)
             mine = SCALED_INPUT if self.reduces else INPUT
             if rank == root:
-                self._step(rank, share, shard, root, (mine, *up), (OUTPUT, *down), _UP, height[rank], ends=self.reduces)
+                self._step(rank, share, shard, (mine, *up), (OUTPUT, *down), _UP, height[rank], ends=self.reduces)
                 continue
             if rising is not None:
-                self._step(rank, share, shard, root, (mine, *up), (slot(to_parent[rank]),), _UP, height[rank])
+                self._step(rank, share, shard, (mine, *up), (slot(to_parent[rank]),), _UP, height[rank])
             if falling is not None:
-                self._step(rank, share, shard, root, (slot(from_parent[rank]),), (OUTPUT, *down), _DOWN, depth[rank])
+                self._step(rank, share, shard, (slot(from_parent[rank]),), (OUTPUT, *down), _DOWN, depth[rank])
 
     def _step(
-        self, rank: int, share: int, shard: int, root: int, srcs: tuple[Operand, ...], dsts: tuple[Operand, ...], lane: int, hops: int, ends: bool = False
+        self, rank: int, share: int, shard: int, srcs: tuple[Operand, ...], dsts: tuple[Operand, ...], lane: int, hops: int, ends: bool = False
     ) -> None:
         touched = tuple(o.connection for o in (*srcs, *dsts) if o.connection is not None)
         step = Step("copy" if len(srcs) == 1 else "reduce", share, srcs, dsts, wait=touched, signal=touched, shard=shard, postscaled=ends)
-        # Every rank begins with another root's shard, so that not all send to one at once.
-        self.channels.add(rank, step, together=shard, hops=hops, turn=(root - rank) % self.nranks, lane=lane)
+        # Every rank begins with another shard, so that not all send to one at once.
+        self.channels.add(rank, step, together=shard, hops=hops, turn=(shard - rank) % self.nranks, lane=lane)
 
     def _connect(self, paths: Sequence[Path], child: int) -> tuple[dict[int, int], dict[int, list[tuple[int, int]]]]:
         """Connections by the child of their edge, and by its parent with the child beside them."""

@@ -50,7 +50,7 @@ def lower_sharded_trees(plan: Plan, *, slots: int, max_channels: int, channel_gb
                 builder.add_down(root, tree.down or (), share)
             else:
                 builder.add_up(root, tree.up or (), share)
-    return builder.program("trees", plan, parts * times, max_channels, chunk_bytes)
+    return builder.program("trees", plan, parts * times, max_channels, channel_gb_s, chunk_bytes)
 
 
 def _for_few_channels(plan: Plan, max_channels: int) -> Plan:
@@ -104,7 +104,7 @@ def lower_flows(plan: Plan, *, slots: int, max_channels: int, channel_gb_s: Frac
         for rank in range(n) if root is None else (root,):
             step = Step("copy", share, (INPUT,), (OUTPUT,), shard=_shards_of_pair(collective, rank, rank, n)[0])
             builder.channels.add(rank, step, together=(rank, rank), hops=0, turn=0)
-    made = builder.program("flows", plan, parts * times, max_channels, chunk_bytes)
+    made = builder.program("flows", plan, parts * times, max_channels, channel_gb_s, chunk_bytes)
     return replace(made, collective=collective, nshards=n * n, in_place=False) if collective == "alltoallv" else made
 
 
@@ -178,7 +178,7 @@ class _Builder:
                 add()
             arrives = leaves
 
-    def program(self, algorithm: str, plan: Plan, nshares: int, max_channels: int, chunk_bytes: int) -> Program:
+    def program(self, algorithm: str, plan: Plan, nshares: int, max_channels: int, channel_gb_s: Fraction, chunk_bytes: int) -> Program:
         """What has been added, with equal shares."""
         for piece, add in self._arrivals:
             add(behind=self._sent.get(piece))
@@ -190,7 +190,7 @@ class _Builder:
             nshards=self.topology.nranks,
             weights=(1,) * nshares,
             connections=tuple(self.channels.connections),
-            ranks=self.channels.channels(max_channels),
+            ranks=self.channels.channels(max_channels, channel_gb_s * self.topology.nranks * nshares / plan.rate if plan.rate else Fraction(1)),
             chunk_bytes=chunk_bytes,
         )
 
