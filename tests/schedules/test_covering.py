@@ -6,15 +6,20 @@ root that can go together do so in one of them.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from allocations import classes, name_of
+from hypothesis import given
+from hypothesis import strategies as st
 from runtime.arithmetic import INTEGERS, _narrow, _wide, bfloat16_bits, reduce_as
 from schedules import zoo
 from schedules.covering import COLLECTIVES, Case, covering_array, feasible_pairs
-from schedules.interpreter import Interpreter
+from schedules.interpreter import Cut, Interpreter
 
 import blinkcoll as bc
+from blinkcoll._core import Partition
 from blinkcoll.runtime.threads import ThreadExecutor
 from blinkcoll.schedules import Program
 from blinkcoll.schedules.contract import REDUCING, SHARDED, view
@@ -190,6 +195,24 @@ def test_inexact_sums_come_out_alike_in_the_interpreter_and_on_threads(family, c
     assert all(b.size == 0 if a is None else same_bits(a, b) for a, b in zip(mine, theirs, strict=True))
     if collective == "allreduce":
         assert all(same_bits(out, mine[0]) for out in mine), "ranks differ"
+
+
+@given(
+    count=st.integers(0, 4000), elem_size=st.integers(1, 16), nshards=st.integers(1, 7), chunk_bytes=st.integers(1, 300),
+    weights=st.lists(st.integers(0, 99), min_size=1, max_size=5).filter(any), callers=st.booleans(),
+)  # fmt: skip
+def test_the_interpreter_s_cut_is_the_partition_s(count, elem_size, nshards, chunk_bytes, weights, callers):
+    """Two ways to write one partition down: exact fractions, and integers that do not overflow."""
+    count -= count % nshards if callers else 0
+    stands_for = SimpleNamespace(collective="allgather" if callers else "allreduce", nshards=nshards, weights=weights)
+    cut, partition = Cut(stands_for, count, elem_size, chunk_bytes), Partition(count, elem_size, nshards, weights, chunk_bytes, callers)
+    for share in range(len(weights)):
+        assert cut.iterations(share) == partition.iterations(share)
+        for shard in range(nshards):
+            for iteration in range(cut.iterations(share)):
+                where = cut.chunk_of(shard, share, iteration)
+                offset, length = partition.chunk_range(shard, share, iteration)
+                assert length == where.stop - where.start and (length == 0 or offset == where.start)
 
 
 # -- all allocations of the DGX-1s --------------------------------------------------------------------------------------
