@@ -17,6 +17,7 @@ _HOME = {
     "load_topology": "topology",
     "Topology": "topology",
     "plan": "api",
+    "pareto": "api",
     "Plan": "api",
     "schedule": "api",
     "verify": "api",
@@ -34,6 +35,7 @@ __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from .api import Plan as Plan
+    from .api import pareto as pareto
     from .api import plan as plan
     from .api import schedule as schedule
     from .api import simulate as simulate

@@ -7,11 +7,12 @@ from fractions import Fraction
 from typing import Any
 
 from . import packing, schedules
+from .errors import ScheduleError
 from .schedules import Program, verify
 from .schedules.trees import CHANNEL_GB_S, MAX_CHANNELS
 from .topology import Topology
 
-__all__ = ["Plan", "plan", "schedule", "simulate", "verify"]
+__all__ = ["Plan", "pareto", "plan", "schedule", "simulate", "verify"]
 
 
 class Plan(packing.Plan):
@@ -28,13 +29,15 @@ def plan(topology: Topology, collective: str, root: int | None = None, method: s
     Parameters
     ----------
     topology
-        Rank i of the plan is ``topology.devices[i]``.
+        Rank i of the plan is ``topology.devices[i]``; its relays may forward, copy and add.
     collective
         broadcast, reduce, allreduce, allgather, reducescatter, gather, scatter or alltoall.
     root
         A rank; required by broadcast, reduce, gather and scatter.
     method
-        ``"auto"``: rate equal to the bound.
+        ``"auto"``: rate equal to the bound over the links chosen. ``"blink"``: the paper's pipeline, with its stages in
+        ``plan.stages``. ``"hybrid"``: PCIe and CPU interconnects beside NVLink, on ways that the driver offers, judged by
+        the bound over all links. ``"nvls"``: switches that copy and add. ``"three-phase"``: several servers.
     links
         ``"fastest"``: the fastest classes of links that connect the set; or a list of kinds.
 
@@ -49,13 +52,25 @@ def plan(topology: Topology, collective: str, root: int | None = None, method: s
     >>> bc.plan(bc.load_topology("dgx1-v100").subset([0, 1, 4]), "allreduce").rate
     Fraction(20, 1)
     """
-    made = packing.make_plan(topology, collective, root=root, method=method, links=links, **options)
+    return _lowerable(packing.make_plan(topology, collective, root=root, method=method, links=links, **options))
+
+
+def pareto(topology: Topology, collective: str, root: int | None = None, links: Any = "fastest", budget_s: float = 10.0, **options: Any) -> tuple[Plan, ...]:
+    """The trade-offs between rate, number of trees and depth: plans none of which is beaten in all three; fastest first.
+
+    ``budget_s`` is the time that the search may take in all; see :func:`blinkcoll.packing.pareto`.
+    """
+    return tuple(_lowerable(made) for made in packing.pareto(topology, collective, root=root, links=links, budget_s=budget_s, **options))
+
+
+def _lowerable(made: packing.Plan) -> Plan:
     return Plan(**{f.name: getattr(made, f.name) for f in fields(made)})
 
 
 def schedule(
-    plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNELS, channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4, uneven: bool = False
-) -> Program:
+    plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNELS, channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4, uneven: bool = False,
+    engine: str | None = None,
+) -> Program:  # fmt: skip
     """The verified program of a plan.
 
     Parameters
@@ -71,6 +86,9 @@ def schedule(
     uneven
         The program is to take unequal shards at launch. Those of all-gather, reduce-scatter, gather and scatter do anyway; an
         all-to-all becomes an ``alltoallv``.
+    engine
+        What carries three-phase plans' exchanges between servers: ``"c10d"`` leaves them opaque steps for that engine;
+        None makes one-hop connections over the network of them, which executors and the simulator take.
 
     Raises
     ------
@@ -79,9 +97,14 @@ def schedule(
     """
     from .cost.chunks import default_chunk_bytes
 
+    if engine not in (None, "c10d"):
+        raise ScheduleError(f"engine={engine!r}: expected None or 'c10d'")
     program = schedules.lower(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s, uneven=uneven)
+    expanded = schedules.expand_exchanges(program, slots=slots)
     verify(program, repeated=True)
-    return program.with_chunk_bytes(default_chunk_bytes(program, nbytes))
+    if expanded is not program:
+        verify(expanded, repeated=True)
+    return (expanded if engine is None else program).with_chunk_bytes(default_chunk_bytes(expanded, nbytes))
 
 
 def simulate(program: Program, nbytes: int, **options: Any) -> Any:

@@ -36,6 +36,10 @@ class EmulatedDevices:
         self._buffers[buffer.addr] = buffer
         return buffer.addr
 
+    def allocate_host(self, nbytes, cpu, name):
+        # No emulated device owns it: a number beyond all of them.
+        return self.allocate(nbytes, 1000, name)
+
     def free(self, address):
         self._buffers.pop(address).free()
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import ELEMENT_BYTES, Gpus, Root, Topo, read_size, read_topology, sizes_between
+from .options import ELEMENT_BYTES, Gpus, Relays, Root, Topo, read_size, read_topology, sizes_between
 
 _COLLECTIVES = ("allreduce", "broadcast")
 
@@ -15,6 +15,7 @@ _COLLECTIVES = ("allreduce", "broadcast")
 def bench(
     topo: Topo,
     gpus: Gpus = None,
+    relays: Relays = None,
     collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast, or all.", metavar="NAME")] = "allreduce",
     root: Root = None,
     minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
@@ -33,7 +34,7 @@ def bench(
         raise typer.BadParameter(f"{datatype!r}: one of {', '.join(ELEMENT_BYTES)}", param_hint="--datatype")
     sizes = sizes_between(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
     peers = list(dict.fromkeys(peer.strip() for peer in compare.split(",") if peer.strip()))
-    topology = read_topology(topo, gpus)
+    topology = read_topology(topo, gpus, relays)
     if root is not None and "broadcast" not in names:
         raise typer.BadParameter(f"{', '.join(names)} has no root", param_hint="--root")
     if root is not None and not 0 <= root < topology.nranks:

@@ -18,22 +18,32 @@ ELEMENT_BYTES = {
 
 Topo = Annotated[str, typer.Option("--topo", help="A layout's name or a topology file.", metavar="NAME|FILE")]
 Gpus = Annotated[str | None, typer.Option("--gpus", help="GPU indices, in rank order: 0,1,4. All where left out.", metavar="LIST")]
+Relays = Annotated[
+    str | None, typer.Option("--relays", help="Idle GPUs that may forward, copy and add without being ranks: 2,3. Beside --gpus.", metavar="LIST")
+]
 Root = Annotated[int | None, typer.Option("--root", "-r", help="The root's rank, for broadcast and reduce.", metavar="RANK")]
 
 
-def read_topology(topo: str, gpus: str | None) -> Topology:
-    """The machine, or the part of it that ``--gpus`` names."""
-    return read_gpus(load_topology(topo), gpus)
+def read_topology(topo: str, gpus: str | None, relays: str | None = None) -> Topology:
+    """The machine, or the part of it that ``--gpus`` names, with the idle GPUs that ``--relays`` does."""
+    return read_gpus(load_topology(topo), gpus, relays)
 
 
-def read_gpus(topology: Topology, gpus: str | None) -> Topology:
+def read_gpus(topology: Topology, gpus: str | None, relays: str | None = None) -> Topology:
     """The part of a machine that ``--gpus`` names: indices, bus ids, UUIDs or names, in rank order; all of it without."""
     if gpus is None:
+        if relays is not None:
+            raise typer.BadParameter("relays are idle GPUs: say with --gpus which are not", param_hint="--relays")
         return topology
-    parts = [part.strip() for part in gpus.split(",") if part.strip()]
+    helpers = [] if relays is None else _devices(relays, "--relays")
+    return topology.subset(_devices(gpus, "--gpus"), relays=helpers)
+
+
+def _devices(text: str, option: str) -> list[int | str]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise typer.BadParameter("expected GPU indices such as 0,1,4", param_hint="--gpus")
-    return topology.subset([int(part) if part.isascii() and part.isdecimal() else part for part in parts])
+        raise typer.BadParameter("expected GPU indices such as 0,1,4", param_hint=option)
+    return [int(part) if part.isascii() and part.isdecimal() else part for part in parts]
 
 
 def read_size(text: str, option: str) -> int:

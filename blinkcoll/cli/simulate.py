@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import ELEMENT_BYTES, Gpus, Root, Topo, gpu_list, read_size, read_topology, sizes_between
+from .options import ELEMENT_BYTES, Gpus, Relays, Root, Topo, gpu_list, read_size, read_topology, sizes_between
 
 if TYPE_CHECKING:
     from ..schedules import Program
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from ..topology import Topology
 
 SCHEMA = 1
-_TREES = "trees"
-_ROOTED = ("broadcast", "reduce")
+_TREES, _THREE_PHASE = "trees", "three-phase"
+_CALLS = ("back-to-back", "single")
+#: Over switches that copy and add, with callers' buffers copied or registered.
+_NVLS = ("nvls", "nvls-registered")
 
 
 def simulate(
     topo: Topo,
     gpus: Gpus = None,
-    collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast or reduce.", metavar="NAME")] = "allreduce",
+    relays: Relays = None,
+    collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast, reduce, allgather, reducescatter, gather, scatter or alltoall.", metavar="NAME")] = "allreduce",
     root: Root = None,
-    algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes) or a baseline's name.", metavar="NAME")] = _TREES,
+    algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes), three-phase (several servers), nvls, nvls-registered, or a baseline's name.", metavar="NAME")] = _TREES,
     minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
     maximum: Annotated[str, typer.Option("-e", "--maxbytes", help="Largest size.", metavar="SIZE")] = "1G",
     factor: Annotated[int, typer.Option("-f", "--stepfactor", help="Each size is the last times this.", min=2)] = 2,
@@ -33,33 +36,44 @@ def simulate(
     chunk: Annotated[str | None, typer.Option("--chunk", help="Chunk size; chosen by size where left out.", metavar="SIZE")] = None,
     rates: Annotated[str, typer.Option("--rates", help="planning or measured: which rate of the links.", metavar="WHICH")] = "planning",
     launch: Annotated[str, typer.Option("--launch", help="process-per-gpu, one-process or graph.", metavar="MODE")] = "process-per-gpu",
+    calls: Annotated[
+        str, typer.Option("--calls", help="back-to-back: each of many calls, as nccl-tests measures; single: one call alone.", metavar="HOW")
+    ] = _CALLS[0],
     trace: Annotated[str | None, typer.Option("--trace", help="Write the last size's run for Perfetto.", metavar="FILE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Simulate a program: time and bandwidth by size, its busiest link and its critical path."""
     from ..cost.parameters import LAUNCH_MODES, parameters_for
+    from ..errors import PackingError
+    from ..packing.collectives import ROOTED, canonical
 
     if datatype not in ELEMENT_BYTES:
         raise typer.BadParameter(f"{datatype!r}: one of {', '.join(ELEMENT_BYTES)}", param_hint="--datatype")
     if rates not in ("planning", "measured"):
         raise typer.BadParameter(f"{rates!r}: planning or measured", param_hint="--rates")
+    if calls not in _CALLS:
+        raise typer.BadParameter(f"{calls!r}: {' or '.join(_CALLS)}", param_hint="--calls")
     if launch not in LAUNCH_MODES:
         raise typer.BadParameter(f"{launch!r}: one of {', '.join(LAUNCH_MODES)}", param_hint="--launch")
     sizes = sizes_between(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
-    topology = read_topology(topo, gpus)
-    name = collective.replace("_", "")
-    if root is None and name in _ROOTED:
+    topology = read_topology(topo, gpus, relays)
+    try:
+        name = canonical(collective)
+    except PackingError as error:
+        raise typer.BadParameter(str(error), param_hint="--collective") from None
+    if root is None and name in ROOTED:
         root = 0
     params = parameters_for(topology, launch)
     runs = _Runs(topology, name, root, algorithm, sizes[-1], rates, params, ELEMENT_BYTES[datatype], None if chunk is None else read_size(chunk, "--chunk"))
-    results = [runs.run(nbytes) for nbytes in sizes]
+    alone = [runs.run(nbytes) for nbytes in sizes]
+    results = alone if calls == "single" else [result.back_to_back() for result in alone]
     if trace is not None:
         runs.write_trace(sizes[-1], trace)
         sys.stderr.write(f"blinkcoll: wrote the trace of {sizes[-1]} bytes to {trace}; open it at ui.perfetto.dev\n")
     if as_json:
-        typer.echo(json.dumps(_as_json(runs, results, launch), indent=1))
+        typer.echo(json.dumps(_as_json(runs, results, alone, launch, calls), indent=1))
     else:
-        typer.echo(_as_text(runs, results, datatype, launch))
+        typer.echo(_as_text(runs, results, datatype, launch, calls))
 
 
 class _Runs:
@@ -74,7 +88,7 @@ class _Runs:
         self._trees: Program | None = None
 
     def program(self, nbytes: int) -> Program:
-        if self.algorithm != _TREES:
+        if self.algorithm not in (_TREES, _THREE_PHASE, *_NVLS):
             from ..simulator.baselines import baseline_program
 
             return baseline_program(self.algorithm, self.topology, self.collective, self.root, nbytes)
@@ -85,11 +99,17 @@ class _Runs:
         return self._trees.with_chunk_bytes(default_chunk_bytes(self._trees, nbytes))
 
     def _planned(self) -> Program:
-        """The plan that ``bench`` takes for the largest size; by measured rates, the exact plan for these."""
+        """The plan that ``bench`` takes for the largest size; by measured rates, or where it has no choice, the exact plan; or NVLS's."""
         from .. import api
+        from ..schedules import lower_nvls
         from ..selection import fastest_plan
 
-        if self.rates == "planning":
+        if self.algorithm in _NVLS:
+            plan = api.plan(self.topology, self.collective, root=self.root, method="nvls", rates=self.rates)
+            return lower_nvls(plan, registered=self.algorithm != _NVLS[0])
+        if self.algorithm == _THREE_PHASE:
+            return api.plan(self.topology, self.collective, root=self.root, method=_THREE_PHASE, rates=self.rates).schedule(nbytes=self.largest)
+        if self.rates == "planning" and self.collective in ("allreduce", "broadcast", "reduce"):
             return fastest_plan(self.topology, self.collective, self.root, self.largest // 4 * 4).best.program
         return api.plan(self.topology, self.collective, root=self.root, rates=self.rates).schedule(nbytes=self.largest)
 
@@ -106,16 +126,18 @@ class _Runs:
         write_trace(self.program(nbytes), self.run(nbytes, trace=True), path)
 
 
-def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch: str) -> str:
+def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch: str, calls: str) -> str:
     from .. import __version__
     from ..simulator.critical_path import critical_path
 
     program = runs.program(results[-1].nbytes)
+    beside = " with relays " + ",".join(d.name for d in runs.topology.relays) if runs.topology.relays else ""
     lines = [
         f"# blinkcoll {__version__} {runs.collective} by {program.algorithm}: SIMULATED (event-driven), not measured",
-        f"# topology {runs.topology.name}, GPUs {gpu_list(runs.topology)} as ranks 0..{runs.topology.nranks - 1}, fingerprint {runs.topology.fingerprint}",
+        f"# topology {runs.topology.name}, GPUs {gpu_list(runs.topology)} as ranks 0..{runs.topology.nranks - 1}{beside}, fingerprint {runs.topology.fingerprint}",
         f"# program {program.hash}: {len(program.weights)} shares, at most {program.nchannels} channels a rank",
-        f"# rates {runs.rates}, launch {launch}, device parameters of {runs.params.device}",
+        *(["# exchanges between servers: timed as one-hop connections over the network, as no engine is given"] if program.algorithm == _THREE_PHASE else []),
+        f"# rates {runs.rates}, launch {launch}, calls {calls}, device parameters of {runs.params.device}",
         "#",
         f"# {'size':>10} {'count':>12} {'type':>8} {'root':>5} {'time':>10} {'algbw':>7} {'busbw':>7} {'chunk':>8} {'steps':>8}  busiest link",
         f"# {'(B)':>10} {'(elements)':>12} {'':>8} {'':>5} {'(us)':>10} {'(GB/s)':>7} {'(GB/s)':>7} {'(B)':>8} {'':>8}",
@@ -128,7 +150,7 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
         )
     path = critical_path(runs.run(results[-1].nbytes, trace=True))
     lines.append(
-        f"# Critical path of {results[-1].nbytes} B: {len(path.steps)} steps, {path.moving_us:.1f} us moving data, "
+        f"# Critical path of {results[-1].nbytes} B in a call alone: {len(path.steps)} steps, {path.moving_us:.1f} us moving data, "
         f"{path.waiting_us:.1f} us latency and synchronisation, {path.launch_us:.1f} us launch (simulated)"
     )
     return "\n".join(lines)
@@ -141,7 +163,7 @@ def _busiest(topology: Topology, result: SimulationResult) -> str:
     return f"{topology.vertex_name(hop[0])}→{topology.vertex_name(hop[1])} {100 * part:.0f} %"
 
 
-def _as_json(runs: _Runs, results: list[SimulationResult], launch: str) -> dict[str, Any]:
+def _as_json(runs: _Runs, results: list[SimulationResult], alone: list[SimulationResult], launch: str, calls: str) -> dict[str, Any]:
     from .. import __version__
 
     program = runs.program(results[-1].nbytes)
@@ -156,14 +178,15 @@ def _as_json(runs: _Runs, results: list[SimulationResult], launch: str) -> dict[
         "algorithm": program.algorithm,
         "rates": runs.rates,
         "launch": launch,
+        "calls": calls,
         "device": runs.params.device,
         "rows": [
             {
-                "nbytes": r.nbytes, "time_us": r.time_us, "algbw": r.algbw, "busbw": r.busbw, "chunk_bytes": r.chunk_bytes, "nsteps": r.nsteps,
+                "nbytes": r.nbytes, "time_us": r.time_us, "single_call_us": one.time_us, "algbw": r.algbw, "busbw": r.busbw, "chunk_bytes": r.chunk_bytes, "nsteps": r.nsteps,
                 "link_utilisation": {
                     f"{topology.vertex_name(a)}→{topology.vertex_name(b)}": part for (a, b), part in sorted(r.link_utilisation.items(), key=str)
                 },
             }
-            for r in results
+            for r, one in zip(results, alone, strict=True)
         ],
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """How large the chunks of a program should be, from its shape alone.
 
 A chunk that is D hops deep in a pipeline of k chunks of c bytes arrives after ``(k + D - 1)`` periods; where a period is
-``c/B + s`` microseconds that is least for ``c = sqrt(S s B / D)`` (Blink, section 4.2.1, finds the same trade-off by
+``c/B + s`` microseconds that is least for ``c = sqrt(S s B / (D - 1))`` (Blink, section 4.2.1, finds the same trade-off by
 trial: too small pays per chunk, too large delays the tree's leaves). For small chunks what a period costs besides its
 bytes is the way of a credit there and back, divided by the slots that are filled meanwhile. Programs whose channels take
 several dependent steps an iteration, as rings do, gain nothing from cutting: every iteration goes around anew, so their
@@ -11,16 +11,19 @@ chunks are as large as slots allow.
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import sqrt
 from typing import TypedDict
 
 from ..schedules.program import Program
+from .groups import group_of, group_rates, protocol_of
 from .parameters import Parameters, parameters_for
 
 #: No chunk is larger: four slots of it are the 4 MiB a channel and peer that NCCL takes by default (NCCL_BUFFSIZE).
 MOST_CHUNK_BYTES = 1 << 20
+#: Where chunks lie in no slots.
+_LARGEST_CHUNK_BYTES = 1 << 40
 #: No chunk is smaller, unless the share itself is.
 LEAST_CHUNK_BYTES = 1 << 12
 
@@ -45,6 +48,8 @@ class PipelineShape:
         From a chunk's store to its slot's being free again, besides the bytes, divided by the slots.
     slots
         Slots of a connection.
+    in_slots
+        Whether chunks lie in slots, whose memory limits their size.
     """
 
     largest_share: float
@@ -54,6 +59,7 @@ class PipelineShape:
     busy_us: float
     round_trip_us: float
     slots: int
+    in_slots: bool = True
 
 
 class _Synchronisation(TypedDict):
@@ -65,17 +71,27 @@ class _Synchronisation(TypedDict):
 def pipeline_shape(program: Program, params: Parameters | None = None) -> PipelineShape:
     """The shape of a program's heaviest share."""
     heaviest = max(range(len(program.weights)), key=lambda i: program.weights[i])
-    return PipelineShape(
+    params = params or parameters_for(program.topology)
+    longest = max((len(channel.steps) for channels in program.ranks for channel in channels), default=0)
+    shape = PipelineShape(
         largest_share=program.weights[heaviest] / sum(program.weights) / program.nshards,
         depth=_depth(program, {i for i, weight in enumerate(program.weights) if weight == program.weights[heaviest]}),
         rate_gb_s=_rate(program, heaviest),
-        lockstep=any(len(channel.steps) > 1 for channels in program.ranks for channel in channels),
-        **_synchronisation(program, params or parameters_for(program.topology)),
+        lockstep=longest > 1,
+        **_synchronisation(program, params),
     )
+    group = group_of(program, params)
+    if group is None:
+        return shape
+    # Over switches that add and copy, through scratch: a channel's steps are one a shard and wait for no other of them;
+    # chunks lie in no slots. Where nothing is staged, a rank's steps wait for all others', once a chunk.
+    staged = any(region == "scratch" for region, _ in program.multicasts)
+    rate = group_rates(program, group, program.topology.capacities())[heaviest]
+    return replace(shape, rate_gb_s=rate, lockstep=not staged, busy_us=shape.busy_us * longest, in_slots=False)
 
 
 def default_chunk_bytes(program: Program, nbytes: int) -> int:
-    """The chunk size for a buffer of ``nbytes``, a multiple of 16 bytes up to 1 MiB.
+    """The chunk size for a buffer of ``nbytes``, a multiple of 16 bytes; up to 1 MiB where chunks lie in slots.
 
     Examples
     --------
@@ -93,14 +109,15 @@ def chunk_bytes_for(shape: PipelineShape, nbytes: int) -> int:
     best = share_bytes
     if not shape.lockstep:
         best = min(max(_pipelined(shape, share_bytes), LEAST_CHUNK_BYTES), share_bytes)
-    niterations = -(-share_bytes // min(best, MOST_CHUNK_BYTES))  # equal chunks, rather than a ragged last one
-    return min(MOST_CHUNK_BYTES, int(-(-share_bytes // niterations) + 31) // 16 * 16)
+    most = MOST_CHUNK_BYTES if shape.in_slots else _LARGEST_CHUNK_BYTES
+    niterations = -(-share_bytes // min(best, most))  # equal chunks, rather than a ragged last one
+    return min(most, int(-(-share_bytes // niterations) + 31) // 16 * 16)
 
 
 def _pipelined(shape: PipelineShape, share_bytes: float) -> float:
     """Where filling and periods balance; chunks too small for the slots to cover a round trip cost more each."""
     rate = shape.rate_gb_s * 1e3
-    per_us = share_bytes * rate / max(1, shape.depth)
+    per_us = share_bytes * rate / max(1, shape.depth - 1)
     long_enough = sqrt(per_us * shape.busy_us)
     covered = rate * (shape.round_trip_us - shape.busy_us) / (1 - 2 / shape.slots) if shape.slots > 2 else float("inf")
     return long_enough if long_enough >= covered else min(covered, sqrt(per_us * shape.round_trip_us))
@@ -113,8 +130,8 @@ def _synchronisation(program: Program, params: Parameters) -> _Synchronisation:
         hop = (program.topology.vertex(link.src), program.topology.vertex(link.dst))
         wire[hop] = max(wire.get(hop, 0.0), float(link.latency_us))
     dearest = _Synchronisation(busy_us=0.0, round_trip_us=0.0, slots=1)
-    for connection in program.connections:
-        protocol = params.protocol(connection.protocol)
+    for i, connection in enumerate(program.connections):
+        protocol = params.protocol(protocol_of(program, i))
         alpha_us = protocol.flag_us + sum(wire.get(hop, 0.0) for hop in pairwise(connection.path))
         round_trip_us = 2 * (protocol.busy_us + alpha_us) / connection.slots
         if round_trip_us >= dearest["round_trip_us"]:

@@ -17,7 +17,9 @@ from .._core import Partition
 from ..errors import SimulationError
 from ..schedules.encoding import NumberedStep, number_uses
 from ..schedules.program import Program
+from ..schedules.transports import host_parts
 from ..topology import Path, route
+from .groups import group_of, group_rates, protocol_of
 from .parameters import Parameters, parameters_for
 
 _Node = tuple[int, int, int]  # rank, channel, step
@@ -53,7 +55,7 @@ def estimate_us(
         if share_bytes:
             chunk = min(partition.chunk_elements * elem_size, share_bytes)
             slowest = max(slowest, graph.share_time_us(share, chunk, share_bytes / chunk))
-    return params.launch.time_us(program.nranks) + slowest
+    return params.launch.time_us(program.nexecutors) + slowest
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,11 @@ class _Graph:
     def __init__(self, program: Program, rates: str, params: Parameters) -> None:
         self.program, self.params = program, params
         self.capacities = program.topology.capacities(rates)
+        self.group = group_of(program, params)
         self.numbered = number_uses(program).steps
         self.latency = self._latencies()
         self.crossing = self._crossing()
+        self.group_rates = [] if self.group is None else group_rates(program, self.group, self.capacities)
         self.costs = {node: self._cost(node[0], step) for node, step in self.numbered.items()}
         self.writers = {
             (c, use): node
@@ -154,8 +158,14 @@ class _Graph:
         for link in topology.links:
             hop = (topology.vertex(link.src), topology.vertex(link.dst))
             wire[hop] = max(wire.get(hop, 0.0), float(link.latency_us))
+
+        def along(path: Path) -> float:
+            return sum(wire.get(hop, 0.0) for hop in pairwise(path))
+
+        # A flag in host memory is seen by a read: half a round trip on average until it is sent, and its answer.
         return [
-            self.params.protocol(c.protocol).flag_us + sum(wire.get(hop, 0.0) for hop in pairwise(c.path)) for c in self.program.connections
+            self.params.protocol(protocol_of(self.program, i)).flag_us + along(c.path) + (along(host_parts(topology, c.path)[1]) if c.transport == "host" else 0.0)
+            for i, c in enumerate(self.program.connections)
         ]
 
     def _crossing(self) -> dict[tuple[int | str, int | str], int]:
@@ -174,19 +184,26 @@ class _Graph:
         for operand in step.dsts:
             if operand.connection is not None and self.program.connections[operand.connection].src == rank:
                 connection = self.program.connections[operand.connection]
-                paths.append((connection.path, self.params.protocol(connection.protocol).efficiency))
+                stored = host_parts(self.program.topology, connection.path)[0] if connection.transport == "host" else connection.path
+                paths.append((stored, self.params.protocol(connection.protocol).efficiency))
             elif operand.rank is not None and operand.rank != rank:
                 paths.append((route(self.program.topology, rank, operand.rank), 1.0))
+        for operand in step.srcs:
+            if operand.connection is not None and self.program.connections[operand.connection].transport == "host":
+                connection = self.program.connections[operand.connection]
+                paths.append((host_parts(self.program.topology, connection.path)[1], self.params.protocol(connection.protocol).efficiency))
         paths += [(route(self.program.topology, o.rank, rank), 1.0) for o in step.srcs if o.rank is not None and o.rank != rank]
         return paths
 
     def _cost(self, rank: int, numbered: NumberedStep) -> _StepCost:
         step = numbered.step
-        protocols = [self.params.protocol(self.program.connections[c].protocol) for c in {*step.wait, *step.signal}]
+        protocols = [self.params.protocol(protocol_of(self.program, c)) for c in {*step.wait, *step.signal}]
         busy_us = max((p.busy_us for p in protocols), default=0.0)
         if step.op == "nop":
             return _StepCost(busy_us, 0.0)
         slowest = min((p.rate for p in protocols), default=1.0) * self.params.channel_gb_s
+        if any(o.buffer == "multicast" for o in (*step.srcs, *step.dsts)):
+            slowest = min(slowest, self.group_rates[step.share])
         for path, efficiency in self._paths(rank, numbered):
             for hop in pairwise(path):
                 if hop not in self.capacities:

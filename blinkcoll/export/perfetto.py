@@ -60,7 +60,7 @@ def write_trace(program: Program, result: SimulationResult, path: str | FilePath
 
 def _names(program: Program) -> Iterator[Event]:
     for rank, channels in enumerate(program.ranks):
-        yield _meta("process_name", rank, 0, name=f"rank {rank} ({program.topology.devices[rank].name})")
+        yield _meta("process_name", rank, 0, name=program.executor_name(rank))
         yield _meta("process_sort_index", rank, 0, sort_index=rank)
         for c, channel in enumerate(channels):
             yield _meta("thread_name", rank, c, name=f"channel {c}: {_purpose(program, rank, channel.steps)}")

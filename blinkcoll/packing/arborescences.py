@@ -119,10 +119,26 @@ def depth(root: int, paths: Iterable[Path]) -> int:
 
 def reroot(tree: RoutedTree) -> RoutedTree:
     """The same undirected tree, rooted at a centre (the lowest-numbered one)."""
-    root = min(range(len(tree.paths) + 1), key=lambda r: (depth(r, tree.paths), r))
+    return rooted_at(tree, min(range(len(tree.paths) + 1), key=lambda r: (depth(r, tree.paths), r)))
+
+
+def rooted_at(tree: RoutedTree, root: int) -> RoutedTree:
+    """The same undirected tree, its paths leading away from ``root``."""
     distance = _distances(root, tree.paths)
     paths = [path if distance[path[0]] < distance[path[-1]] else path[::-1] for path in tree.paths]
     return RoutedTree(root, tree.rate, tuple(sorted(paths, key=lambda path: (distance[path[0]], path[0], path[-1]))))
+
+
+def outward(root: int, edges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """A tree's edges, in whatever direction they are listed, as arcs that lead away from the root, parents first."""
+    left, reached, arcs = sorted(edges), [root], []
+    for vertex in reached:
+        for edge in [e for e in left if vertex in e]:
+            left.remove(edge)
+            child = edge[0] + edge[1] - vertex
+            arcs.append((vertex, child))
+            reached.append(child)
+    return tuple(arcs)
 
 
 def merged(trees: Iterable[RoutedTree]) -> list[RoutedTree]:

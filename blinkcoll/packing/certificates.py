@@ -1,8 +1,8 @@
 """Proofs that no plan can be faster, each checked in a few lines from the topology alone, without any planning code.
 
-All speak of the class of algorithms ``MODEL``: data moves along trees (or paths) whose vertices are ranks, switches
-pass on what they get and neither copy nor add. Without switches, on symmetric links, that holds for any algorithm that
-neither splits nor codes elements.
+They name the class of algorithms that they speak of. ``MODEL``: data moves along trees (or paths) whose vertices are
+ranks, switches pass on what they get and neither copy nor add. Without switches, on symmetric links, that holds for any
+algorithm that neither splits nor codes elements. ``SWITCH_MODEL``: switches may copy and add, too; a cut alone bounds these.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..topology import Topology, exact
 Vertex = int | str
 
 MODEL = "trees over forwarding switches"
+SWITCH_MODEL = "multicast/reduce switches"
 RELAY_MODEL = "trees over forwarding switches and relays that only forward"
 
 
@@ -38,7 +39,10 @@ class CutCertificate:
     Whatever the plan, every byte whose home is outside must enter ``inside`` at least once when a rank inside is to
     have it, so rate <= scale * (capacity entering) (``direction="in"``), likewise leaving (``direction="out"``).
 
-    ``scale`` is 1 for broadcast and reduce, n / (ranks outside) for all-gather and reduce-scatter, and n / (ranks
+    All-reduce, either direction: an element, or a sum that it is part of, must leave ``inside`` when a rank outside is to
+    have it, and enter it likewise.
+
+    ``scale`` is 1 for broadcast, reduce and all-reduce, n / (ranks outside) for all-gather and reduce-scatter, and n / (ranks
     inside) for gather and scatter.
     """
 
@@ -58,7 +62,7 @@ class CutCertificate:
             raise PackingError(f"certificate: the cut has {ranks} of {nranks} ranks inside, so nothing has to cross it")
         if self.collective in ("broadcast", "reduce", "gather", "scatter") and self.root in self.inside:
             raise PackingError(f"certificate: the root {self.root} is inside the cut, so nothing has to cross it")
-        if self.collective in ("broadcast", "reduce"):
+        if self.collective in ("broadcast", "reduce", "allreduce"):
             return Fraction(1)
         if self.collective in ("gather", "scatter"):
             return Fraction(nranks, ranks)
@@ -69,7 +73,7 @@ class CutCertificate:
         _check_vertices(self.inside, topology)
         _check_root(self.collective, self.root, topology.nranks)
         wanted = "in" if self.collective in ("broadcast", "allgather", "scatter") else "out"
-        if self.direction != wanted or self.collective in ("allreduce", "alltoall"):
+        if self.collective == "alltoall" or self.direction not in ((wanted,) if self.collective != "allreduce" else ("in", "out")):
             raise PackingError(f"certificate: a cut's {self.direction}-capacity does not bound {self.collective}")
         far, near = (0, 1) if self.direction == "in" else (1, 0)
         capacity = link_capacities(topology, self.links, self.rates)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 from ..errors import PackingError
 from ..topology import Path, Topology
-from .certificates import CutCertificate, MetricCertificate, PartitionCertificate, TreeDualCertificate, link_capacities
+from .certificates import (
+    SWITCH_MODEL,
+    CutCertificate,
+    MetricCertificate,
+    PartitionCertificate,
+    TreeDualCertificate,
+    link_capacities,
+)
+from .checkpartitions import check_partitions
+from .prices import TreePriceCertificate
 
 if TYPE_CHECKING:
     from .plan import Certificate, Plan, Tree
@@ -26,7 +35,10 @@ def check_plan(plan: Plan) -> None:
     than its capacity, the rates and weights add up, and the certificate proves the bound.
     """
     load: dict[tuple[int | str, int | str], Fraction] = {}
-    if plan.collective in _PAIRS:
+    if plan.partitions:
+        halves = (plan.collective in _UP, plan.collective in _DOWN)
+        check_partitions(plan, halves, _check_path, lambda paths, rate: _add(load, paths, rate))
+    elif plan.collective in _PAIRS:
         _check_flows(plan, load)
     else:
         _check_trees(plan, load)
@@ -48,8 +60,16 @@ def check_plan(plan: Plan) -> None:
 
 def _check_proof(plan: Plan, certificate: Certificate, links: tuple[str, ...]) -> None:
     """The certificate speaks of this collective, root, rates and links, and holds."""
-    fitting = {"allreduce": (PartitionCertificate, TreeDualCertificate), "alltoall": (MetricCertificate,)}
-    if not isinstance(certificate, fitting.get(plan.collective, (CutCertificate, TreeDualCertificate))):
+    fitting: dict[str, tuple[type, ...]] = {"allreduce": (PartitionCertificate, TreeDualCertificate), "alltoall": (MetricCertificate,)}
+    if any(tree.switch is not None for tree in plan.trees):
+        # A bound for trees over forwarding switches says nothing about switches that copy and add.
+        if certificate.model != SWITCH_MODEL:
+            raise PackingError(f"plan: its trees use switches that copy and add, its certificate speaks of {certificate.model}")
+        fitting["allreduce"] = (CutCertificate,)
+    suits = fitting.get(plan.collective, (CutCertificate, TreeDualCertificate))
+    if plan.topology.relays and plan.collective not in _PAIRS:
+        suits = (TreePriceCertificate,)  # the others take relays to forward only
+    if not isinstance(certificate, suits):
         raise PackingError(f"plan: a {type(certificate).__name__} does not bound {plan.collective}")
     for name, mine in (("collective", plan.collective), ("root", plan.root), ("rates", plan.rates), ("links", links)):
         theirs = getattr(certificate, name, mine)  # a partition and a metric speak of one collective only, and of no root
@@ -71,7 +91,11 @@ def _check_trees(plan: Plan, load: dict[tuple[int | str, int | str], Fraction]) 
                 raise PackingError(f"{where}: a plan for {plan.collective} and a tree whose {name} half is {half!r}")
             if half is not None:
                 _check_half(tree, half, name, where, plan.topology)
-                _add(load, half, tree.rate)
+                if plan.method == "hybrid":
+                    _check_offered(half, where, plan.topology)
+                if tree.switch is not None:
+                    _check_group(tree, half, name, where, plan.topology)
+                _add(load, loaded_paths(tree, half, name, nranks), tree.rate)
         per_root[tree.root] += tree.rate
     if sum(per_root.values()) != plan.rate:
         raise PackingError(f"plan: the trees' rates add up to {sum(per_root.values())}, the plan says {plan.rate}")
@@ -83,31 +107,67 @@ def _check_trees(plan: Plan, load: dict[tuple[int | str, int | str], Fraction]) 
 
 
 def _check_half(tree: Tree, half: Iterable[Path], name: str, where: str, topology: Topology) -> None:
-    """One path into every rank but the root, and every rank on the root's side of them (seen downwards)."""
-    parent: dict[int, int] = {}
+    """One path into every rank but the root and every relay that takes part, all on the root's side (seen downwards)."""
+    parent: dict[int | str, int | str] = {}
     for path in half:
         _check_path(path, where, topology)
         above, below = (path[0], path[-1]) if name == "down" else (path[-1], path[0])
-        assert isinstance(above, int) and isinstance(below, int)
         if below in parent or below == tree.root:
-            raise PackingError(f"{where}: {name}: rank {below} has two parents, or is the root and has one")
+            raise PackingError(f"{where}: {name}: {_named(below)} has two parents, or is the root and has one")
         parent[below] = above
-    for rank in range(topology.nranks):
-        seen: set[int] = set()
-        while rank != tree.root:
-            if rank in seen or rank not in parent:
-                raise PackingError(f"{where}: {name}: rank {rank} is not connected to the root")
-            seen.add(rank)
-            rank = parent[rank]
+    for vertex in (*range(topology.nranks), *parent, *parent.values()):
+        seen: set[int | str] = set()
+        start = vertex
+        while vertex != tree.root:
+            if vertex in seen or vertex not in parent:
+                raise PackingError(f"{where}: {name}: {_named(start)} is not connected to the root")
+            seen.add(vertex)
+            vertex = parent[vertex]
+    for relay in set(parent) - set(parent.values()):
+        if isinstance(relay, str):
+            raise PackingError(f"{where}: {name}: relay {relay} is a leaf, so nobody needs it")
+
+
+def _check_offered(half: Iterable[Path], where: str, topology: Topology) -> None:
+    """What has to be staged in host memory crosses a CPU."""
+    for path in half:
+        if topology.peers.staged(path) and topology.peers.staging_place(path) is None:
+            raise PackingError(f"{where}: path {path} has to be staged in host memory and crosses no CPU")
+
+
+def _named(vertex: int | str) -> str:
+    return f"rank {vertex}" if isinstance(vertex, int) else f"relay {vertex}"
+
+
+def _check_group(tree: Tree, half: Iterable[Path], name: str, where: str, topology: Topology) -> None:
+    """Every path leads straight over the tree's switch, which does what the half asks of it."""
+    can = {s.name for s in topology.switches if (s.multicast if name == "down" else s.reduce)}
+    if tree.switch not in can:
+        raise PackingError(f"{where}: {name}: {tree.switch} is no switch that {'copies' if name == 'down' else 'adds'}")
+    for path in half:
+        if len(path) != 3 or path[1] != tree.switch or tree.root not in (path[0], path[2]):
+            raise PackingError(f"{where}: {name}: path {path} does not join a rank and the root over {tree.switch}")
+
+
+def loaded_paths(tree: Tree, half: Iterable[Path], name: str, nranks: int) -> list[Path]:
+    """The paths that a tree's rate loads: its own, or, in the switch, each port once, however many ranks it serves."""
+    if tree.switch is None:
+        return list(half)
+    hops: list[Path] = [(rank, tree.switch) for rank in range(nranks)] + [(tree.switch, tree.root)]
+    return hops if name == "up" else [path[::-1] for path in hops]
 
 
 def _check_path(path: Path, where: str, topology: Topology) -> None:
-    """From rank to rank, with only vertices that forward in between."""
-    ends = (path[0], path[-1])
-    if len(path) < 2 or not all(isinstance(v, int) and 0 <= v < topology.nranks for v in ends):
+    """From rank or relay to rank or relay, with only switches in between; over one twice only to and from a CPU's memory."""
+    devices = {*range(topology.nranks), *(d.name for d in topology.relays)}
+    if len(path) < 2 or path[0] == path[-1] or path[0] not in devices or path[-1] not in devices:
         raise PackingError(f"{where}: path {path} does not lead from rank to rank")
-    if any(isinstance(v, int) for v in path[1:-1]) or len(set(path)) != len(path):
-        raise PackingError(f"{where}: path {path} passes a rank or visits a vertex twice")
+    if not devices.isdisjoint(path[1:-1]):
+        raise PackingError(f"{where}: path {path} passes a rank or a relay, at which it has to end")
+    turn = topology.peers.staging_place(path) if topology.peers.staged(path) else None
+    parts = (path,) if turn is None else (path[: turn + 1], path[turn:])
+    if any(len(set(part)) != len(part) for part in parts):
+        raise PackingError(f"{where}: path {path} visits a vertex twice")
 
 
 def _check_flows(plan: Plan, load: dict[tuple[int | str, int | str], Fraction]) -> None:

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from .. import _core
 from ..errors import PackingError
-from .arborescences import IntArcs, RoutedTree, depth, merged, pack_shares, run
+from .arborescences import IntArcs, RoutedTree, depth, merged, outward, pack_shares, run
 from .links import Network
 
 
@@ -124,16 +124,4 @@ def _rooted(trees: list[list[tuple[int, int]]], nranks: int, rate: Fraction) -> 
             movable = [t for t, root in enumerate(roots) if roots.count(root) > len(trees) // nranks]
             t = min(movable, key=lambda t: (depths[t][rank] - depths[t][roots[t]], t))
             roots[t] = rank
-    return [RoutedTree(root, rate, _outward(root, tree)) for root, tree in zip(roots, trees, strict=True)]
-
-
-def _outward(root: int, tree: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """The tree's edges as arcs that lead away from the root, parents first."""
-    left, reached, arcs = set(tree), [root], []
-    for vertex in reached:
-        for edge in sorted(e for e in left if vertex in e):
-            left.discard(edge)
-            child = edge[0] + edge[1] - vertex
-            arcs.append((vertex, child))
-            reached.append(child)
-    return tuple(arcs)
+    return [RoutedTree(root, rate, outward(root, tree)) for root, tree in zip(roots, trees, strict=True)]

@@ -41,8 +41,8 @@ from .treelp import solve_tree_lp
 _SOLVER_SHARE = 0.5
 #: Packings tried for few and shallow trees: as many as take a few milliseconds (ranks x links of work each).
 _MOST_ATTEMPTS, _ATTEMPT_WORK = 6, 2_500
-#: For few trees: packings and random trees to choose from, and the part of the budget that packings may take.
-_MOST_PACKINGS, _POOL_SHARE = 64, 0.25
+#: For few trees: packings and random trees to choose from.
+_MOST_PACKINGS = 64
 _RANDOM_TREES = 100
 #: Flow variables (ranks x links) from which an all-to-all is approximated first.
 _LARGE = 30_000
@@ -95,9 +95,7 @@ def exact_plan(
         rates=rates,
         certificate_all=certificate_all,
     )
-    if wish is None:
-        return plan
-    return with_fewer_trees(plan, problem.more_trees(solved, budget_s * _POOL_SHARE), wish, budget_s * (1 - _POOL_SHARE))
+    return plan if wish is None else with_fewer_trees(plan, problem, solved, wish, budget_s)
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,12 @@ class Problem:
     @classmethod
     def of(cls, topology: Topology, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float) -> Problem:
         """The problem on the links of these kinds."""
-        network, planes = merge_planes(network_of(topology, links, rates))
-        return cls(network, planes, collective, root, links, rates, budget_s, RELAY_MODEL if topology.relays else MODEL)
+        return cls.on(network_of(topology, links, rates), collective, root, links, rates, budget_s, RELAY_MODEL if topology.relays else MODEL)
+
+    @classmethod
+    def on(cls, network: Network, collective: str, root: int | None, links: tuple[str, ...], rates: str, budget_s: float = 2.0, model: str = MODEL) -> Problem:
+        """The problem on a network."""
+        return cls(*merge_planes(network), collective, root, links, rates, budget_s, model)
 
     def solve(self) -> Solved:
         """The bound and what reaches it."""
@@ -291,12 +293,16 @@ class Problem:
             undirected = "both" in solved.halves
             for root in roots:
                 for tree in random_trees(self.network, root, _RANDOM_TREES // len(roots), self.reverse, undirected):
-                    yield _tree(tree, self.collective, solved.rate)
+                    yield self.tree(tree, solved.rate)
         deadline = monotonic() + budget_s
         for attempt in range(_MOST_PACKINGS):
             yield from self._over_planes({name: pack(attempt) for name, pack in solved.halves.items()}, solved.rate)
             if monotonic() > deadline:
                 break
+
+    def tree(self, tree: RoutedTree, rate: Fraction) -> Tree:
+        """A tree as a plan of that rate has it."""
+        return _tree(tree, self.collective, rate)
 
     def _over_planes(self, halves: dict[str, list[RoutedTree]], rate: Fraction) -> tuple[Tree, ...]:
         """The trees of the halves, one a plane, with their ups and downs together."""

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..errors import PackingError
+from .highs import quiet_highs, run_solver
 from .links import Number
 
 if TYPE_CHECKING:
@@ -201,12 +202,34 @@ class FloatSolver:
         return _exact(self.program, self.highs)[0]
 
 
-def _highs(solver: str, tolerance: float) -> highspy.Highs:
-    import highspy  # takes 0.1 s with numpy, and most plans need no linear program
+def on_grid(program: LinearProgram, columns: Sequence[int], step: Fraction, budget_s: float, most_nodes: int = 500) -> list[int] | None:
+    """Integers that these columns may be in units of ``step``, the other columns free: found in floats, proof of nothing.
 
-    highs = highspy.Highs()  # type: ignore[no-untyped-call]
-    highs.silent()
-    highs.setOptionValue("threads", 1)
+    None where a search of ``most_nodes`` nodes finds none (a number of nodes, so that on what is small enough for ``budget_s``
+    the answer does not depend on how fast the machine is).
+    """
+    import highspy
+
+    whole = LinearProgram([*program.objective], [*program.rows], [*program.right], [*program.equal])
+    counts = [whole.add_variable() for _ in columns]
+    largest = _largest(program)  # columns are in units of it
+    for count, column in zip(counts, columns, strict=True):
+        whole.add_row({column: 1, count: -step / largest}, 0, equal=True)
+    highs = quiet_highs()
+    highs.passModel(_model(whole))
+    for count in counts:
+        highs.changeColIntegrality(count, highspy.HighsVarType.kInteger)
+    highs.setOptionValue("mip_max_nodes", most_nodes)
+    highs.setOptionValue("time_limit", budget_s)
+    run_solver(highs)
+    if highs.getInfo().primal_solution_status != highspy.kSolutionStatusFeasible:
+        return None
+    values = highs.getSolution().col_value
+    return [round(values[count]) for count in counts]
+
+
+def _highs(solver: str, tolerance: float) -> highspy.Highs:
+    highs = quiet_highs()
     highs.setOptionValue("primal_feasibility_tolerance", tolerance)
     highs.setOptionValue("dual_feasibility_tolerance", tolerance)
     highs.setOptionValue("solver", solver)
@@ -218,7 +241,7 @@ def _run(highs: highspy.Highs, budget_s: float) -> None:
 
     # HiGHS counts the time of all runs of one instance.
     highs.setOptionValue("time_limit", highs.getRunTime() + budget_s)
-    highs.run()
+    run_solver(highs)
     status = highs.getModelStatus()
     if status == highspy.HighsModelStatus.kTimeLimit:
         raise BudgetExceeded(f"exact LP: no optimum within {budget_s:g} s")

@@ -126,17 +126,18 @@ def unreached(topology: Topology, kinds: Iterable[str], collective: str, root: i
             back.setdefault(b, []).append(a)
     start = 0 if root is None else root
     if collective not in ROOTED or collective in ("broadcast", "scatter"):
-        far = set(range(topology.nranks)) - _reach(out, start)
+        far = set(range(topology.nranks)) - reach(out, start)
         if far:
             return start, min(far)
     if collective not in ROOTED or collective in ("reduce", "gather"):
-        far = set(range(topology.nranks)) - _reach(back, start)
+        far = set(range(topology.nranks)) - reach(back, start)
         if far:
             return min(far), start
     return None
 
 
-def _reach(out: Mapping[Vertex, list[Vertex]], start: Vertex) -> set[Vertex]:
+def reach(out: Mapping[Vertex, list[Vertex]], start: Vertex) -> set[Vertex]:
+    """What arcs out of each vertex lead to from ``start``."""
     seen, stack = {start}, [start]
     while stack:
         for v in out.get(stack.pop(), ()):

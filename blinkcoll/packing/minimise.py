@@ -1,38 +1,56 @@
-"""Few trees: choose among the trees of many packings, by a mixed-integer program, and weigh them exactly.
+"""Few and shallow trees: the fewest that carry a rate, the fastest of a given number, the shallowest.
 
-Blink (Wang et al., MLSys 2020, section 3.2) chooses among the trees of its fractional packing in the same spirit. The
-program is solved in floats and in bounded time, so the result is the best that was found, not proven to be the fewest;
-the rates of the trees chosen come from an exact linear program, and the plan says what it reaches.
+On small networks without switches trees are peeled (``peeling``); elsewhere a mixed-integer program chooses among the
+trees of many packings (``treechoice``). Both propose; the rates of what they propose come from an exact linear program, and
+``treebound`` says how many trees it takes at least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
+from functools import cache, cached_property
+from math import gcd
+from time import monotonic
+from typing import TYPE_CHECKING
 
 from ..errors import PackingError
-from ..topology import Path
 from .certificates import link_capacities
-from .exactlp import LinearProgram, maximise
-from .links import Arc, Number
+from .links import Number
+from .peeling import Peeling
 from .plan import Plan, Tree
+from .treebound import fewest_trees, largest_determinant
+from .treechoice import TreeChoice, distinct
+from .weights import rate_of, tree_depth, weigh
 
-#: Trees that the integer program chooses from, at most: more find little and take long.
-_MOST_CANDIDATES = 400
+if TYPE_CHECKING:
+    from .exact import Problem, Solved
+
+#: Parts of the budget: for packings to choose from, for the search for few trees, for each step towards shallow ones.
+_POOL_SHARE, _SEARCH_SHARE, _DEPTH_SHARE = 0.25, 0.25, 0.05
+#: Rates tried for a number of trees, their largest denominator, and the part of the budget that each may take.
+_MOST_RATES, _LARGEST_DENOMINATOR, _STEP_SHARE = 40, 9, 0.05
+#: What ``minimise`` may say.
+WHAT = ("trees", "depth")
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What to give up for few trees: at most so many, or as few as reach (1 - tolerance) of the plan's rate."""
+    """What to give up for few or shallow trees.
+
+    At most ``max_trees``, or as few (as shallow, if ``depth_first``) as reach (1 - tolerance) of the plan's rate.
+    """
 
     max_trees: int | None = None
     tolerance: Fraction = Fraction(0)
+    depth_first: bool = False
 
     @classmethod
-    def of(cls, max_trees: int | None, tolerance: Number | float | str | None, minimise: bool) -> Wish | None:
+    def of(cls, max_trees: int | None, tolerance: Number | float | str | None, minimise: bool | str) -> Wish | None:
         """The options of ``make_plan`` as a wish; None where none was given."""
+        if not isinstance(minimise, bool) and minimise not in WHAT:
+            raise PackingError(f"minimise must be True, False or one of {', '.join(WHAT)}, got {minimise!r}")
         if max_trees is None and tolerance is None and not minimise:
             return None
         if max_trees is not None and (isinstance(max_trees, bool) or not isinstance(max_trees, int) or max_trees < 1):
@@ -43,119 +61,183 @@ class Wish:
             part = Fraction(-1)
         if not 0 <= part < 1:
             raise PackingError(f"tolerance must be a part of the rate, 0 <= tolerance < 1, got {tolerance!r}")
-        return cls(max_trees, part)
+        return cls(max_trees, part, minimise == "depth")
 
 
-def with_fewer_trees(plan: Plan, more: Iterable[Tree], wish: Wish, budget_s: float) -> Plan:
-    """The plan with as few trees as were found for what is wished, out of its own and ``more`` trees of any rate.
+def with_fewer_trees(plan: Plan, problem: Problem, solved: Solved, wish: Wish, budget_s: float) -> Plan:
+    """The plan with few or shallow trees, as far as they were found in the budget.
 
     Raises
     ------
     PackingError
         Where no choice of ``max_trees`` trees was found.
     """
+    _check_enough(plan, wish)
+    if wish.max_trees is not None and len(plan.trees) <= wish.max_trees and not wish.depth_first:
+        return plan
+    search = FewTrees(plan, problem, solved, budget_s)
+    if wish.max_trees is not None:
+        found = search.fastest(wish.max_trees)
+        if not found:
+            raise PackingError(f"{plan.collective}: no plan of at most {wish.max_trees} trees was found within {budget_s:g} s")
+        target = rate_of(found)
+    else:
+        target = (1 - wish.tolerance) * plan.rate
+        found = plan.trees if wish.depth_first else search.fewest(target)
+    if wish.depth_first:
+        return with_trees(plan, search.shallowest(target, found, wish.max_trees))
+    return with_trees(plan, search.shallower(target, found, wish.max_trees or len(found)))
+
+
+def chosen_among(plan: Plan, more: Iterable[Tree], wish: Wish, budget_s: float) -> Plan:
+    """The plan with few or shallow trees out of its own and ``more``: where no packing of ``exact`` makes further ones.
+
+    Raises
+    ------
+    PackingError
+        Where no choice of ``max_trees`` trees was found.
+    """
+    _check_enough(plan, wish)
+    if wish.max_trees is not None and len(plan.trees) <= wish.max_trees and not wish.depth_first:
+        return plan
+    roots = range(plan.topology.nranks) if plan.collective in ("allgather", "reducescatter") else None
+    capacity = link_capacities(plan.topology, plan.links, plan.rates)
+    choice = TreeChoice(distinct([*plan.trees, *more]), capacity, roots)
+    if wish.max_trees is not None:
+        target, found = weigh(choice.fastest(wish.max_trees, budget_s / 2), capacity, roots)
+        if not found or len(found) > wish.max_trees:
+            raise PackingError(f"{plan.collective}: no plan of at most {wish.max_trees} trees was found within {budget_s:g} s")
+    else:
+        target, found = (1 - wish.tolerance) * plan.rate, plan.trees
+        rate, fewer = weigh(choice.fewest(target, len(plan.trees), budget_s / 2), capacity, roots)
+        found = fewer if rate >= target and not wish.depth_first else found
+    if wish.depth_first:
+        for limit in range(min(choice.depth), max(map(tree_depth, found))):
+            rate, shallow = weigh(choice.fewest(target, wish.max_trees or len(choice.candidates), budget_s / 8, limit), capacity, roots)
+            if shallow and rate >= target:
+                return with_trees(plan, shallow)
+    return with_trees(plan, found)
+
+
+def _check_enough(plan: Plan, wish: Wish) -> None:
     if wish.max_trees is not None and plan.collective in ("allgather", "reducescatter") and wish.max_trees < plan.topology.nranks:
         raise PackingError(f"{plan.collective} needs a tree for each of the {plan.topology.nranks} ranks, got max_trees={wish.max_trees}")
-    if wish.max_trees is not None and len(plan.trees) <= wish.max_trees:
-        return plan
-    candidates = _candidates([*plan.trees, *more])
-    program = _Choice(plan, candidates)
-    rate, trees = program.weigh(program.choose(wish, budget_s))
-    if wish.max_trees is None and (rate < (1 - wish.tolerance) * plan.rate or len(trees) >= len(plan.trees)):
-        return plan
-    if not trees or (wish.max_trees is not None and len(trees) > wish.max_trees):
-        raise PackingError(f"{plan.collective}: no plan of at most {wish.max_trees} trees was found among {len(candidates)} trees within {budget_s:g} s")
-    method = plan.method if rate == plan.bound else "approximate"
-    return replace(plan, method=method, rate=rate, trees=tuple(sorted(trees, key=lambda t: (-t.rate, t.root))))
 
 
-def _candidates(trees: Iterable[Tree]) -> list[Tree]:
-    """Trees that differ, the first ones if there are too many."""
-    found: dict[tuple[int, frozenset[Path], frozenset[Path]], Tree] = {}
-    for tree in trees:
-        found.setdefault((tree.root, frozenset(tree.up or ()), frozenset(tree.down or ())), tree)
-    return list(found.values())[:_MOST_CANDIDATES]
+def with_trees(plan: Plan, trees: Sequence[Tree]) -> Plan:
+    """The plan with these trees instead of its own, fastest first."""
+    rate = rate_of(trees)
+    ordered = tuple(sorted((replace(t, weight=t.rate / rate) for t in trees), key=lambda t: (-t.rate, t.root)))
+    return replace(plan, method=plan.method if rate == plan.bound else "approximate", rate=rate, trees=ordered)
 
 
-class _Choice:
-    """Weights of candidate trees within the links' capacities."""
+class FewTrees:
+    """The search for one plan; all trees that it returns are weighed."""
 
-    def __init__(self, plan: Plan, candidates: list[Tree]):
-        self.plan, self.candidates = plan, candidates
+    def __init__(self, plan: Plan, problem: Problem, solved: Solved, budget_s: float):
+        self.plan, self.budget_s, self.deadline = plan, budget_s, monotonic() + budget_s
         self.capacity = link_capacities(plan.topology, plan.links, plan.rates)
-        self.uses = [_uses(tree) for tree in candidates]
-        self.per_root = plan.collective in ("allgather", "reducescatter")
+        self.roots = range(plan.topology.nranks) if plan.collective in ("allgather", "reducescatter") else None
+        self.problem = problem
+        self.peeling = None if problem.planes else Peeling.of(problem.network, plan.collective, plan.root)
+        if self.peeling is not None:
+            self.peeling.with_trees(tree for pack in solved.halves.values() for attempt in range(2) for tree in pack(attempt))
+        self.solved = solved
 
-    def roots(self) -> range:
-        return range(self.plan.topology.nranks)
+    @cached_property
+    def choice(self) -> TreeChoice:
+        """Among the trees of many packings: where peeling is not possible."""
+        more = self.problem.more_trees(self.solved, self.budget_s * _POOL_SHARE)
+        return TreeChoice(distinct([*self.plan.trees, *more]), self.capacity, self.roots)
 
-    def choose(self, wish: Wish, budget_s: float) -> list[int]:
-        """Numbers of the candidates to use, none if no choice was found: a mixed-integer program in floats."""
-        import highspy
-        import numpy as np
+    @cache  # noqa: B019 - as long as the search lives
+    def needs(self, rate: Fraction) -> int:
+        """Trees that this rate takes at least."""
+        return fewest_trees(replace(self.plan, rate=rate)).count
 
-        highs = highspy.Highs()  # type: ignore[no-untyped-call]
-        highs.silent()
-        highs.setOptionValue("threads", 1)
-        highs.setOptionValue("time_limit", float(budget_s))
-        count, scale = len(self.candidates), float(self.plan.rate)
-        few = wish.max_trees is None
-        most = [min(float(self.capacity[arc] / n) for arc, n in uses.items()) / scale for uses in self.uses]
-        for t in range(count):
-            highs.addVar(0.0, most[t])
-            highs.changeColCost(t, 0.0 if few else -1.0)
-        for t in range(count):
-            highs.addVar(0.0, 1.0)
-            highs.changeColCost(count + t, 1.0 if few else 0.0)
-            highs.changeColIntegrality(count + t, highspy.HighsVarType.kInteger)
+    def fewest(self, rate: Fraction, most: int | None = None, share: float = _SEARCH_SHARE, max_depth: int | None = None) -> tuple[Tree, ...]:
+        """Fewer than ``most`` trees that carry ``rate``, none where none were found; the plan's own at worst without ``most``."""
+        limit = len(self.plan.trees) if most is None else most
+        found: tuple[Tree, ...] = ()
+        if self.needs(rate) < limit and self._is_reachable(rate, max_depth):
+            found = self._weighed(self._search(rate, limit, share * self.budget_s, max_depth), rate)
+        return found if found or most is not None else self.plan.trees
 
-        def row(low: float, high: float, entries: dict[int, float]) -> None:
-            highs.addRow(low, high, len(entries), np.array(list(entries), dtype=np.int32), np.array(list(entries.values()), dtype=np.float64))
+    def fastest(self, most: int, floor: tuple[Tree, ...] = (), share: float = _STEP_SHARE) -> tuple[Tree, ...]:
+        """At most ``most`` trees, as fast as were found; ``floor`` where nothing is faster."""
+        best = floor
+        if self.peeling is not None:
+            for rate in self._likely(most):
+                if rate > rate_of(best):
+                    best = self.fewest(rate, most + 1, share) or best
+        if not best or self.peeling is None:
+            found = self._weighed(self.choice.fastest(most, share / _STEP_SHARE * _SEARCH_SHARE * self.budget_s), Fraction(0))
+            best = max(best, found, key=rate_of)
+        return best
 
-        infinite = highspy.kHighsInf
-        for t in range(count):
-            row(-infinite, 0.0, {t: 1.0, count + t: -most[t]})
-        for arc, c in self.capacity.items():
-            row(-infinite, float(c) / scale, {t: float(uses[arc]) for t, uses in enumerate(self.uses) if arc in uses})
-        target = float(1 - wish.tolerance)
-        if self.per_root:
-            first = [t for t, tree in enumerate(self.candidates) if tree.root == 0]
-            row(target / len(self.roots()) if few else 0.0, infinite, dict.fromkeys(first, 1.0))
-            for r in self.roots()[1:]:
-                row(0.0, 0.0, {**dict.fromkeys(first, -1.0), **{t: 1.0 for t, tree in enumerate(self.candidates) if tree.root == r}})
-        elif few:
-            row(target, infinite, dict.fromkeys(range(count), 1.0))
-        if wish.max_trees is not None:
-            row(-infinite, float(wish.max_trees), dict.fromkeys(range(count, 2 * count), 1.0))
-        highs.run()
-        if highs.getInfo().primal_solution_status != highspy.kSolutionStatusFeasible:
-            return []
-        values = highs.getSolution().col_value
-        return [t for t in range(count) if values[count + t] > 0.5]
+    def _likely(self, most: int) -> list[Fraction]:
+        """Rates to try for so many trees: the whole one, then multiples of the links' unit by a small number, simple ones first.
 
-    def weigh(self, chosen: list[int]) -> tuple[Fraction, list[Tree]]:
-        """The best rate of these trees, exact, and the trees that it uses."""
-        program = LinearProgram()
-        weight = {t: program.add_variable(0 if self.per_root else 1) for t in chosen}
-        for arc, c in self.capacity.items():
-            entries = {weight[t]: self.uses[t][arc] for t in chosen if arc in self.uses[t]}
-            if entries:
-                program.add_row(entries, c)
-        if self.per_root:
-            rate = program.add_variable(1)
-            for r in self.roots():
-                program.add_row({**{weight[t]: len(self.roots()) for t in chosen if self.candidates[t].root == r}, rate: -1}, 0, equal=True)
-        if not chosen:
-            return Fraction(0), []
-        solution = maximise(program)
-        used = [(self.candidates[t], solution.x[weight[t]]) for t in chosen if solution.x[weight[t]]]
-        return solution.value, [replace(tree, rate=x, weight=x / solution.value) for tree, x in used]
+        The best rates of ``most`` trees are such: see the determinants in ``treebound``.
+        """
+        unit = self.problem.network.unit
+        largest = self.plan.rate / unit
+        denominators = range(1, min(largest_determinant(most), _LARGEST_DENOMINATOR) + 1)
+        rates = [Fraction(p, q) for q in denominators for p in range(int(largest * q), 0, -1) if gcd(p, q) == 1 and 2 * p >= largest * q]
+        widths = sorted(set(self.capacity.values()), reverse=True)
+        return [self.plan.rate, *(rate * unit for rate in rates[:_MOST_RATES]), *(width for width in widths if width < self.plan.rate)]
 
+    def shallower(self, rate: Fraction, trees: tuple[Tree, ...], most: int, share: float = _DEPTH_SHARE) -> tuple[Tree, ...]:
+        """At most ``most`` trees for the same rate, less deep if such are found a step at a time."""
+        while trees:
+            deepest = max(map(tree_depth, trees))
+            found = self.fewest(rate, most + 1, share, deepest - 1) if deepest > 1 else ()
+            if not found:
+                break
+            trees = found
+        return trees
 
-def _uses(tree: Tree) -> dict[Arc, int]:
-    """How often the tree crosses each link."""
-    uses: dict[Arc, int] = {}
-    for path in (*(tree.up or ()), *(tree.down or ())):
-        for arc in pairwise(path):
-            uses[arc] = uses.get(arc, 0) + 1
-    return uses
+    def shallowest(self, rate: Fraction, trees: tuple[Tree, ...], most: int | None = None) -> tuple[Tree, ...]:
+        """The shallowest trees found for the rate, of these few and at most ``most``; ``trees`` where none are as good."""
+        deepest = max(map(tree_depth, trees))
+        for limit in range(self._least_depth(), deepest + 1):
+            found = self.fewest(rate, 4 * len(self.plan.trees) if most is None else most + 1, _SEARCH_SHARE, limit)
+            if not found and most is None and self._is_reachable(rate, limit):
+                found = self.fastest_within(limit)
+            if rate_of(found) >= rate and (max(map(tree_depth, found)), len(found)) < (deepest, len(trees)):
+                return found
+        return trees
+
+    def fastest_within(self, max_depth: int) -> tuple[Tree, ...]:
+        """The fastest trees so deep, however many; none where trees are too many to be listed."""
+        trees = () if self.peeling is None else self.peeling.reachable(max_depth)[1]
+        return self._weighed([self.problem.tree(tree, self.plan.rate) for tree in trees], Fraction(0))
+
+    def depths(self) -> list[int]:
+        """Limits of depth that make a difference."""
+        deepest = self.plan.topology.nranks - 1 if self.plan.collective != "allreduce" else self.plan.topology.nranks // 2
+        return list(range(self._least_depth(), deepest + 1))
+
+    def _least_depth(self) -> int:
+        return min(self.choice.depth) if self.peeling is None else self.peeling.shallowest()
+
+    def _search(self, rate: Fraction, most: int, seconds: float, max_depth: int | None) -> list[Tree]:
+        if self.peeling is None:
+            return self.choice.fewest(rate, most, seconds, max_depth)
+        found = self.peeling.search(self._shares(rate), most, self.needs(rate), seconds, self.deadline, max_depth)
+        return [self.problem.tree(tree, rate) for tree in found]
+
+    def _is_reachable(self, rate: Fraction, max_depth: int | None) -> bool:
+        if max_depth is None or self.peeling is None:
+            return True
+        return float(self._shares(rate)[0]) <= self.peeling.reachable(max_depth)[0] * (1 + 1e-6)
+
+    def _shares(self, rate: Fraction) -> list[Fraction]:
+        """What each root's trees carry at this rate."""
+        nroots = 1 if self.roots is None else len(self.roots)
+        return [rate / nroots] * nroots
+
+    def _weighed(self, trees: Sequence[Tree], rate: Fraction) -> tuple[Tree, ...]:
+        """The trees with their best rates; none where floats promised more than these carry."""
+        reached, weighed = weigh(trees, self.capacity, self.roots)
+        return weighed if reached and reached >= rate else ()

@@ -56,24 +56,37 @@ def solve_tree_lp(network: Network, halves: Sequence[str], weights: Sequence[int
     weights
         The roots' shares up to a common factor, or None where they are free (all-reduce).
     """
-    return _TreeProgram(network, halves, weights).solve(budget_s)
+    return TreeProgram(network, halves, weights).solve(budget_s)
 
 
-class _TreeProgram:
-    def __init__(self, network: Network, halves: Sequence[str], weights: Sequence[int] | None):
+class TreeProgram:
+    """The rows and columns of one network's trees, in a linear program of their own or as part of a larger one.
+
+    As a part (``within`` a program and its unit in GB/s), ``share`` gives each root's share in that program's variables,
+    and ``capacity_row`` names the rows in which others may claim capacity of a link too.
+    """
+
+    def __init__(
+        self, network: Network, halves: Sequence[str], weights: Sequence[int] | None,
+        within: tuple[LinearProgram, Fraction] | None = None, share: Sequence[dict[int, Fraction | int]] = (),
+    ) -> None:  # fmt: skip
         self.network, self.halves, self.weights = network, tuple(halves), weights
-        self.program = LinearProgram()
+        self.program, self.unit = within or (LinearProgram(), network.unit)
         n = network.nranks
-        if weights is None:
+        if within is not None:
+            self.share = list(share)
+        elif weights is None:
             shares = [self.program.add_variable(1) for _ in range(n)]
-            self.share: list[dict[int, Fraction | int]] = [{variable: 1} for variable in shares]
+            self.share = [{variable: 1} for variable in shares]
         else:
             scale = self.program.add_variable(sum(weights))
             self.share = [{scale: w} if w else {} for w in weights]
         self.arcs = {half: [(u, v) if half == "down" else (v, u) for u, v, _ in network.arcs] for half in halves}
         self.flow = {half: [self.program.add_variable() for _ in network.arcs] for half in halves}
-        for i, (_, _, c) in enumerate(network.arcs):
-            self.program.add_row({self.flow[half][i]: 1 for half in halves}, c)
+        self.capacity_row = {
+            (network.vertices[u], network.vertices[v]): self.program.add_row({self.flow[half][i]: 1 for half in halves}, c * network.unit / self.unit)
+            for i, (u, v, c) in enumerate(network.arcs)
+        }
         self.conserved: list[tuple[int, str, int]] = []
         self.cuts: dict[tuple[str, frozenset[int]], int] = {}
         for half in halves:
@@ -131,18 +144,21 @@ class _TreeProgram:
         return Half(arcs, tuple(shares), Fraction(1))
 
     def capacities(self, half: str, solution: Solution) -> Half:
+        """What an exact solution gives a half, in integers."""
         shares = [sum((w * solution.x[variable] for variable, w in share.items()), Fraction(0)) for share in self.share]
         values = [solution.x[variable] for variable in self.flow[half]]
         scale = lcm(*(v.denominator for v in (*shares, *values)))
         arcs = [(u, v, int(c * scale)) for (u, v), c in zip(self.arcs[half], values, strict=True) if c]
-        return Half(arcs, tuple(int(x * scale) for x in shares), self.network.unit / scale)
+        return Half(arcs, tuple(int(x * scale) for x in shares), self.unit / scale)
 
     def violated(self, half: Half) -> list[frozenset[int]]:
+        """Sets that less enters than the shares outside ask for."""
         n = len(self.network.vertices)
         sets = run("violated_cuts", [*half.arcs, *((0, 0, x) for x in half.shares)], n, self.network.nranks, list(half.arcs), list(half.shares))
         return [frozenset(inside) for inside in sets]
 
     def result(self, solution: Solution, capacities: dict[str, Half]) -> TreeBound:
+        """The optimum with its multipliers."""
         cuts = tuple((half, inside, solution.y[row]) for (half, inside), row in self.cuts.items() if solution.y[row])
         potentials = tuple((half, s, -solution.y[row]) for row, half, s in self.conserved if solution.y[row])
         return TreeBound(solution.value * self.network.unit, capacities, cuts, potentials)

@@ -20,6 +20,8 @@ Regions = tuple[int, int, int]
 def region_elements(program: Program, rank: int, max_count: int, uneven: bool) -> Regions:
     """The most elements that a rank's input, output and scratch hold; where calls may be uneven, one rank may have all."""
     n, root = program.nranks, program.root
+    if rank >= n:
+        return 0, 0, max_count  # a relay has no part in the collective
     size = [elements(program.collective, buffer, rank, root, n, max_count) for buffer in ("input", "output")]
     if uneven:
         size = [max_count if held else 0 for held in size]
@@ -58,6 +60,8 @@ class RankBuffers:
 def buffers_of(program: Program, rank: int, count: int, in_place: bool, bounds: Sequence[int] | None = None) -> RankBuffers:
     """A rank's buffers for ``count`` elements in all, where shard s is ``bounds[s]`` to ``bounds[s + 1]`` (None: equal ones)."""
     n, root, name = program.nranks, program.root, program.collective
+    if rank >= n:
+        return RankBuffers(0, 0, 0, 0, None)
     views = [view(name, buffer, rank, root) for buffer in ("input", "output")]
     shared = None
     if in_place and "none" not in views:

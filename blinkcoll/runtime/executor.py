@@ -13,7 +13,7 @@ from ..errors import ExecutionError, WaitTimeout
 from ..schedules import Program, encode, verify
 from ..schedules.contract import elements, view
 from .buffers import RankBuffers, buffers_of, check_count, region_elements
-from .launch import Arena, LaunchRecord, Work, describe_work, explain_records, launch_record, lay_out
+from .launch import Arena, LaunchRecord, Work, describe_work, explain_records, launch_record, lay_out, lay_out_host
 from .shards import Counts, Shards, shards_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -66,7 +66,8 @@ class Executor(ABC):
         self.chunk_bytes = program.chunk_bytes if chunk_bytes is None else chunk_bytes
         self.epoch = 0
         slot_bytes = self._work(0 if uneven else max_count).slot_bytes
-        self.arenas: list[Arena] = [lay_out(program, self.code, rank, slot_bytes) for rank in range(program.nranks)]
+        self.arenas: list[Arena] = [lay_out(program, self.code, rank, slot_bytes) for rank in range(program.nexecutors)]
+        self.host_arenas = lay_out_host(program, slot_bytes)
         self._failed = self._closed = False
         self._factors: list[float] = []
 
@@ -109,14 +110,16 @@ class Executor(ABC):
             raise ExecutionError(f"{self.op} with {'no' if factors is None else len(factors)} factors: premul_sum takes one a rank, other operations none")
         shards = self._shards(counts)
         arrays, count = self._check(inputs) if shards is None else self._check_uneven(inputs, shards)
-        self._factors = [1.0] * self.program.nranks if factors is None else [float(f) for f in factors]
+        everyone = range(self.program.nexecutors)
+        self._factors = [1.0] * len(everyone)
+        self._factors[: len(inputs)] = [1.0] * len(inputs) if factors is None else [float(f) for f in factors]
         bounds = None if shards is None else shards.bounds
-        buffers = [buffers_of(self.program, rank, count, in_place, bounds) for rank in range(self.program.nranks)]
+        buffers = [buffers_of(self.program, executor, count, in_place, bounds) for executor in everyone]
         self.epoch += 1
         self._failed = True
         outputs = self._run(arrays, self._work(count, shards), buffers)
         self._failed = False
-        return outputs
+        return outputs[: self.program.nranks]
 
     def close(self) -> None:
         """Give back what the executor holds; it cannot run any more. Again: nothing."""
@@ -151,11 +154,11 @@ class Executor(ABC):
         return sizes[0], sizes[1], sizes[2]
 
     def _check(self, inputs: Sequence[Array | None]) -> tuple[list[Array], int]:
-        """The inputs that the collective looks at (empty arrays for the others), and the count they agree on."""
+        """The inputs that the collective looks at (empty arrays for others and for relays), and the count they agree on."""
         program = self.program
         if len(inputs) != program.nranks:
             raise ExecutionError(f"{len(inputs)} inputs for a program of {program.nranks} ranks")
-        arrays = [np.zeros(0, dtype=self.dtype)] * program.nranks
+        arrays = [np.zeros(0, dtype=self.dtype)] * program.nexecutors
         first: tuple[int, int] | None = None  # the first rank that has an input, and its size
         for rank, array in enumerate(inputs):
             if view(program.collective, "input", rank, program.root) == "none":
@@ -185,13 +188,13 @@ class Executor(ABC):
         return shards_of(self.program, counts)
 
     def _check_uneven(self, inputs: Sequence[Array | None], shards: Shards) -> tuple[list[Array], int]:
-        """The inputs that the collective looks at (empty arrays for the others), and how many elements there are in all."""
+        """The inputs that the collective looks at (empty arrays for others and for relays), and how many elements there are in all."""
         program, count = self.program, shards.count
         if len(inputs) != program.nranks:
             raise ExecutionError(f"{len(inputs)} inputs for a program of {program.nranks} ranks")
         if count > self.max_count:
             raise ExecutionError(f"counts make {count} elements, this executor was made for at most {self.max_count}")
-        arrays = [np.zeros(0, dtype=self.dtype)] * program.nranks
+        arrays = [np.zeros(0, dtype=self.dtype)] * program.nexecutors
         for rank, array in enumerate(inputs):
             if view(program.collective, "input", rank, program.root) == "none":
                 continue

@@ -36,6 +36,7 @@ class LaunchRecord(ctypes.Structure):
         *((name, ctypes.c_uint64) for name in ("bounds", "places", "count", "chunk_bytes", "slot_bytes", "timeout_ns")),
         ("prescale", ctypes.c_double),
         *((name, ctypes.c_uint32) for name in ("rank", "elem_size", "dtype", "op", "epoch", "divisor")),
+        ("multicast", ctypes.c_uint64 * 3),
     ]
 
 
@@ -108,7 +109,7 @@ def describe_work(
 
 
 def _check_operation(program: Program, dtype: str, op: str) -> None:
-    from .._core import can_reduce
+    from .._core import can_reduce, can_reduce_in_switch
 
     if op not in OPS:
         raise ExecutionError(f"operation {op!r} is not supported; known: {', '.join(OPS)}")
@@ -121,6 +122,8 @@ def _check_operation(program: Program, dtype: str, op: str) -> None:
         raise ExecutionError(f"program {program.hash} does not mark where inputs and results are scaled: it cannot do {op}")
     if not can_reduce(DTYPES[dtype], OPS[op], op == "premul_sum", op == "avg"):
         raise ExecutionError(f"{op} of {dtype} is not supported")
+    if any(not written for _, written in program.multicasts) and not can_reduce_in_switch(DTYPES[dtype], OPS[op]):
+        raise ExecutionError(f"{op} of {dtype} cannot be computed in a switch, as program {program.hash} has it (docs/programs.md lists what can); use one by trees or rings")
 
 
 @dataclass(frozen=True)
@@ -152,28 +155,72 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         return start
 
     nchannels, nconnections = len(program.ranks[rank]), len(program.connections)
-    leaving = [i for i, c in enumerate(program.connections) if c.src == rank]
-    arriving = [i for i, c in enumerate(program.connections) if c.dst == rank]
+    leaving = [i for i, c in enumerate(program.connections) if c.src == rank and c.transport != "host"]
+    arriving = [i for i, c in enumerate(program.connections) if c.dst == rank and c.transport != "host"]
     return Arena(
         abort=take(4),
         records=take(nchannels * ctypes.sizeof(ChannelRecord)),
         progress=take(nchannels * LINE_BYTES),
         cursors=take(nconnections * 8),
-        buffers=take(program.nranks * ctypes.sizeof(BufferAddresses)),
+        buffers=take(program.nexecutors * ctypes.sizeof(BufferAddresses)),
         connections=take(nconnections * ctypes.sizeof(ConnectionAddresses)),
         program=take(len(code)),
         shards=take(table_bytes(program)),
         heads={i: take(8) for i in leaving},
         tails={i: take(8) for i in arriving},
-        slots={i: take(program.connections[i].slots * slot_bytes, _SLOT_ALIGNMENT) for i in arriving},
+        slots={i: take(program.connections[i].slots * slot_bytes if i in program.carrying else 0, _SLOT_ALIGNMENT) for i in arriving},
         nbytes=_round_up(take(0), _SLOT_ALIGNMENT),
     )
 
 
-def connection_table(program: Program, arenas: Sequence[Arena], bases: Sequence[int]) -> bytes:
-    """Addresses of every connection as seen by who sees rank i's arena at ``bases[i]``."""
-    table = (ConnectionAddresses * len(program.connections))()
+@dataclass(frozen=True)
+class HostArena:
+    """Where the slots and counters of connections of transport ``"host"`` lie in one CPU's memory. It starts as zeros.
+
+    Both counters lie here too: the ends of such a connection may not be able to reach each other's memory. A GPU that
+    polls one sends a read over PCIe each time. The kernel is the same as for device memory, for these are addresses like
+    others: its release and acquire are of system scope, which spans all GPUs and the host (PTX ISA, memory consistency
+    model, scope ``.sys``), and loads and stores of aligned words up to 8 bytes in mapped host memory are atomic at that
+    scope on every platform; only read-modify-writes need hostNativeAtomicSupported (CUDA C++ memory model, atomicity:
+    nvidia.github.io/cccl/libcudacxx/extended_api/memory_model.html), and the protocol has none.
+    """
+
+    cpu: str
+    heads: dict[int, int]
+    tails: dict[int, int]
+    slots: dict[int, int]
+    nbytes: int
+
+
+def lay_out_host(program: Program, slot_bytes: int) -> list[HostArena]:
+    """An arena for every CPU in whose memory connections have their slots; none where no connection does."""
+    peers = program.topology.peers
+    on_cpu: dict[str, list[int]] = {}
     for i, c in enumerate(program.connections):
+        if c.transport == "host":
+            on_cpu.setdefault(str(c.path[peers.staging_place(c.path) or 0]), []).append(i)
+    made = []
+    for cpu in sorted(on_cpu):
+        here, slots, at = on_cpu[cpu], {}, _round_up(2 * LINE_BYTES * len(on_cpu[cpu]), _SLOT_ALIGNMENT)
+        for i in here:
+            slots[i] = at
+            at += program.connections[i].slots * slot_bytes
+        heads, tails = ({i: (2 * k + side) * LINE_BYTES for k, i in enumerate(here)} for side in (0, 1))
+        made.append(HostArena(cpu, heads, tails, slots, at))
+    return made
+
+
+def connection_table(
+    program: Program, arenas: Sequence[Arena], bases: Sequence[int], host: Sequence[HostArena] = (), host_bases: Sequence[int] = ()
+) -> bytes:
+    """Addresses of every connection as seen by who sees rank i's arena at ``bases[i]``, and host arena k at ``host_bases[k]``."""
+    table = (ConnectionAddresses * len(program.connections))()
+    for arena, base in zip(host, host_bases, strict=True):
+        for i, at in arena.slots.items():
+            table[i] = ConnectionAddresses(base + at, base + arena.tails[i], base + arena.heads[i])
+    for i, c in enumerate(program.connections):
+        if c.transport == "host":
+            continue
         table[i] = ConnectionAddresses(
             bases[c.dst] + arenas[c.dst].slots[i], bases[c.dst] + arenas[c.dst].tails[i], bases[c.src] + arenas[c.src].heads[i]
         )
@@ -185,7 +232,9 @@ def buffer_table(buffers: Sequence[tuple[int, int, int]]) -> bytes:
     return bytes((BufferAddresses * len(buffers))(*(BufferAddresses(*b) for b in buffers)))
 
 
-def launch_record(work: Work, rank: int, arena: Arena, base: int, epoch: int, timeout_s: float, prescale: float = 1.0) -> LaunchRecord:
+def launch_record(
+    work: Work, rank: int, arena: Arena, base: int, epoch: int, timeout_s: float, prescale: float = 1.0, multicast: tuple[int, int, int] = (0, 0, 0)
+) -> LaunchRecord:
     """The record of one rank whose arena the executing side sees at ``base``."""
     return LaunchRecord(
         program=base + arena.program,
@@ -208,6 +257,7 @@ def launch_record(work: Work, rank: int, arena: Arena, base: int, epoch: int, ti
         prescale=prescale,
         epoch=epoch,
         divisor=work.divisor,
+        multicast=multicast,
     )
 
 
@@ -228,7 +278,7 @@ def explain_records(program: Program, records: Sequence[bytes], timeout_s: float
             if note.kind == _ON_CONNECTION:
                 missing.add(_peer(program, rank, note.index))
     missing -= {rank for _, rank, _ in lines}
-    names = ", ".join(f"rank {rank} ({program.topology.devices[rank].name})" for rank in sorted(missing))
+    names = ", ".join(program.executor_name(rank) for rank in sorted(missing))
     first = [f"{names}: waited for, and left no word: never started, ended, or stuck elsewhere"] if missing else []
     lines.sort(key=lambda line: line[:2])
     more = [f"... and {len(lines) - 8} more channels"] if len(lines) > 8 else []
@@ -241,7 +291,7 @@ def _peer(program: Program, rank: int, connection: int) -> int:
 
 
 def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, timeout_s: float) -> str:
-    who = f"rank {rank} ({program.topology.devices[rank].name}), channel {channel}, step {note.step}, iteration {note.iteration}"
+    who = f"{program.executor_name(rank)}, channel {channel}, step {note.step}, iteration {note.iteration}"
     ended = f"no progress for {timeout_s:g} s" if note.code == 1 else "told to leave"
     if note.kind == _ON_CHANNEL:
         return f"{who}: {ended}, waiting for channel {note.index} of its own rank"
@@ -249,8 +299,8 @@ def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, tim
         return f"{who}: {ended}; what it waited for came while it left"
     c = program.connections[note.index]
     if c.dst == rank:
-        return f"{who}: {ended}, waiting for chunk {note.target} of c{note.index} from rank {c.src}, which has published {note.seen}"
-    return f"{who}: {ended}, waiting for a free slot of c{note.index} to rank {c.dst}, which has taken {note.seen} chunks ({note.target} needed)"
+        return f"{who}: {ended}, waiting for chunk {note.target} of c{note.index} from {program.executor_label(c.src)}, which has published {note.seen}"
+    return f"{who}: {ended}, waiting for a free slot of c{note.index} to {program.executor_label(c.dst)}, which has taken {note.seen} chunks ({note.target} needed)"
 
 
 def _round_up(value: int, alignment: int) -> int:

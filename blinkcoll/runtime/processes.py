@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import ExecutionError, RankFailed, WaitTimeout
 from .buffers import RankBuffers
 from .executor import Array, Executor
-from .launch import ChannelRecord, Work, buffer_table, connection_table, explain_records
+from .launch import Arena, ChannelRecord, HostArena, Work, buffer_table, connection_table, explain_records
 from .segment import Segment, lay_out_segment
 
 #: How long a worker may take to start: an interpreter and numpy, on a busy machine.
@@ -50,14 +50,14 @@ class ProcessExecutor(Executor):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._layout = lay_out_segment(self.arenas, [self._region_bytes(rank) for rank in range(self.program.nranks)])
+        self._layout = lay_out_segment(self.arenas, [self._region_bytes(rank) for rank in range(self.program.nexecutors)], self.host_arenas)
         self._segment = Segment(self._layout.nbytes)
         self._workers: list[_Worker] = []
         # Also where nobody calls close: neither processes nor descriptors outlive the executor.
         self._end = weakref.finalize(self, _shut_down, self._workers, self._segment)
         try:
             self._store_tables()
-            for _ in range(self.program.nranks):
+            for _ in range(self.program.nexecutors):
                 self._workers.append(self._start())
             self._await_all("ready", _START_S, "start")
         except BaseException:
@@ -65,7 +65,7 @@ class ProcessExecutor(Executor):
             raise
 
     def _store_tables(self) -> None:
-        connections = connection_table(self.program, self.arenas, self._layout.arenas)
+        connections = connection_table(self.program, self.arenas, self._layout.arenas, self.host_arenas, self._layout.host)
         for base, arena in zip(self._layout.arenas, self.arenas, strict=True):
             self._segment.store(base + arena.program, self.code)
             self._segment.store(base + arena.connections, connections)
@@ -73,7 +73,7 @@ class ProcessExecutor(Executor):
     def _start(self) -> _Worker:
         mine, theirs = os.pipe()
         try:
-            numbers = (self._segment.fd, self._layout.nbytes, self.program.nranks, len(self.program.connections), theirs)
+            numbers = (self._segment.fd, self._layout.nbytes, self.program.nexecutors, len(self.program.connections), theirs)
             command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, numbers)]
             # A session of its own: an interrupt at the terminal is for this process, which tells the workers to leave.
             process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, pass_fds=(self._segment.fd, theirs), start_new_session=True)
@@ -147,11 +147,14 @@ class ProcessExecutor(Executor):
             code = str(self._workers[rank].process.wait(_GRACE_S))
         except subprocess.TimeoutExpired:
             code = "none yet: it closed its answers and lives on"
-        return RankFailed(f"rank {rank} died while it was to {doing} (exit code {code})")
+        return RankFailed(f"{self.program.executor_label(rank)} died while it was to {doing} (exit code {code})")
 
     def _progress_mark(self) -> bytes:
         """All counters of all ranks: they change while chunks move."""
-        words = [(base + at) for base, arena in zip(self._layout.arenas, self.arenas, strict=True) for at in (*arena.heads.values(), *arena.tails.values())]
+        placed: list[tuple[int, Arena | HostArena]] = [
+            *zip(self._layout.arenas, self.arenas, strict=True), *zip(self._layout.host, self.host_arenas, strict=True)
+        ]  # fmt: skip
+        words = [base + at for base, arena in placed for at in (*arena.heads.values(), *arena.tails.values())]
         return b"".join(self._segment.load(at, 8) for at in words)
 
     def _abort(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ExecutionError
-from .launch import Arena, LaunchRecord
+from .launch import Arena, HostArena, LaunchRecord
 
 _ALIGNMENT = 4096
 _ADDRESSES = ("program", "buffers", "connections", "cursors", "progress", "records", "abort")
@@ -25,14 +25,15 @@ _OPTIONAL_ADDRESSES = ("bounds", "places")
 
 @dataclass(frozen=True)
 class SegmentLayout:
-    """Offsets of each rank's arena, input, output and scratch."""
+    """Offsets of each rank's arena, input, output and scratch, and of the host arenas."""
 
     arenas: tuple[int, ...]
     buffers: tuple[tuple[int, int, int], ...]
     nbytes: int
+    host: tuple[int, ...] = ()
 
 
-def lay_out_segment(arenas: Sequence[Arena], buffer_bytes: Sequence[tuple[int, int, int]]) -> SegmentLayout:
+def lay_out_segment(arenas: Sequence[Arena], buffer_bytes: Sequence[tuple[int, int, int]], host: Sequence[HostArena] = ()) -> SegmentLayout:
     """Arenas first, then each rank's three buffers of these sizes, each on pages of its own."""
     at = 0
 
@@ -44,7 +45,8 @@ def lay_out_segment(arenas: Sequence[Arena], buffer_bytes: Sequence[tuple[int, i
 
     places = tuple(take(arena.nbytes) for arena in arenas)
     buffers = tuple((take(i), take(o), take(s)) for i, o, s in buffer_bytes)
-    return SegmentLayout(places, buffers, at)
+    shared = tuple(take(arena.nbytes) for arena in host)
+    return SegmentLayout(places, buffers, at, shared)
 
 
 class Segment:

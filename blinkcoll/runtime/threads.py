@@ -16,10 +16,11 @@ class ThreadExecutor(Executor):
     """Every rank on a thread of its own, slots and counters in this process's memory."""
 
     _memory: list[Array] | None = None
+    _host: list[Array] | None = None
 
     def _run(self, inputs: list[Array], work: Work, buffers: list[RankBuffers]) -> list[Array]:
         memory = self._set_up()
-        held = [[np.zeros(nbytes, dtype=np.uint8) for nbytes in self._region_bytes(rank)] for rank in range(self.program.nranks)]
+        held = [[np.zeros(nbytes, dtype=np.uint8) for nbytes in self._region_bytes(rank)] for rank in range(self.program.nexecutors)]
         regions = [(i.ctypes.data, o.ctypes.data, s.ctypes.data) for i, o, s in held]
         table = buffer_table([b.addresses(r, work.elem_size) for b, r in zip(buffers, regions, strict=True)])
         launches = []
@@ -38,12 +39,14 @@ class ThreadExecutor(Executor):
         return np.frombuffer(ctypes.string_at(buffers.output_at(regions, elem_size), nbytes), dtype=self.dtype)
 
     def _release(self) -> None:
-        self._memory = None
+        self._memory = self._host = None
 
     def _set_up(self) -> list[Array]:
         if self._memory is None:
             self._memory = [_aligned_zeros(arena.nbytes) for arena in self.arenas]
-            table = connection_table(self.program, self.arenas, [m.ctypes.data for m in self._memory])
+            self._host = [_aligned_zeros(arena.nbytes) for arena in self.host_arenas]
+            bases, host_bases = ([m.ctypes.data for m in memory] for memory in (self._memory, self._host))
+            table = connection_table(self.program, self.arenas, bases, self.host_arenas, host_bases)
             for memory, arena in zip(self._memory, self.arenas, strict=True):
                 _store(memory, arena.program, self.code)
                 _store(memory, arena.connections, table)

@@ -18,8 +18,9 @@ from fractions import Fraction
 from itertools import combinations
 
 from ..errors import ScheduleError
-from ..topology import Path
-from .program import After, Channel, Connection, Step
+from ..topology import Path, Topology
+from .program import After, Channel, Connection, Step, executor_numbers
+from .transports import transport_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,20 +81,25 @@ class _Group:
 
 
 class ChannelBuilder:
-    """Connections, and the steps of every rank, as trees and paths are added."""
+    """Connections, and the steps of every executor (the ranks, then the relays), as trees and paths are added."""
 
-    def __init__(self, nranks: int, slots: int) -> None:
-        self.nranks, self.slots = nranks, slots
+    def __init__(self, topology: Topology, slots: int) -> None:
+        self.topology, self.slots = topology, slots
+        self.numbers = executor_numbers(topology)
         self.connections: list[Connection] = []
-        self._bundles: list[dict[tuple[int, int], dict[Hashable, _Bundle]]] = [defaultdict(dict) for _ in range(nranks)]
+        self._bundles: list[dict[tuple[int, int], dict[Hashable, _Bundle]]] = [defaultdict(dict) for _ in self.numbers]
 
     def connect(self, path: Path) -> int:
         """A connection along a path, by number."""
-        src, dst = path[0], path[-1]
-        if not isinstance(src, int) or not isinstance(dst, int):
-            raise ScheduleError(f"a connection must join ranks, got {path}")
-        self.connections.append(Connection(src, dst, path, self.slots))
+        src, dst = self.numbers.get(path[0]), self.numbers.get(path[-1])
+        if src is None or dst is None:
+            raise ScheduleError(f"a connection must join ranks or relays, got {path}")
+        self.connections.append(Connection(src, dst, path, self.slots, transport=transport_of(self.topology, path)))
         return len(self.connections) - 1
+
+    def relay(self, executor: int) -> bool:
+        """Whether it has no input and no output: it forwards, copies and adds up what others have."""
+        return executor >= self.topology.nranks
 
     def connect_all(self, paths: Iterable[Path]) -> list[int]:
         """Connections along the paths of a tree, nearest number first.
@@ -105,7 +111,7 @@ class ChannelBuilder:
 
     def _distance(self, path: Path) -> tuple[int, str]:
         src, dst = path[0], path[-1]
-        return ((dst - src) % self.nranks if isinstance(src, int) and isinstance(dst, int) else 0), str(path)
+        return ((dst - src) % self.topology.nranks if isinstance(src, int) and isinstance(dst, int) else 0), str(path)
 
     def add(self, rank: int, step: Step, *, together: Hashable, hops: int, turn: int, lane: int = 0, behind: Placed | None = None) -> Placed:
         """A step of ``rank``; steps with the same ``together`` are in one channel, those of different lanes never are.
@@ -121,14 +127,18 @@ class ChannelBuilder:
         return placed
 
     def channels(self, most: int, room: Fraction) -> tuple[tuple[Channel, ...], ...]:
-        """Every rank's channels, at most ``most`` of them, each with no more than ``room`` steps at once where that can be.
+        """Every executor's channels, at most ``most`` of them, each with no more than ``room`` steps at once where that can be.
+
+        Relays are left out where none has work.
 
         Raises
         ------
         ScheduleError
             Where there are more shares and lanes than that.
         """
-        return tuple(self._of_rank(rank, most, max(1, int(room))) for rank in range(self.nranks))
+        idle = not any(self._bundles[self.topology.nranks :])
+        count = self.topology.nranks if idle else len(self.numbers)
+        return tuple(self._of_rank(executor, most, max(1, int(room))) for executor in range(count))
 
     def _of_rank(self, rank: int, most: int, room: int) -> tuple[Channel, ...]:
         groups = [_Group(self._in_turn(of_key.values()), room) for _, of_key in sorted(self._bundles[rank].items())]

@@ -24,7 +24,7 @@ def lower_double_trees(topology: Topology, *, copies: int = 1, slots: int = 4, c
         Where nothing leads from a rank to its parent or back.
     """
     n = topology.nranks
-    builder = TreeBuilder(n, slots)
+    builder = TreeBuilder(topology, slots)
     alone = Channel((Step("copy", 0, (SCALED_INPUT,), (OUTPUT,), postscaled=True),))
     for share in range(2 * copies if n > 1 else 0):
         builder.add(_tree(topology, second=share % 2 == 1), share)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import ScheduleError
-from .program import BUFFERS, OPS, Operand, Program, Step
+from .program import BUFFERS, OPS, REGIONS, Operand, Program, Step
 from .split import MOST_OPERANDS
 
 MAGIC = 0x4C4F4342
@@ -138,7 +138,7 @@ def encode(program: Program) -> bytes:
         offsets.append(at)
         at += len(table)
     header = _HEADER.pack(
-        MAGIC, VERSION, at, program.nranks, len(connections), len(program.weights), program.nshards, len(channels),
+        MAGIC, VERSION, at, program.nexecutors, len(connections), len(program.weights), program.nshards, len(channels),
         len(steps), len(operands), len(syncs), len(afters), *offsets, int(program.equal_shards),
     )  # fmt: skip
     return header + b"".join(tables)
@@ -155,14 +155,19 @@ def _table(form: str, rows: Iterable[tuple[int, ...]]) -> bytes:
 def _operand(operand: Operand, rank: int, numbered: NumberedStep) -> tuple[int, int, int, int]:
     if operand.connection is not None:
         return BUFFERS.index("slot"), int(operand.prescaled), operand.connection, numbered.slots[operand.connection]
+    if operand.region is not None:
+        return BUFFERS.index("multicast"), int(operand.prescaled), REGIONS.index(operand.region), 0
     return BUFFERS.index(operand.buffer), int(operand.prescaled), rank if operand.rank is None else operand.rank, 0
 
 
 def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
     """What any reader of the bytes may rely on."""
+    if step.op == "exchange":
+        raise ScheduleError(f"{where}: an exchange is opaque and runs on an engine only; expand_exchanges(program) makes connections of it that executors and the simulator take")
     if step.op not in OPS:
         raise ScheduleError(f"{where}: unknown operation {step.op!r}; known: {', '.join(OPS)}")
-    least = {"nop": (0, 0), "copy": (1, 1), "reduce": (2, 1)}[step.op]
+    added = any(o.buffer == "multicast" for o in step.srcs)  # by a switch: the only source, and more than one value
+    least = {"nop": (0, 0), "copy": (1, 1), "reduce": (1 if added else 2, 1)}[step.op]
     most_srcs = {"nop": 0, "copy": 1, "reduce": MOST_OPERANDS}[step.op]
     most_dsts = 0 if step.op == "nop" else MOST_OPERANDS
     if not least[0] <= len(step.srcs) <= most_srcs or not least[1] <= len(step.dsts) <= most_dsts:
@@ -173,10 +178,16 @@ def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
         raise ScheduleError(f"{where}: there is no share {step.share}")
     if not 0 <= step.shard < program.nshards:
         raise ScheduleError(f"{where}: there is no shard {step.shard}")
+    if added and (step.op != "reduce" or len(step.srcs) != 1):
+        raise ScheduleError(f"{where}: what a switch adds is the only source of a reduce, this is a {step.op} of {len(step.srcs)}")
+    if sum(o.buffer == "multicast" for o in step.dsts) > 1:
+        raise ScheduleError(f"{where}: at most one destination of a step is of all ranks")
     for operand in (*step.srcs, *step.dsts):
         if (operand.buffer == "slot") != (operand.connection is not None) or operand.buffer not in BUFFERS:
             raise ScheduleError(f"{where}: malformed operand {operand}")
-        if operand.rank is not None and not 0 <= operand.rank < program.nranks:
+        if (operand.buffer == "multicast") != (operand.region is not None) or operand.region not in (None, *REGIONS):
+            raise ScheduleError(f"{where}: malformed operand {operand}")
+        if operand.rank is not None and not 0 <= operand.rank < program.nexecutors:
             raise ScheduleError(f"{where}: there is no rank {operand.rank}")
     for after in step.after:
         if not 0 <= after.channel < len(program.ranks[rank]) or not 0 <= after.step < len(program.ranks[rank][after.channel].steps):

@@ -93,7 +93,7 @@ class _Forest:
 
     def __init__(self, topology: Topology, slots: int, reduces: bool) -> None:
         self.nranks, self.reduces = topology.nranks, reduces
-        self.channels = ChannelBuilder(topology.nranks, slots)
+        self.channels = ChannelBuilder(topology, slots)
 
     def add(self, shard: int, root: int, share: int, rising: Sequence[Path] | None, falling: Sequence[Path] | None) -> None:
         """A shard's way up to the root and down from it; None where there is none."""
@@ -111,6 +111,10 @@ class _Forest:
                 self._step(rank, share, shard, (mine, *up), (slot(to_parent[rank]),), _UP, height[rank])
             if falling is not None:
                 self._step(rank, share, shard, (slot(from_parent[rank]),), (OUTPUT, *down), _DOWN, depth[rank])
+        for relay in filter(self.channels.relay, to_parent):  # has nothing of its own
+            self._step(relay, share, shard, tuple(slot(c) for c, _ in below[relay]), (slot(to_parent[relay]),), _UP, height[relay])
+        for relay in filter(self.channels.relay, from_parent):
+            self._step(relay, share, shard, (slot(from_parent[relay]),), tuple(slot(c) for c, _ in above[relay]), _DOWN, depth[relay])
 
     def _step(
         self, rank: int, share: int, shard: int, srcs: tuple[Operand, ...], dsts: tuple[Operand, ...], lane: int, hops: int, ends: bool = False

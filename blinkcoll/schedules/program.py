@@ -38,10 +38,12 @@ from ..topology import Path, Topology
 from .contract import SHARDED
 
 SCHEMA = 2
-#: Buffers an operand can lie in.
-BUFFERS = ("input", "output", "scratch", "slot")
-#: What a step does: only synchronise, copy one source, or reduce its sources in the order listed.
-OPS = ("nop", "copy", "reduce")
+#: Buffers an operand can lie in. "multicast": the same place of one of the first three on every rank at once.
+BUFFERS = ("input", "output", "scratch", "slot", "multicast")
+#: Buffers that every rank can have registered with a multicast object; numbered as the launch tables have them.
+REGIONS = ("input", "output", "scratch")
+#: What a step does: only synchronise, copy one source, reduce its sources in the order listed, or take part in an exchange.
+OPS = ("nop", "copy", "reduce", "exchange")
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,16 @@ class Operand:
     """Where a step reads or writes: the step's range of a rank's buffer, or the current slot of a connection.
 
     ``rank`` is None for the executing rank's own buffer, another rank for a peer's (zero-copy). ``prescaled``: a source
-    that is multiplied by the caller's factor while it is read.
+    that is multiplied by the caller's factor while it is read. ``region``: for "multicast", which buffer of all ranks. As
+    a source it is the only one of a reduce: a switch adds what all ranks hold there, in an order of its own, the same for
+    all who get this sum. As a destination it is stored to on every rank; a step has one such at most.
     """
 
     buffer: str
     connection: int | None = None
     rank: int | None = None
     prescaled: bool = False
+    region: str | None = None
 
 
 INPUT = Operand("input")
@@ -65,9 +70,21 @@ OUTPUT = Operand("output")
 SCRATCH = Operand("scratch")
 
 
+def executor_numbers(topology: Topology) -> dict[int | str, int]:
+    """Every device that may run a program, as paths name it, to its number: ranks, then relays."""
+    numbers: dict[int | str, int] = {rank: rank for rank in range(topology.nranks)}
+    numbers.update((relay.name, topology.nranks + j) for j, relay in enumerate(topology.relays))
+    return numbers
+
+
 def slot(connection: int) -> Operand:
     """The current slot of a connection."""
     return Operand("slot", connection=connection)
+
+
+def multicast(region: str) -> Operand:
+    """The step's range of that buffer on every rank: added by a switch as a source, stored to everywhere as a destination."""
+    return Operand("multicast", region=region)
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,12 @@ class Step:
     """One operation with its synchronisation; the range is chunk i of (shard, share).
 
     ``postscaled``: what it computes is divided by the caller's divisor before it is stored.
+
+    An ``"exchange"`` is one collective call of the ranks in ``group`` that an engine carries out (c10d): each step of the
+    group gives at most one source, and gets in its destinations the sum of all sources in the group's order. All give and
+    all get, or only the first gets, or only the first gives. ``over``: connections of transport ``"c10d"`` between the
+    first member and this one (at the first: all others), the ways that the exchange takes where it is expanded
+    (:func:`blinkcoll.schedules.expand_exchanges`).
     """
 
     op: str
@@ -95,6 +118,8 @@ class Step:
     after: tuple[After, ...] = ()
     shard: int = 0
     postscaled: bool = False
+    group: tuple[int, ...] = ()
+    over: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +131,10 @@ class Channel:
 
 @dataclass(frozen=True)
 class Connection:
-    """A FIFO from rank ``src`` to rank ``dst`` over ``path`` (rank, switch..., rank), slots at the reader."""
+    """A FIFO from executor ``src`` to executor ``dst`` over ``path`` (device, switch..., device).
+
+    Slots lie at the reader, or, with ``transport="host"``, in pinned memory of the first CPU on the path.
+    """
 
     src: int
     dst: int
@@ -135,7 +163,7 @@ class Program:
     connections
         Connection i is called ``c<i>`` in the text view.
     ranks
-        Each rank's channels.
+        Each executor's channels: the ranks, then, where the program has work for them, all relays of the topology.
     in_place
         Whether it may be called with input and output in the same memory.
     chunk_bytes
@@ -155,8 +183,22 @@ class Program:
 
     @property
     def nranks(self) -> int:
-        """How many ranks run it."""
+        """How many ranks the collective has."""
+        return self.topology.nranks
+
+    @property
+    def nexecutors(self) -> int:
+        """How many devices run it: the ranks, and the relays if it has work for them (relay j is executor nranks + j)."""
         return len(self.ranks)
+
+    def executor_label(self, executor: int) -> str:
+        """``rank 2``, or ``relay gpu3``."""
+        return f"rank {executor}" if executor < self.nranks else f"relay {self.topology.relays[executor - self.nranks].name}"
+
+    def executor_name(self, executor: int) -> str:
+        """``rank 2 (gpu4)``, or ``relay gpu3``."""
+        device = f" ({self.topology.devices[executor].name})" if executor < self.nranks else ""
+        return self.executor_label(executor) + device
 
     @property
     def equal_shards(self) -> bool:
@@ -168,6 +210,18 @@ class Program:
         """Whether its steps carry the marks that averaging and pre-multiplying need."""
         steps = (step for channels in self.ranks for channel in channels for step in channel.steps)
         return any(step.postscaled or any(o.prescaled for o in step.srcs) for step in steps)
+
+    @cached_property
+    def multicasts(self) -> frozenset[tuple[str, bool]]:
+        """Which buffers of all ranks its steps read (False) or write (True) by way of a switch; empty where none does."""
+        steps = [step for channels in self.ranks for channel in channels for step in channel.steps]
+        return frozenset((str(o.region), written) for s in steps for listed, written in ((s.srcs, False), (s.dsts, True)) for o in listed if o.buffer == "multicast")
+
+    @cached_property
+    def carrying(self) -> frozenset[int]:
+        """The connections whose slots some step names; the others carry signals only and need no slots."""
+        steps = (step for channels in self.ranks for channel in channels for step in channel.steps)
+        return frozenset(o.connection for step in steps for o in (*step.srcs, *step.dsts) if o.connection is not None)
 
     @property
     def nchannels(self) -> int:
@@ -263,11 +317,11 @@ def _plain(item: Operand | After | Step | Connection) -> dict[str, Any]:
 def _step(body: dict[str, Any]) -> Step:
     made = dict(body)
     for name in ("srcs", "dsts"):
-        made[name] = tuple(Operand(**_typed(o, str_fields=("buffer",))) for o in body.get(name, ()))
+        made[name] = tuple(Operand(**_typed(o, str_fields=("buffer", "region"))) for o in body.get(name, ()))
     made["after"] = tuple(After(**_typed(a)) for a in body.get("after", ()))
-    for name in ("wait", "signal"):
+    for name in ("wait", "signal", "group", "over"):
         made[name] = tuple(_integer(name, c) for c in body.get(name, ()))
-    return Step(**_typed(made, str_fields=("op",), skip=("srcs", "dsts", "after", "wait", "signal")))
+    return Step(**_typed(made, str_fields=("op",), skip=("srcs", "dsts", "after", "wait", "signal", "group", "over")))
 
 
 def _connection(body: dict[str, Any]) -> Connection:

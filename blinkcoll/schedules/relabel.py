@@ -41,4 +41,4 @@ def _renamed(step: Step, order: Sequence[int]) -> Step:
     def operands(many: tuple[Operand, ...]) -> tuple[Operand, ...]:
         return tuple(o if o.rank is None else replace(o, rank=order[o.rank]) for o in many)
 
-    return replace(step, srcs=operands(step.srcs), dsts=operands(step.dsts))
+    return replace(step, srcs=operands(step.srcs), dsts=operands(step.dsts), group=tuple(order[rank] for rank in step.group))

@@ -24,6 +24,8 @@ from .program import INPUT, OUTPUT, SCALED_INPUT, Connection, Operand, Program, 
 
 #: Trees of one rate that plan less than this part of a rate are not worth their evenness.
 _WORTH = Fraction(9, 10)
+#: Methods of plans by the links' rates alone; other trees on the same links may take their place.
+_REPLACEABLE = ("exact", "approximate")
 
 
 def lower_sharded_trees(plan: Plan, *, slots: int, max_channels: int, channel_gb_s: Fraction, chunk_bytes: int = 1 << 19) -> Program:
@@ -63,7 +65,7 @@ def _for_few_channels(plan: Plan, max_channels: int) -> Plan:
     n = plan.topology.nranks
     parts = exact_parts([t.rate for t in plan.trees if t.root == r and t.rate > 0] for r in range(n))
     crowded = parts * n > max_channels if plan.collective == "reducescatter" else parts > _most_shares(max_channels)
-    if not crowded or plan.method == "equal" or max_channels < n:
+    if not crowded or plan.method not in _REPLACEABLE or max_channels < n:
         return plan
     try:
         other = make_plan(plan.topology, plan.collective, links=plan.links, rates=plan.rates, equal_trees=max_channels)
@@ -124,7 +126,7 @@ class _Builder:
 
     def __init__(self, topology: Topology, slots: int) -> None:
         self.topology = topology
-        self.channels = ChannelBuilder(topology.nranks, slots)
+        self.channels = ChannelBuilder(topology, slots)
         self._sent: dict[tuple[int, int, int], Placed] = {}  # (rank, share, shard): the step that reads this piece of the input
         self._arrivals: list[tuple[tuple[int, int, int], Callable[..., Placed]]] = []
 
@@ -138,8 +140,9 @@ class _Builder:
             leaves[connections[connection].src].append(connection)
         for rank, depth in _depths(root, leaves, connections).items():
             srcs = (INPUT,) if rank == root else (slot(arrives[rank]),)
+            kept = () if self.channels.relay(rank) else (OUTPUT,)
             touched = (*(() if rank == root else (arrives[rank],)), *leaves[rank])
-            step = Step("copy", share, srcs, (OUTPUT, *map(slot, leaves[rank])), wait=touched, signal=touched, shard=root)
+            step = Step("copy", share, srcs, (*kept, *map(slot, leaves[rank])), wait=touched, signal=touched, shard=root)
             self.channels.add(rank, step, together=root, hops=depth, turn=(root - rank) % self.topology.nranks)
 
     def add_up(self, root: int, paths: Iterable[Path], share: int) -> None:
@@ -150,8 +153,8 @@ class _Builder:
         for connection in self.channels.connect_all(paths):
             leaves[connections[connection].src] = connection
             arrives[connections[connection].dst].append(connection)
-        for rank in range(n):
-            srcs = (SCALED_INPUT, *map(slot, arrives[rank]))
+        for rank in (*range(n), *filter(self.channels.relay, leaves)):
+            srcs = (*(() if self.channels.relay(rank) else (SCALED_INPUT,)), *map(slot, arrives[rank]))
             dsts = (OUTPUT,) if rank == root else (slot(leaves[rank]),)
             touched = (*arrives[rank], *(() if rank == root else (leaves[rank],)))
             op = "copy" if len(srcs) == 1 else "reduce"
@@ -160,11 +163,13 @@ class _Builder:
 
     def add_path(self, path: Path, share: int, at_source: int, at_end: int) -> None:
         """A path for one pair's data: shard ``at_source`` of the source's input, ``at_end`` of the destination's output."""
-        ranks = [v for v in path if isinstance(v, int)]
+        numbers = self.channels.numbers
+        stops = [i for i, v in enumerate(path) if v in numbers]
+        ranks = [numbers[path[i]] for i in stops]
         turn = (ranks[-1] - ranks[0]) % self.topology.nranks
         arrives: int | None = None
         for hop, rank in enumerate(ranks):
-            leaves = None if hop == len(ranks) - 1 else self.channels.connect(path[path.index(rank) : path.index(ranks[hop + 1]) + 1])
+            leaves = None if hop == len(ranks) - 1 else self.channels.connect(path[stops[hop] : stops[hop + 1] + 1])
             srcs: tuple[Operand, ...] = (INPUT,) if arrives is None else (slot(arrives),)
             dsts: tuple[Operand, ...] = (OUTPUT,) if leaves is None else (slot(leaves),)
             touched = tuple(c for c in (arrives, leaves) if c is not None)

@@ -57,6 +57,10 @@ def channels_per_tree(rates: Sequence[Fraction], channel_gb_s: Fraction, fits: C
     unit = _common_unit(rates)
     unit /= ceil(unit / channel_gb_s)
     copies = [int(rate / unit) for rate in rates]
+    # Rates without a common measure make very many copies: leave out at once all whose channels would stay below twice,
+    # four times ... the unit. The loop below takes them in this very order.
+    while not fits(fewer := [max(1, min(n, ceil(rate / (2 * unit)))) for rate, n in zip(rates, copies, strict=True)]):
+        copies, unit = fewer, 2 * unit
     while not fits(copies):
         # Take one from the tree whose channels stay least loaded by it; the last such, so that the order is stable.
         i = min((i for i, n in enumerate(copies) if n > 1), key=lambda i: (rates[i] / (copies[i] - 1), -i))

@@ -17,7 +17,7 @@ MOST_OPERANDS = 64
 
 
 def split_wide_steps(program: Program, most: int = MOST_OPERANDS) -> Program:
-    """The same program with steps of at most ``most`` operands.
+    """The same program with steps of at most ``most`` operands, but for exchanges, which no executor runs as they are.
 
     Partial sums are kept in the rank's output where the step writes it and no later source may lie there, else in
     scratch.
@@ -31,9 +31,9 @@ def split_wide_steps(program: Program, most: int = MOST_OPERANDS) -> Program:
     if most < 3:
         raise ScheduleError(f"steps of at most {most} operands cannot add: expected at least 3")
     steps = [step for channels in program.ranks for channel in channels for step in channel.steps]
-    if all(_width(step) <= most for step in steps):
+    if all(step.op == "exchange" or _width(step) <= most for step in steps):
         return program
-    scratch_is_free = all(o.buffer != "scratch" for step in steps for o in (*step.srcs, *step.dsts))
+    scratch_is_free = all("scratch" not in (o.buffer, o.region) for step in steps for o in (*step.srcs, *step.dsts))
     ranks = []
     for channels in program.ranks:
         pieces = [[_split(step, most, scratch_is_free) for step in channel.steps] for channel in channels]
@@ -61,7 +61,7 @@ def _moved(step: Step, ends: list[list[int]]) -> Step:
 
 
 def _split(step: Step, most: int, scratch_is_free: bool) -> list[Step]:
-    if _width(step) <= most:
+    if step.op == "exchange" or _width(step) <= most:
         return [step]
     if step.op == "copy":
         # The output last: in place it is where the source may lie.

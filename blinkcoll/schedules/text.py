@@ -21,7 +21,7 @@ def program_text(program: Program) -> str:
     for i, connection in enumerate(program.connections):
         lines.append(f"  c{i:<3} {_path(connection, program.topology)}  {connection.slots} slots, {connection.protocol}, {connection.transport}")
     for rank, channels in enumerate(program.ranks):
-        lines.append(f"rank {rank} ({program.topology.devices[rank].name})")
+        lines.append(program.executor_name(rank))
         for c, channel in enumerate(channels):
             for s, step in enumerate(channel.steps):
                 lines.append(f"  ch {c:<2} step {s:<2} {_step(step, program.nshards)}")
@@ -69,7 +69,11 @@ def _step(step: Step, nshards: int) -> str:
     if step.wait:
         parts.append("wait " + " ".join(f"c{c}" for c in step.wait))
     parts += [f"after ch {a.channel} step {a.step}" + (f" lag {a.lag}" if a.lag else "") for a in step.after]
-    if step.op != "nop":
+    if step.op == "exchange":
+        given, got = " + ".join(map(_operand, step.srcs)) or "nothing", ", ".join(map(_operand, step.dsts)) or "nothing"
+        over = f" over {' '.join(f'c{c}' for c in step.over)}" if step.over else ""
+        parts.append(f"exchange among ranks {' '.join(map(str, step.group))}{over}: {given}{' ÷ d' if step.postscaled else ''} → {got}")
+    elif step.op != "nop":
         scaled = " ÷ d" if step.postscaled else ""
         parts.append(f"{step.op} {' + '.join(map(_operand, step.srcs))}{scaled} → {', '.join(map(_operand, step.dsts))}")
     if step.signal:
@@ -80,5 +84,7 @@ def _step(step: Step, nshards: int) -> str:
 def _operand(operand: Operand) -> str:
     if operand.connection is not None:
         return f"slot c{operand.connection}"
+    if operand.region is not None:
+        return f"{operand.region} of all ranks"
     whose = "" if operand.rank is None else f" of rank {operand.rank}"
     return f"{'f · ' if operand.prescaled else ''}{operand.buffer}{whose}"

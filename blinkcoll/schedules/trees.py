@@ -8,16 +8,18 @@ sum is the order of its sources: own data first, then children by rank.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from ..errors import ScheduleError
 from ..packing.plan import Plan, Tree
-from ..topology import Path
+from ..topology import Path, Topology
 from .contract import REDUCING
-from .program import INPUT, OUTPUT, SCALED_INPUT, Channel, Connection, Operand, Program, Step, slot
+from .program import INPUT, OUTPUT, SCALED_INPUT, Channel, Connection, Operand, Program, Step, executor_numbers, slot
 from .shares import channels_per_tree, integer_weights
+from .transports import transport_of
 
 #: Channels (thread blocks) any rank may run, unless the caller says otherwise.
 MAX_CHANNELS = 32
@@ -39,10 +41,10 @@ def lower_trees(
     """
     if plan.collective not in ("broadcast", "reduce", "allreduce"):
         raise ScheduleError(f"trees cannot be lowered to {plan.collective}")
-    builder = TreeBuilder(plan.topology.nranks, slots)
+    builder = TreeBuilder(plan.topology, slots, any(_relays_of(tree) for tree in plan.trees))
     rates: list[Fraction] = []
     trees = [t for t in plan.trees if t.rate > 0]
-    copies = channels_per_tree([t.rate for t in trees], channel_gb_s, _budget(trees, plan.topology.nranks, max_channels)) if trees else []
+    copies = _copies(trees, plan.topology, channel_gb_s, max_channels)
     for tree, n in zip(trees, copies, strict=True):
         for _ in range(n):
             builder.add(tree, share=len(rates))
@@ -63,21 +65,67 @@ def lower_trees(
 def fits(plan: Plan, max_channels: int) -> bool:
     """Whether every tree can have channels of its own."""
     trees = [t for t in plan.trees if t.rate > 0]
-    return not trees or _budget(trees, plan.topology.nranks, max_channels)([1] * len(trees))
+    return not trees or _budget(trees, plan.topology, max_channels)([1] * len(trees))
 
 
-def _budget(trees: Sequence[Tree], nranks: int, max_channels: int) -> Callable[[Sequence[int]], bool]:
-    """Whether copies of trees keep every rank within ``max_channels``: a half each, and one at the root."""
+def _copies(trees: Sequence[Tree], topology: Topology, channel_gb_s: Fraction, max_channels: int) -> list[int]:
+    """Channels of one rate for trees that share links, of another for those beside them on others (PCIe beside NVLink)."""
+    fits, copies = _budget(trees, topology, max_channels), [1] * len(trees)
+    for together in _sharing(trees):
+
+        def fit(these: Sequence[int], together: Sequence[int] = together) -> bool:
+            trial = list(copies)
+            for i, n in zip(together, these, strict=True):
+                trial[i] = n
+            return fits(trial)
+
+        for i, n in zip(together, channels_per_tree([trees[i].rate for i in together], channel_gb_s, fit), strict=True):
+            copies[i] = n
+    return copies
+
+
+def _sharing(trees: Sequence[Tree]) -> list[list[int]]:
+    """The trees, by number, in groups that have no link in common; the fastest group first."""
+    groups: list[tuple[set[tuple[int | str, int | str]], list[int]]] = []
+    for i, tree in enumerate(trees):
+        hops = {hop for path in (*(tree.up or ()), *(tree.down or ())) for hop in pairwise(path)}
+        mine, others = (hops, [i]), []
+        for group in groups:
+            if group[0].isdisjoint(hops):
+                others.append(group)
+            else:
+                mine = (mine[0] | group[0], sorted([*mine[1], *group[1]]))
+        groups = [*others, mine]
+    return sorted((numbers for _, numbers in groups), key=lambda numbers: (-sum(trees[i].rate for i in numbers), numbers))
+
+
+def _budget(trees: Sequence[Tree], topology: Topology, max_channels: int) -> Callable[[Sequence[int]], bool]:
+    """Whether copies of trees keep every executor within ``max_channels``: a half each, and one at the root."""
+    needed = []  # per tree, the channels of each device that has any
+    for tree in trees:
+        both = (tree.up is not None) + (tree.down is not None)
+        devices: dict[int | str, int] = {rank: both - (rank == tree.root and both == 2) for rank in range(topology.nranks)}
+        for half in (tree.up or (), tree.down or ()):
+            for relay in _relays_in(half):
+                devices[relay] = devices.get(relay, 0) + 1
+        needed.append(devices)
 
     def fits(copies: Sequence[int]) -> bool:
-        halves = [n * ((tree.up is not None) + (tree.down is not None)) for tree, n in zip(trees, copies, strict=True)]
-        saved = [0] * nranks
-        for tree, n in zip(trees, copies, strict=True):
-            if tree.up is not None and tree.down is not None:
-                saved[tree.root] += n
-        return sum(halves) - min(saved) <= max_channels
+        total: Counter[int | str] = Counter()
+        for devices, n in zip(needed, copies, strict=True):
+            for device, channels in devices.items():
+                total[device] += n * channels
+        return max(total.values()) <= max_channels
 
     return fits
+
+
+def _relays_in(half: Sequence[Path]) -> set[str]:
+    return {v for path in half for v in (path[0], path[-1]) if isinstance(v, str)}
+
+
+def _relays_of(tree: Tree) -> set[str]:
+    return _relays_in((*(tree.up or ()), *(tree.down or ())))
 
 
 def _alone(plan: Plan) -> tuple[tuple[Channel, ...], ...]:
@@ -91,10 +139,11 @@ def _alone(plan: Plan) -> tuple[tuple[Channel, ...], ...]:
 class TreeBuilder:
     """Connections and channels as trees are added."""
 
-    def __init__(self, nranks: int, slots: int) -> None:
-        self.slots = slots
+    def __init__(self, topology: Topology, slots: int, relays: bool = False) -> None:
+        self.topology, self.slots = topology, slots
+        self.numbers = executor_numbers(topology)
         self.connections: list[Connection] = []
-        self.channels: list[list[Channel]] = [[] for _ in range(nranks)]
+        self.channels: list[list[Channel]] = [[] for _ in range(len(self.numbers) if relays else topology.nranks)]
 
     def add(self, tree: Tree, share: int) -> None:
         """A tree that carries a share: its connections, and a channel a rank and half."""
@@ -107,7 +156,9 @@ class TreeBuilder:
             below[self.connections[connection].dst].append(connection)
         for connection in from_parent.values():
             above[self.connections[connection].src].append(connection)
-        for rank in range(len(self.channels)):
+        for relay in range(self.topology.nranks, len(self.channels)):
+            self._relay(relay, share, below[relay], to_parent.get(relay), from_parent.get(relay), above[relay])
+        for rank in range(self.topology.nranks):
             if rank == tree.root:
                 self._step(rank, share, (own, *map(slot, below[rank])), (OUTPUT, *map(slot, above[rank])), below[rank], above[rank], tree.up is not None)
                 continue
@@ -117,15 +168,22 @@ class TreeBuilder:
                 arrives = from_parent[rank]
                 self._step(rank, share, (slot(arrives),), (OUTPUT, *map(slot, above[rank])), [arrives], above[rank])
 
+    def _relay(self, relay: int, share: int, below: list[int], to_parent: int | None, from_parent: int | None, above: list[int]) -> None:
+        """A relay has nothing of its own: it adds up what comes from below, and copies what comes from above."""
+        if to_parent is not None:
+            self._step(relay, share, tuple(map(slot, below)), (slot(to_parent),), below, [to_parent])
+        if from_parent is not None:
+            self._step(relay, share, (slot(from_parent),), tuple(map(slot, above)), [from_parent], above)
+
     def _connect(self, paths: Sequence[Path], child: int) -> dict[int, int]:
-        """A connection per path, keyed by the child of that edge: the rank at the path's end ``child``."""
+        """A connection per path, keyed by the child of that edge: the executor at the path's end ``child``."""
         made: dict[int, int] = {}
         for path in sorted(paths, key=str):
-            src, dst, key = path[0], path[-1], path[child]
-            if not isinstance(src, int) or not isinstance(dst, int) or not isinstance(key, int):
-                raise ScheduleError(f"a tree's path must join ranks, got {path}")
-            made[key] = len(self.connections)
-            self.connections.append(Connection(src, dst, path, self.slots))
+            src, dst = self.numbers.get(path[0]), self.numbers.get(path[-1])
+            if src is None or dst is None:
+                raise ScheduleError(f"a tree's path must join ranks or relays, got {path}")
+            made[self.numbers[path[child]]] = len(self.connections)
+            self.connections.append(Connection(src, dst, path, self.slots, transport=transport_of(self.topology, path)))
         return made
 
     def _step(

@@ -84,10 +84,11 @@ def _beside(ours: Timing, peer: Timing | None) -> str:
 def _header(result: BenchResult) -> list[str]:
     plan, topology = result.plan, result.plan.topology
     gpus = ",".join(str(d.index if d.index is not None else d.name) for d in topology.devices)
+    beside = " with relays " + ",".join(d.name for d in topology.relays) if topology.relays else ""
     planned = "" if plan.optimal else f", {float(plan.rate / plan.bound) * 100:.1f} % of it planned"
     lines = [
         f"# blinkcoll {__version__} {plan.collective}: SIMULATED (event-driven; planning rates, link and protocol latencies), not measured",
-        f"# topology {topology.name}, GPUs {gpus} as ranks 0..{topology.nranks - 1}, fingerprint {topology.fingerprint}",
+        f"# topology {topology.name}, GPUs {gpus} as ranks 0..{topology.nranks - 1}{beside}, fingerprint {topology.fingerprint}",
         f"# plan: {count(len(plan.trees), 'tree')} over {'+'.join(plan.links)}, rate {gb_s(plan.rate)} GB/s; bound {gb_s(plan.bound)} GB/s{planned}",
         f"# bound: {plan.certificate.describe(topology)}",
         f"# program {result.program.hash}: {count(len(result.program.weights), 'share')}, at most {count(result.program.nchannels, 'channel')} a rank, verified",

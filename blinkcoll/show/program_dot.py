@@ -18,7 +18,7 @@ def program_dot(program: Program, share: int | None = None) -> str:
     carriers = {o.connection for step in steps for o in (*step.srcs, *step.dsts) if o.connection is not None}
     lines = [f'digraph "{program.hash}" {{', f'  label="{program.collective} by {program.algorithm}, {program.nranks} ranks on {_text(program.topology.name)}";']
     lines += ['  node [shape=box, style="filled,rounded", fillcolor="#e6f2d0", fontname="Helvetica"];', '  edge [fontname="Helvetica", fontsize=9];']
-    for rank, device in enumerate(program.topology.devices):
+    for rank, device in enumerate((*program.topology.devices, *program.topology.relays)[: program.nexecutors]):
         root = ", penwidth=2.5" if rank == program.root else ""
         lines.append(f'  r{rank} [label="{rank}\\n{_text(device.name)}"{root}];')
     for i, connection in enumerate(program.connections):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..cost.factors import algbw_gb_s, busbw_gb_s
 
@@ -35,7 +35,10 @@ class SimulationResult:
     Parameters
     ----------
     time_us
-        From the call to its completion.
+        From the call to its completion, for one call alone.
+    period_us
+        What each of many calls takes that follow one another on a stream, which is what nccl-tests prints: a rank that is
+        done begins the next call while others still wait for this one's data.
     link_bytes
         Bytes on the wire per directed pair of vertices that the program uses (ranks as ints, switches by name).
     link_utilisation
@@ -51,10 +54,16 @@ class SimulationResult:
     nbytes: int
     chunk_bytes: int
     time_us: float
+    period_us: float
     link_bytes: dict[tuple[int | str, int | str], float] = field(repr=False)
     link_utilisation: dict[tuple[int | str, int | str], float] = field(repr=False)
     nsteps: int
     trace: tuple[StepRecord, ...] | None = field(default=None, repr=False)
+
+    def back_to_back(self) -> SimulationResult:
+        """The same with ``period_us`` as its time: a call among many, as nccl-tests measures."""
+        used = {hop: part * self.time_us / self.period_us for hop, part in self.link_utilisation.items()} if self.period_us > 0 else self.link_utilisation
+        return replace(self, time_us=self.period_us, link_utilisation=used)
 
     @property
     def algbw(self) -> float:

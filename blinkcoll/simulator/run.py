@@ -7,11 +7,15 @@ from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
 
-from ..cost.parameters import Parameters, parameters_for
+from ..cost.groups import Loads, group_of, protocol_of
+from ..cost.parameters import Parameters, Protocol, parameters_for
 from ..errors import SimulationError
+from ..packing.collectives import ROOTED
 from ..schedules.encoding import encode
-from ..schedules.program import Program
+from ..schedules.program import Connection, Program
+from ..schedules.transports import host_parts
 from ..topology import Path, Topology, route
+from .hostways import HostWays
 from .result import SimulationResult, StepRecord
 
 #: Rates beyond this (bytes/µs) are not told apart from infinite ones.
@@ -21,7 +25,7 @@ _CAUSES = ("start", "channel", "arrival", "credit", "after")
 _NO_RECORD = 0xFFFFFFFF
 
 _Hop = tuple["int | str", "int | str"]
-_Route = tuple[list[int], float, float]
+_Route = tuple[list[int], float, float, list[int], float]  # links, latency, efficiency; of reads from host memory, links and round trip
 
 
 def run(
@@ -42,7 +46,8 @@ def run(
     chunk_bytes
         The most bytes of a chunk; the program's own where None.
     rates
-        ``"planning"`` or ``"measured"``: which capacity of the links.
+        ``"planning"`` or ``"measured"``: which capacity of the links. By measured rates data between GPUs without peer
+        access goes through host memory, and peer traffic that turns round in an Intel CPU pays for it.
     params
         The devices' parameters; those of the topology's architecture where None.
     trace
@@ -74,7 +79,7 @@ def run(
         measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace)
     except RuntimeError as error:
         raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
-    launch_us = params.launch.time_us(program.nranks)
+    launch_us = params.launch.time_us(program.nexecutors)
     time_us = launch_us + measured.makespan_us
     carried = dict(zip(prepared.links, measured.link_bytes, strict=True))
     capacity = dict(zip(prepared.links, prepared.link_rate, strict=True))
@@ -84,6 +89,7 @@ def run(
         nbytes=nbytes,
         chunk_bytes=chunk_bytes,
         time_us=time_us,
+        period_us=params.launch.period_us(program.nranks, waits=program.collective not in ROOTED) + measured.longest_rank_us,
         link_bytes=carried,
         link_utilisation={hop: carried[hop] / (capacity[hop] * time_us) if time_us > 0 else 0.0 for hop in carried},
         nsteps=measured.nsteps,
@@ -93,6 +99,7 @@ def run(
 
 class _Measured(NamedTuple):
     makespan_us: float
+    longest_rank_us: float
     nsteps: int
     link_bytes: list[float]
     records: list[tuple[Any, ...]]
@@ -131,14 +138,16 @@ class _Prepared:
         costs: list[tuple[float, float, float]] = []
         channel_rate = min(params.channel_gb_s * 1e3, _FASTEST)
         for i, connection in enumerate(program.connections):
-            protocol = params.protocol(connection.protocol)
-            links, latency_us = table.along(connection.path, f"c{i}")
-            connections.append((links, latency_us + protocol.flag_us, protocol.efficiency))
+            protocol = params.protocol(protocol_of(program, i))
+            connections.append(_route_of(connection, table, protocol, f"c{i}"))
             costs.append((protocol.busy_us, channel_rate * protocol.rate, channel_rate * protocol.rate))
         costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
         pairs = _pairs(program, table)
-        memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nranks
-        self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs)
+        group = group_of(program, params)
+        out, back = (table.loads(group.out), table.loads(group.back)) if group else ([], [])
+        latency_us = max((2 * table.latencies[hop] for loads in group.out for hop, _ in loads), default=0.0) if group else 0.0
+        memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nexecutors
+        self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs, out, back, latency_us)
         self._lock = Lock()  # the core keeps one run's state and lets other threads go on meanwhile
 
     def run(self, count: int, elem_size: int, chunk_bytes: int, trace: bool) -> _Measured:
@@ -146,7 +155,7 @@ class _Prepared:
         core = self._core
         with self._lock:
             core.run(count, elem_size, chunk_bytes, trace)
-            return _Measured(core.makespan_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
+            return _Measured(core.makespan_us, core.longest_rank_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
 
 
 @lru_cache(maxsize=64)
@@ -155,17 +164,44 @@ def _prepare(identity: _Identity, rates: str, params: Parameters) -> _Prepared:
 
 
 class _Links:
-    """Numbers the links as programs name them."""
+    """Numbers the links as programs name them, and what else a way between two ranks takes.
+
+    By measured rates a machine is taken as it is: see :mod:`blinkcoll.simulator.hostways`.
+    """
 
     def __init__(self, topology: Topology, rates: str, names: list[_Hop], link_rate: list[float]) -> None:
         self.topology = topology
+        self.host = HostWays(topology) if rates == "measured" else None
         self.capacities = topology.capacities(rates)
+        self.networks = frozenset(switch.name for switch in topology.switches if switch.kind == "network")
         self.latencies: dict[_Hop, float] = {}
-        for link in topology.links:
+        for link in self.host.links if self.host is not None else topology.links:
             hop = (topology.vertex(link.src), topology.vertex(link.dst))
+            self.capacities.setdefault(hop, link.rate(rates))
             self.latencies[hop] = max(self.latencies.get(hop, 0.0), float(link.latency_us))
         self.numbers: dict[_Hop, int] = {}
         self.names, self.link_rate = names, link_rate
+
+    def measured_through_host(self, path: Path) -> bool:
+        """Whether what such a way through host memory reaches as a whole is known."""
+        return self.host is not None and self.host.refuses(path)
+
+    def between(self, path: Path, what: str) -> tuple[list[int], float, float]:
+        """Links, latency and payload per byte of the way from a path's first rank to its last."""
+        if self.host is None:
+            return (*self.along(path, what), 1.0)
+        way = self.host.way(path)
+        links, latency_us = self.along(way.path, what)
+        if way.medium is not None:
+            links.append(self._number(way.medium, min(self.link_rate[k] for k in links)))
+        return links, latency_us, way.efficiency
+
+    def _number(self, hop: _Hop, rate: float) -> int:
+        if hop not in self.numbers:
+            self.numbers[hop] = len(self.names)
+            self.names.append(hop)
+            self.link_rate.append(rate)
+        return self.numbers[hop]
 
     def along(self, path: Path, what: str) -> tuple[list[int], float]:
         """The links of a path, and their latencies' sum in µs."""
@@ -173,13 +209,29 @@ class _Links:
         for hop in pairwise(path):
             if hop not in self.capacities:
                 raise SimulationError(f"{what}: topology {self.topology.name} has no link {hop[0]}→{hop[1]}")
-            if hop not in self.numbers:
-                self.numbers[hop] = len(self.names)
-                self.names.append(hop)
-                self.link_rate.append(min(float(self.capacities[hop]) * 1e3, _FASTEST))
-            links.append(self.numbers[hop])
+            links.append(self._number(hop, min(float(self.capacities[hop]) * 1e3, _FASTEST)))
             latency_us += self.latencies[hop]
         return links, latency_us
+
+    def loads(self, of_ranks: tuple[Loads, ...]) -> list[list[tuple[int, float]]]:
+        """Each rank's loads, by the numbers of the links."""
+        return [[(self._number(hop, min(float(self.capacities[hop]) * 1e3, _FASTEST)), part) for hop, part in loads] for loads in of_ranks]
+
+
+def _route_of(connection: Connection, table: _Links, protocol: Protocol, what: str) -> _Route:
+    """A connection's way, in two parts where its slots lie in host memory.
+
+    There the flag is seen by a read over the second part: the one that sees it is on average half a round trip under way
+    when the flag arrives, and then answered. The other direction (a slot given back) is taken to cost the same.
+    """
+    if connection.transport != "host" or table.measured_through_host(connection.path):
+        links, latency_us, efficiency = table.between(connection.path, what)
+        over_network = protocol.network_us if table.networks.intersection(connection.path) else 0.0
+        return links, latency_us + protocol.flag_us + over_network, protocol.efficiency * efficiency, [], 0.0
+    up, down = host_parts(table.topology, connection.path)
+    links, up_us = table.along(up, what)
+    read_links, down_us = table.along(down, what)
+    return links, up_us + 2 * down_us + protocol.flag_us, protocol.efficiency, read_links, 2 * down_us
 
 
 def _pairs(program: Program, table: _Links) -> list[_Route]:
@@ -194,12 +246,11 @@ def _pairs(program: Program, table: _Links) -> list[_Route]:
                             continue
                         pair = (operand.rank, rank) if pulls else (rank, operand.rank)
                         if pair not in ways:
-                            links, latency_us = table.along(route(program.topology, *pair), f"rank {rank}")
-                            ways[pair] = (links, latency_us, 1.0)
+                            ways[pair] = (*table.between(route(program.topology, *pair), f"rank {rank}"), [], 0.0)
     if not ways:
         return []
-    n = program.nranks
-    return [ways.get((i // n, i % n), ([], 0.0, 1.0)) for i in range(n * n)]
+    n = program.nexecutors
+    return [ways.get((i // n, i % n), ([], 0.0, 1.0, [], 0.0)) for i in range(n * n)]
 
 
 def _trace(program: Program, records: list[tuple[Any, ...]], launch_us: float) -> tuple[StepRecord, ...]:

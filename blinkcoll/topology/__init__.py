@@ -6,6 +6,7 @@ from .isomorphism import isomorphic
 from .layouts import layout_names, load_layout
 from .load import load_topology
 from .model import BETWEEN_SERVERS, LINK_KINDS, Device, GpuIndex, Link, PciBusId, Rank, Switch, Topology, Uuid, exact
+from .multicast import group_switches
 from .probe import probe
 from .routing import Path, route
 from .subsets import unique_subsets
@@ -26,6 +27,7 @@ __all__ = [
     "cluster",
     "distance",
     "exact",
+    "group_switches",
     "isomorphic",
     "lanes_per_device",
     "layout_names",

@@ -16,9 +16,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, NewType
+from typing import TYPE_CHECKING, Any, NewType
 
 from ..errors import TopologyError
+
+if TYPE_CHECKING:
+    from .peers import Peers
 
 Rank = NewType("Rank", int)
 GpuIndex = NewType("GpuIndex", int)
@@ -228,6 +231,26 @@ class Topology:
             self._capacities[rates] = total
         return dict(self._capacities[rates])
 
+    @cached_property
+    def ways_on(self) -> dict[int | str, list[tuple[int | str, Fraction]]]:
+        """From every vertex where its links lead, in a fixed order, and their capacity."""
+        out: dict[int | str, list[tuple[int | str, Fraction]]] = {}
+        for (a, b), gb_s in sorted(self.capacities().items(), key=lambda item: str(item[0])):
+            out.setdefault(a, []).append((b, gb_s))
+        return out
+
+    @cached_property
+    def switch_names(self) -> frozenset[str]:
+        """The names of the switches."""
+        return frozenset(switch.name for switch in self.switches)
+
+    @cached_property
+    def peers(self) -> Peers:
+        """Over what its GPUs reach each other's memory."""
+        from .peers import Peers
+
+        return Peers(self)
+
     # -- cutting ------------------------------------------------------------------------------------------------
 
     def device(self, ref: DeviceRef) -> Device:
@@ -249,7 +272,7 @@ class Topology:
         devices
             GPU indices (ints), PCI bus ids, UUIDs or names; the order is the rank order.
         relays
-            Devices that may forward without being ranks.
+            Idle devices that plans may let forward, copy and add without their being ranks.
 
         Raises
         ------
@@ -272,6 +295,10 @@ class Topology:
         )
         return cut._without_dead_switches()
 
+    def without_relays(self) -> Topology:
+        """The ranks alone: what a library sees that knows no relays."""
+        return self.subset([device.name for device in self.devices]) if self.relays else self
+
     def restrict(self, kinds: Iterable[str]) -> Topology:
         """Only the links of these kinds, and the switches that they reach."""
         keep = {kind.upper() for kind in kinds}
@@ -282,15 +309,19 @@ class Topology:
         return replace(self, links=links, parent=self)._without_dead_switches()
 
     def _without_dead_switches(self) -> Topology:
-        """Drop switches that no longer lie between two others, again and again until none is left."""
+        """Drop switches that no longer lie between two others, again and again until none is left.
+
+        A CPU stays while anything but CPUs hangs from it: in its memory what came up is staged and goes down again.
+        """
         links, switches = self.links, self.switches
+        cpus = {switch.name for switch in switches if switch.kind == "cpu"}
         while True:
             neighbours: dict[str, set[str]] = {switch.name: set() for switch in switches}
             for link in links:
                 for here, there in ((link.src, link.dst), (link.dst, link.src)):
                     if here in neighbours:
                         neighbours[here].add(there)
-            dead = {name for name, around in neighbours.items() if len(around) < 2}
+            dead = {name for name, around in neighbours.items() if len(around) < 2 and not (name in cpus and around - cpus)}
             if not dead:
                 return replace(self, switches=switches, links=links, parent=self.parent)
             switches = tuple(s for s in switches if s.name not in dead)

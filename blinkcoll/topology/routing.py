@@ -23,11 +23,7 @@ def route(topology: Topology, src: int, dst: int) -> Path:
     TopologyError
         Where neither a link nor switches lead from one to the other.
     """
-    capacities = topology.capacities()
-    out: dict[int | str, list[int | str]] = {}
-    for a, b in sorted(capacities, key=str):
-        out.setdefault(a, []).append(b)
-    switches = {s.name for s in topology.switches}
+    out, switches = topology.ways_on, topology.switch_names
     queue: list[tuple[int, Fraction, tuple[str, ...], Path]] = [(0, Fraction(0), (), (src,))]
     done: set[int | str] = set()
     while queue:
@@ -38,9 +34,8 @@ def route(topology: Topology, src: int, dst: int) -> Path:
         if here in done:
             continue
         done.add(here)
-        for there in out.get(here, ()):
+        for there, width in out.get(here, ()):
             if there == dst or there in switches:
-                width = capacities[here, there]
                 narrowest = width if not hops else min(-minus_width, width)
                 longer = (*path, there)
                 heapq.heappush(queue, (hops + 1, -narrowest, tuple(map(str, longer)), longer))

@@ -8,8 +8,11 @@
 #include "packing/concurrent.h"
 #include "packing/demands.h"
 #include "packing/matroidunion.h"
+#include "packing/peeling.h"
+#include "packing/spanningtrees.h"
 #include "packing/timelimit.h"
 #include "packing/treepacking.h"
+#include "packing/treeweights.h"
 
 namespace nb = nanobind;
 using Wide = __int128;
@@ -160,6 +163,42 @@ std::pair<std::vector<std::pair<std::vector<int>, int>>, std::vector<double>> co
   return {routes, flow.lengths};
 }
 
+using SmallArcTuple = std::tuple<int, int, double>;
+
+std::vector<SmallArc> small_arcs(int n, const std::vector<SmallArcTuple>& arcs, int root) {
+  std::vector<SmallArc> list;
+  for (const auto& [from, to, cap] : arcs) {
+    if (from < 0 || to < 0 || from >= n || to >= n || from == to || !(cap > 0)) throw nb::value_error("packing: an arc is out of range");
+    list.push_back({from, to, cap});
+  }
+  if (n < 2 || root < 0 || root >= n) throw nb::value_error("packing: no such root");
+  return list;
+}
+
+std::vector<std::pair<uint64_t, int>> spanning_trees(int n, const std::vector<SmallArcTuple>& arcs, int root, bool undirected, size_t most, unsigned seed) {
+  if (n > 63 || arcs.size() > 64) throw nb::value_error("spanning_trees: at most 63 vertices and 64 arcs");
+  return SpanningTrees(n, small_arcs(n, arcs, root), undirected).list(root, most, seed);
+}
+
+std::pair<std::vector<std::pair<std::vector<int>, double>>, long long> weigh_trees(int n, const std::vector<SmallArcTuple>& arcs, int root, bool undirected, double epsilon) {
+  auto [taken, rounds] = TreeWeights(n, small_arcs(n, arcs, root), undirected, root).pack(epsilon);
+  return {{taken.begin(), taken.end()}, rounds};
+}
+
+Peeler peeler(std::vector<double> capacity, const std::vector<std::pair<uint64_t, std::vector<int>>>& rows, const std::vector<std::tuple<uint64_t, int, int>>& trees, size_t nroots) {
+  std::vector<PeelRow> row_list;
+  for (const auto& [arcs, demand] : rows) {
+    if (demand.size() != nroots) throw nb::value_error("peeler: a row has a demand for every root");
+    row_list.push_back({arcs, demand});
+  }
+  std::vector<PeelTree> tree_list;
+  for (const auto& [arcs, root, depth] : trees) {
+    if (root < 0 || size_t(root) >= nroots || (capacity.size() < 64 && arcs >> capacity.size())) throw nb::value_error("peeler: a tree is out of range");
+    tree_list.push_back({arcs, root, depth});
+  }
+  return Peeler(std::move(capacity), std::move(row_list), std::move(tree_list));
+}
+
 template <class Int>
 void bind(nb::module_& m) {
   using Free = nb::call_guard<nb::gil_scoped_release>;
@@ -197,6 +236,16 @@ void bind_packing(nb::module_& m) {
     return packing::ForestPacker(n, nforests, std::move(edges)).pack();
   }, nb::call_guard<nb::gil_scoped_release>(), nb::arg("n"), nb::arg("nforests"), nb::arg("edges"),
         "Edge-disjoint spanning trees of a multigraph, nforests where there are so many.");
+  m.def("spanning_trees", &packing::spanning_trees, nb::call_guard<nb::gil_scoped_release>(), nb::arg("n"), nb::arg("arcs"), nb::arg("root"), nb::arg("undirected"), nb::arg("most"), nb::arg("seed"),
+        "[(arcs as bits, depth)]: all spanning trees from a root, or `most` random ones where there are more.");
+  m.def("weigh_trees", &packing::weigh_trees, nb::call_guard<nb::gil_scoped_release>(), nb::arg("n"), nb::arg("arcs"), nb::arg("root"), nb::arg("undirected"), nb::arg("epsilon"),
+        "([(arcs, weight)], rounds): trees by multiplicative weights, to be scaled to the capacities.");
+  nb::class_<packing::Peeler>(m, "Peeler", "Few trees of those given that carry given rates; see csrc/packing/peeling.h.")
+      .def("solve", [](packing::Peeler& p, const std::vector<double>& rates, int most, int enough, int depth, long long work, double seconds, unsigned seed) {
+        return p.solve(rates, {most, enough, depth, work, seconds}, seed);
+      }, nb::call_guard<nb::gil_scoped_release>(), nb::arg("rates"), nb::arg("most"), nb::arg("enough"), nb::arg("depth"), nb::arg("work"), nb::arg("seconds"), nb::arg("seed"),
+        "Numbers of the fewest trees found (fewer than `most`), none where none were.");
+  m.def("peeler", &packing::peeler, nb::arg("capacity"), nb::arg("rows"), nb::arg("trees"), nb::arg("nroots"), "The search for arcs' capacities, rows (arcs, demand of each root) and trees (arcs, root, depth).");
   auto wide = m.def_submodule("packing128", "packing in 128-bit integers");
   packing::bind<Wide>(wide);
 }

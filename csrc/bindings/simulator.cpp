@@ -1,4 +1,5 @@
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -16,12 +17,14 @@ namespace nb = nanobind;
 namespace blinkcoll {
 namespace {
 
-using RouteTuple = std::tuple<std::vector<uint32_t>, double, double>;  // links, latency_us, efficiency
+// links, latency_us, efficiency, read_links, read_us
+using RouteTuple = std::tuple<std::vector<uint32_t>, double, double, std::vector<uint32_t>, double>;
+using LoadsTuple = std::vector<std::vector<std::pair<uint32_t, double>>>;  // per rank: links, bytes on each per payload byte
 using CostTuple = std::tuple<double, double, double>;                  // busy_us, copy and reduce bytes per microsecond
 using RecordTuple = std::tuple<uint32_t, uint32_t, uint64_t, uint32_t, uint32_t, double, double, double, double>;
 
 simulator::Route route(const RouteTuple& made) {
-  return {std::get<0>(made), std::get<1>(made), std::get<2>(made)};
+  return {std::get<0>(made), std::get<1>(made), std::get<2>(made), std::get<3>(made), std::get<4>(made)};
 }
 
 // A program's bytes, the machine it runs on, and what was prepared for the two.
@@ -29,7 +32,7 @@ class BoundSimulation {
  public:
   BoundSimulation(nb::bytes program, std::vector<double> link_rate, std::vector<double> memory_rate,
                   const std::vector<RouteTuple>& connections, const std::vector<CostTuple>& costs,
-                  const std::vector<RouteTuple>& pairs)
+                  const std::vector<RouteTuple>& pairs, const LoadsTuple& group_out, const LoadsTuple& group_back, double group_latency_us)
       : program_(program.c_str(), program.size()) {
     ProgramView view{program_.data()};
     if (program_.size() < sizeof(ProgramHeader) || view.header().magic != kProgramMagic || view.header().version != kProgramVersion || view.header().nbytes != program_.size())
@@ -43,8 +46,12 @@ class BoundSimulation {
     for (const RouteTuple& made : pairs) machine_.pairs.push_back(route(made));
     for (const auto* table : {&machine_.connections, &machine_.pairs})
       for (const simulator::Route& made : *table)
-        for (uint32_t link : made.links)
-          if (link >= machine_.link_rate.size()) throw std::invalid_argument("simulation: a route names a link that does not exist");
+        for (const auto* links : {&made.links, &made.read_links})
+          for (uint32_t link : *links)
+            if (link >= machine_.link_rate.size()) throw std::invalid_argument("simulation: a route names a link that does not exist");
+    set_group(machine_.group_out, group_out, h.nranks);
+    set_group(machine_.group_back, group_back, h.nranks);
+    machine_.group_latency_us = group_latency_us;
     for (const auto& [busy_us, copy_rate, reduce_rate] : costs) machine_.costs.push_back({busy_us, copy_rate, reduce_rate});
     simulation_ = std::make_unique<simulator::Simulation>(view, machine_);
   }
@@ -57,6 +64,7 @@ class BoundSimulation {
     simulation_->run({count, chunk_bytes, elem_size, trace, bounds.empty() ? nullptr : bounds.data()});
   }
   double makespan_us() const { return simulation_->makespan_us(); }
+  double longest_rank_us() const { return simulation_->longest_rank_us(); }
   uint64_t steps_run() const { return simulation_->steps_run(); }
   std::vector<double> link_bytes() const { return simulation_->link_bytes(); }
   std::vector<RecordTuple> records() const {
@@ -68,6 +76,17 @@ class BoundSimulation {
   }
 
  private:
+  void set_group(std::vector<std::vector<simulator::Use>>& made, const LoadsTuple& given, uint32_t nranks) const {
+    if (!given.empty() && given.size() != nranks) throw std::invalid_argument("simulation: the group's loads do not fit the program");
+    for (const auto& of_rank : given) {
+      auto& uses = made.emplace_back();
+      for (const auto& [link, part] : of_rank) {
+        if (link >= machine_.link_rate.size()) throw std::invalid_argument("simulation: a group names a link that does not exist");
+        uses.push_back({link, part});
+      }
+    }
+  }
+
   std::string program_;
   simulator::Machine machine_;
   std::unique_ptr<simulator::Simulation> simulation_;
@@ -77,10 +96,11 @@ class BoundSimulation {
 
 void bind_simulator(nb::module_& m) {
   nb::class_<BoundSimulation>(m, "Simulation", "A program on a machine, to be run for any size.")
-      .def(nb::init<nb::bytes, std::vector<double>, std::vector<double>, const std::vector<RouteTuple>&, const std::vector<CostTuple>&, const std::vector<RouteTuple>&>(),
-           nb::arg("program"), nb::arg("link_rate"), nb::arg("memory_rate"), nb::arg("connections"), nb::arg("costs"), nb::arg("pairs"))
+      .def(nb::init<nb::bytes, std::vector<double>, std::vector<double>, const std::vector<RouteTuple>&, const std::vector<CostTuple>&, const std::vector<RouteTuple>&, const LoadsTuple&, const LoadsTuple&, double>(),
+           nb::arg("program"), nb::arg("link_rate"), nb::arg("memory_rate"), nb::arg("connections"), nb::arg("costs"), nb::arg("pairs"), nb::arg("group_out"), nb::arg("group_back"), nb::arg("group_latency_us"))
       .def("run", &BoundSimulation::run, nb::arg("count"), nb::arg("elem_size"), nb::arg("chunk_bytes"), nb::arg("trace"), nb::arg("bounds") = std::vector<u64>())
       .def_prop_ro("makespan_us", &BoundSimulation::makespan_us)
+      .def_prop_ro("longest_rank_us", &BoundSimulation::longest_rank_us)
       .def_prop_ro("steps_run", &BoundSimulation::steps_run)
       .def("link_bytes", &BoundSimulation::link_bytes, "bytes on the wire of each link in the last run")
       .def("records", &BoundSimulation::records, "(channel, step, iteration, cause, cause record, ready, start, end, bytes) of each step run, in order of their ends");

@@ -25,24 +25,27 @@ std::vector<int> numbers(nb::handle values) {
 
 Op op_of(const char* name) {
   const std::string text(name);
-  return text == "nop" ? Op::kNop : text == "copy" ? Op::kCopy : text == "reduce" ? Op::kReduce : Op::kUnknown;
+  return text == "nop" ? Op::kNop : text == "copy" ? Op::kCopy : text == "reduce" ? Op::kReduce : text == "exchange" ? Op::kExchange : Op::kUnknown;
 }
 
 Buffer buffer_of(const char* name) {
   const std::string text(name);
-  return text == "slot" ? Buffer::kSlot : text == "input" ? Buffer::kInput : text == "output" ? Buffer::kOutput : text == "scratch" ? Buffer::kScratch : Buffer::kUnknown;
+  return text == "slot" ? Buffer::kSlot : text == "input" ? Buffer::kInput : text == "output" ? Buffer::kOutput : text == "scratch" ? Buffer::kScratch : text == "multicast" ? Buffer::kMulticast : Buffer::kUnknown;
 }
 
 std::vector<verifier::Operand> operands(nb::handle listed) {
   std::vector<verifier::Operand> made;
-  for (nb::handle o : listed)
-    made.push_back({buffer_of(nb::cast<const char*>(o.attr("buffer"))), number_or_none(o.attr("connection")), number_or_none(o.attr("rank")), nb::cast<bool>(o.attr("prescaled"))});
+  for (nb::handle o : listed) {
+    const nb::object region = o.attr("region");
+    made.push_back({buffer_of(nb::cast<const char*>(o.attr("buffer"))), number_or_none(o.attr("connection")), number_or_none(o.attr("rank")), nb::cast<bool>(o.attr("prescaled")),
+                    region.is_none() ? Buffer::kUnknown : buffer_of(nb::cast<const char*>(region))});
+  }
   return made;
 }
 
 verifier::Step step_from(nb::handle s) {
   verifier::Step step{op_of(nb::cast<const char*>(s.attr("op"))), nb::cast<int>(s.attr("share")), nb::cast<int>(s.attr("shard")), nb::cast<bool>(s.attr("postscaled")),
-                      operands(s.attr("srcs")), operands(s.attr("dsts")), numbers(s.attr("wait")), numbers(s.attr("signal")), {}};
+                      operands(s.attr("srcs")), operands(s.attr("dsts")), numbers(s.attr("wait")), numbers(s.attr("signal")), {}, numbers(s.attr("group"))};
   for (nb::handle a : s.attr("after")) step.after.push_back({nb::cast<int>(a.attr("channel")), nb::cast<int>(a.attr("step")), nb::cast<int>(a.attr("lag"))});
   return step;
 }
@@ -53,6 +56,7 @@ verifier::Program program_from(nb::handle p) {
   program.root = number_or_none(p.attr("root"));
   program.nshards = nb::cast<int>(p.attr("nshards"));
   program.in_place = nb::cast<bool>(p.attr("in_place"));
+  program.collective_ranks = nb::cast<int>(p.attr("nranks"));
   for (nb::handle w : p.attr("weights")) program.weights.push_back(nb::cast<long long>(w));
   for (nb::handle c : p.attr("connections")) program.connections.push_back({nb::cast<int>(c.attr("src")), nb::cast<int>(c.attr("dst")), nb::cast<int>(c.attr("slots"))});
   for (nb::handle channels : p.attr("ranks")) {

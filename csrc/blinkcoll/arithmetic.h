@@ -194,6 +194,19 @@ BC_HD typename Element<kType>::Stored combined(const Take& stored, u32 nsrcs, co
   return E::give(result);
 }
 
+// Whether a switch can reduce this (PTX ISA, multimem.ld_reduce of sm_90 and newer): sums of floats and of 32- and 64-bit
+// integers, least and greatest of these integers and of 16-bit floats, bitwise operations of any integers.
+BC_HD constexpr bool can_reduce_in_switch(u32 dtype, u32 op) {
+  const bool wide = dtype == kInt64 || dtype == kInt32, half = dtype == kFloat16 || dtype == kBFloat16;
+  const bool narrow = dtype == kInt16 || dtype == kInt8 || dtype == kUInt8;
+  switch (op) {
+    case kSum: return wide || half || dtype == kFloat32 || dtype == kFloat64;
+    case kMin: case kMax: return wide || half;
+    case kBand: case kBor: case kBxor: return wide || narrow;
+    default: return false;
+  }
+}
+
 // Whether the executors can do this; the launcher asks too.
 BC_HD bool can_reduce(u32 dtype, u32 op, bool premultiplied, bool divided) {
   const bool real = dtype == kFloat32 || dtype == kFloat64 || dtype == kFloat16 || dtype == kBFloat16;

@@ -12,6 +12,8 @@
 //   void publish_local(...)      the same, where only this rank's own channels look
 //   u64 peek(word)               its value, ordering nothing; bool aborted(): whether the rank was told to leave
 //   void copy(dsts, ndsts, src, nbytes), void reduce(dsts, ndsts, srcs, nsrcs, count, scaling)
+//   void move_group(step)        a step with operands of all ranks; on its own it orders what it does through a multicast
+//                                mapping after what other lanes' looks acquired and before what is published next
 //
 // How the order of memory operations follows: data is written by all lanes, barrier(), then one lane publishes `tail`
 // with release; the reader's lane looks with acquire, all(), then all lanes read. Both are cumulative over the barrier,
@@ -43,6 +45,28 @@ template <class T>
 BC_HD T* pointer(u64 address) {
   return reinterpret_cast<T*>(address);
 }
+
+// A place of all ranks: at(r) is rank r's, `mapped` the same by way of the switch, 0 where there is no such mapping.
+struct Everywhere {
+  const BufferAddresses* buffers;
+  u64 offset;  // bytes
+  u32 region, nranks;
+  u64 mapped;
+
+  BC_HD char* at(u32 rank) const { return pointer<char>(buffers[rank].buffer[region] + offset); }
+};
+
+// What a step with operands of all ranks does. `from`: its source, added up; null: `srcs`. `to`: stored to, besides `dsts`.
+struct GroupStep {
+  const Everywhere *from, *to;
+  char* const* dsts;
+  u32 ndsts;
+  char* const* srcs;
+  u32 nsrcs;
+  u64 count, nbytes;
+  Scaling scaling;
+  bool plain;  // a copy that scales nothing: bytes, whatever the elements are
+};
 
 template <class Platform>
 class ChannelRun {
@@ -141,13 +165,44 @@ class ChannelRun {
     if (range.length == 0) return;
     const OperandEntry* operands = view_.operands(step.first_operand);
     char* at[kMostOperands];
-    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) at[i] = locate(operands[i], step.shard, range);
+    bool group = false;
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) {
+      group = group || operands[i].buffer == kMulticast;
+      at[i] = locate(operands[i], step.shard, range);
+    }
     const Scaling scaling = scaling_of(step, operands);
+    if (group) return move_group(p, step, operands, at, range, scaling);
     if (step.op == kCopy && !scaling.prescaled && !scaling.postscaled) {
       p.copy(at + 1, step.ndsts, at[0], range.length * launch_.elem_size);
     } else {
       p.reduce(at + step.nsrcs, step.ndsts, at, step.nsrcs, range.length, scaling);
     }
+  }
+
+  BC_HD void move_group(Platform& p, const StepEntry& step, const OperandEntry* operands, char** at, const Range& range, const Scaling& scaling) const {
+    Everywhere from, to;
+    GroupStep g{nullptr, nullptr, at + step.nsrcs, 0, at, step.nsrcs, range.length, range.length * launch_.elem_size, scaling,
+                step.op == kCopy && !scaling.prescaled && !scaling.postscaled};
+    if (operands[0].buffer == kMulticast) {  // the only source
+      from = everywhere(operands[0], range.offset);
+      g.from = &from;
+      g.nsrcs = 0;
+    }
+    for (u32 d = 0; d < step.ndsts; d++) {
+      const OperandEntry& dst = operands[step.nsrcs + d];
+      if (dst.buffer != kMulticast) {
+        at[step.nsrcs + g.ndsts++] = at[step.nsrcs + d];
+      } else {
+        to = everywhere(dst, range.offset);
+        g.to = &to;
+      }
+    }
+    p.move_group(g);
+  }
+
+  BC_HD Everywhere everywhere(const OperandEntry& operand, u64 offset) const {
+    const u64 mapped = launch_.multicast[operand.index], bytes = offset * launch_.elem_size;
+    return {pointer<const BufferAddresses>(launch_.buffers), bytes, operand.index, view_.header().nranks, mapped ? mapped + bytes : 0};
   }
 
   // Scaling by 1 is left out, so that a launch without it computes as if the program had no marks.
@@ -163,6 +218,7 @@ class ChannelRun {
       u64 slot = sequence(operand.index, operand.use) % view_.connection(operand.index).slots;
       return pointer<char>(addresses(operand.index).slots + slot * launch_.slot_bytes);
     }
+    if (operand.buffer == kMulticast) return nullptr;
     u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
     u64 offset = operand.buffer == kOutput ? partition_.output_offset(shard, range) : range.offset;
     return pointer<char>(base + offset * launch_.elem_size);

@@ -50,6 +50,8 @@ struct Launch {
   u32 rank, elem_size, dtype, op;
   u32 epoch;        // 1, 2 ... for each launch on the same counters
   u32 divisor;      // results marked so are divided by it; 1: they are not
+  u64 multicast[3]; // this rank's mappings of the multicast objects that inputs, outputs, scratch of all ranks are bound
+                    // to, by the address at which the whole would begin; 0: none, all ranks' memory is accessed one by one
 };
 
 constexpr u32 kLineBytes = 128;  // counters of different connections never share a cache line

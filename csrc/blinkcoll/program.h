@@ -13,10 +13,10 @@ constexpr u32 kProgramMagic = 0x4c4f4342u;  // "BCOL"
 constexpr u32 kProgramVersion = 2;
 
 enum StepOp : u8 { kNop = 0, kCopy = 1, kReduce = 2 };
-enum BufferKind : u16 { kInput = 0, kOutput = 1, kScratch = 2, kSlot = 3 };
+enum BufferKind : u16 { kInput = 0, kOutput = 1, kScratch = 2, kSlot = 3, kMulticast = 4 };
 
 struct ProgramHeader {
-  u32 magic, version, nbytes, nranks;
+  u32 magic, version, nbytes, nranks;  // nranks: of those that execute, relays after the ranks of the collective
   u32 nconnections, nshares, nshards, nchannels;
   u32 nsteps, noperands, nsyncs, nafters;
   u32 ranks, connections, shares, channels;  // byte offsets from the header
@@ -50,7 +50,8 @@ struct StepEntry {
   u32 first_operand, first_sync, first_after;
 };
 
-// `index`: the rank whose buffer it is, or the connection; `use`: which use of the connection in this iteration.
+// `index`: the rank whose buffer it is, or the connection, or (kMulticast) which buffer, input, output or scratch, of all
+// ranks: as a source it is the only one of a reduce, and a step has one such destination at most; `use`: which use of the connection in this iteration.
 // `prescaled`: a source that is multiplied by the launch's factor.
 struct OperandEntry {
   u16 buffer, prescaled;

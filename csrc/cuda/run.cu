@@ -4,10 +4,13 @@
 // resident at once: a block may wait for another one of the same GPU (through other GPUs, or through `after`).
 //
 // Compiled once for each dtype and operation (BC_DTYPE, BC_OP: numbers of launch.h's enums): a kernel that holds all of
-// them would be large, and as hungry for registers as the hungriest.
+// them would be large, and as hungry for registers as the hungriest. BC_MULTICAST: for programs with operands of all ranks.
 #include "blinkcoll/dispatch.h"
 #include "cuda/memory.h"
 #include "cuda/movers.h"
+#ifdef BC_MULTICAST
+#include "cuda/multimem.h"
+#endif
 
 #ifndef BC_DTYPE
 #define BC_DTYPE kFloat32
@@ -58,6 +61,13 @@ class CudaPlatform {
   // The launcher has chosen a kernel of the launch's dtype and operation.
   BC_DEVICE void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
     reduce_any<BC_DTYPE, BC_OP>(dsts, ndsts, srcs, nsrcs, count, scaling, lane(), lanes());
+  }
+  BC_DEVICE void move_group(const GroupStep& step) const {
+#ifdef BC_MULTICAST
+    move_group_block<BC_DTYPE, BC_OP>(step, lane(), lanes());
+#else
+    asm volatile("trap;");  // a kernel for programs that have no such step
+#endif
   }
 
  private:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <vector>
 
 #include "blinkcoll/dispatch.h"
 #include "host/movers.h"
@@ -44,6 +45,15 @@ class HostPlatform {
 
   void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
     reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling);
+  }
+
+  // What a switch would do, by the memory of each rank: added in the order of ranks, 16-bit floats in float32.
+  void move_group(const GroupStep& g) const {
+    std::vector<char*> srcs(g.srcs, g.srcs + g.nsrcs), dsts(g.dsts, g.dsts + g.ndsts);
+    for (u32 rank = 0; g.from && rank < g.from->nranks; rank++) srcs.push_back(g.from->at(rank));
+    for (u32 rank = 0; g.to && rank < g.to->nranks; rank++) dsts.push_back(g.to->at(rank));
+    if (g.plain) return copy(dsts.data(), u32(dsts.size()), srcs[0], g.nbytes);
+    reduce(dsts.data(), u32(dsts.size()), srcs.data(), u32(srcs.size()), g.count, g.scaling);
   }
 
   bool give_up = false;

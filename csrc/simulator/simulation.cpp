@@ -1,6 +1,7 @@
 #include "simulation.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 
 namespace blinkcoll::simulator {
@@ -72,12 +73,30 @@ void Simulation::plan_step(uint32_t rank, const StepEntry& step) {
   for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) {
     const OperandEntry& operand = operands[i];
     const bool source = i < step.nsrcs;
+    if (operand.buffer == kMulticast) {
+      if (machine_.group_out.empty()) throw std::runtime_error("the machine has no switches for operands of all ranks");
+      const auto &one = source ? machine_.group_back : machine_.group_out, &all = source ? machine_.group_out : machine_.group_back;
+      for (const Use& use : one[rank]) load[use.resource] += use.coefficient;
+      for (uint32_t r = 0; r < nranks; r++) {
+        for (const Use& use : all[r]) load[use.resource] += use.coefficient;
+        load[nlinks + r] += 1;
+      }
+      if (source) pull_us = std::max(pull_us, 2 * machine_.group_latency_us);
+      continue;
+    }
     uint32_t where = operand.index;
     if (operand.buffer == kSlot) {
       const ConnectionEntry& c = program_.connection(operand.index);
       where = c.dst;  // slots lie at the reader
       if (rank != c.dst && source) throw std::runtime_error("a step reads a slot of a connection that its rank writes");
-      if (rank != c.dst) cross(machine_.connections[operand.index]);
+      const Route& route = machine_.connections[operand.index];
+      if (rank != c.dst) cross(route);
+      if (!route.read_links.empty()) {
+        if (source)
+          for (uint32_t link : route.read_links) load[link] += 1 / route.efficiency;
+        if (source) pull_us = std::max(pull_us, route.read_us);
+        continue;  // neither device's memory holds it
+      }
     } else if (where != rank) {
       const Route& route = source ? pair(where, rank) : pair(rank, where);
       cross(route);
@@ -173,6 +192,7 @@ void Simulation::reset(const Launch& launch) {
   sharing_ = FairSharing(capacity_, header.nchannels);
   makespan_us_ = 0;
   steps_run_ = 0;
+  busy_.assign(header.nranks, {std::numeric_limits<double>::infinity(), 0});
 }
 
 void Simulation::run(const Launch& launch) {
@@ -270,6 +290,7 @@ void Simulation::begin(uint32_t index, double now) {
   const uint32_t s = channel.first_step + channel.position;
   const StepEntry& step = program_.step(s);
   channel.current.start_us = now;
+  busy_[channel.rank].first = std::min(busy_[channel.rank].first, now - plans_[s].delay_us);
   double nbytes = 0;
   if (step.op != kNop)
     nbytes = double(Partition::chunk_of(ranges_[step.share * size_t(partition_.nshards) + step.shard], chunk_, channel.iteration).length) * elem_size_;
@@ -287,6 +308,7 @@ void Simulation::complete(uint32_t index, double now) {
   steps_run_++;
   channel.free_at = now;
   makespan_us_ = std::max(makespan_us_, now);
+  busy_[channel.rank].last = now;
   // Without a trace any number but kNoRecord says that the channel has run.
   channel.last_record = trace_ ? uint32_t(records_.size()) : 0;
   if (trace_) {
@@ -321,6 +343,12 @@ void Simulation::signal(uint32_t rank, const SyncEntry& sync, uint64_t iteration
   uint32_t c = waiting;
   waiting = kNobody;
   try_start(c);
+}
+
+double Simulation::longest_rank_us() const {
+  double longest = 0;
+  for (const Span& span : busy_) longest = std::max(longest, span.last - span.first);
+  return longest;
 }
 
 std::vector<double> Simulation::link_bytes() const {

@@ -46,6 +46,9 @@ class Simulation {
   void run(const Launch& launch);
 
   double makespan_us() const { return makespan_us_; }
+  // The longest that any rank is busy, from when its first step could begin to the end of its last: calls that follow each
+  // other on a stream take this each, where a rank that is done may begin the next before others are.
+  double longest_rank_us() const;
   uint64_t steps_run() const { return steps_run_; }
   const std::vector<Record>& records() const { return records_; }
   // Bytes on the wire per link, headers of the protocol included.
@@ -127,6 +130,10 @@ class Simulation {
   FairSharing sharing_{{}, 0};
   double makespan_us_ = 0;
   uint64_t steps_run_ = 0;
+  struct Span {
+    double first, last;
+  };
+  std::vector<Span> busy_;            // per rank: when it began and when it ended
 };
 
 }  // namespace blinkcoll::simulator

@@ -18,6 +18,7 @@ Contract::Kind Contract::kind_of(const std::string& collective) {
 
 Contract::Contract(const Program& program) : kind_(kind_of(program.collective)), root_(program.root), nranks_(program.nranks()) {
   const int n = program.nranks();
+  if (n < 1 || program.nexecutors() < n) throw Refused("the program is for " + std::to_string(n) + " ranks and has channels for " + std::to_string(program.nexecutors()));
   const std::string last = std::to_string(n - 1);
   const bool sharded = kind_ == Kind::kAllGather || kind_ == Kind::kReduceScatter || kind_ == Kind::kGather || kind_ == Kind::kScatter || kind_ == Kind::kAllToAll;
   bool rooted = kind_ == Kind::kBroadcast || kind_ == Kind::kReduce || kind_ == Kind::kGather || kind_ == Kind::kScatter || kind_ == Kind::kSendRecv;
@@ -35,6 +36,7 @@ Contract::Contract(const Program& program) : kind_(kind_of(program.collective)),
 
 View Contract::view(Buffer buffer, int rank) const {
   if (buffer == Buffer::kScratch) return View::kWhole;
+  if (rank >= nranks_) return View::kNothing;  // a relay
   const bool input = buffer == Buffer::kInput, at_root = rank == root_;
   switch (kind_) {
     case Kind::kBroadcast: return input && !at_root ? View::kNothing : View::kWhole;

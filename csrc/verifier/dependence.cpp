@@ -4,6 +4,7 @@
 // d = 0 on all its edges; so some count deadlocks if and only if the edges with d = 0 have a cycle, and what is ordered
 // within one iteration is ordered by such edges alone. Edges with d > 0 need not be kept.
 #include <algorithm>
+#include <map>
 
 #include "verify.h"
 
@@ -16,7 +17,7 @@ class Builder {
 
   Dependence build() {
     first_.resize(program_.ranks.size());
-    for (int rank = 0; rank < program_.nranks(); rank++) {
+    for (int rank = 0; rank < program_.nexecutors(); rank++) {
       for (size_t c = 0; c < program_.ranks[size_t(rank)].size(); c++) {
         const Channel& channel = program_.ranks[size_t(rank)][c];
         first_[size_t(rank)].push_back(int(made_.events.size()));
@@ -94,6 +95,34 @@ class Builder {
       for (const After& a : event.step->after)
         if (a.lag == 0) event.before.push_back(first_[size_t(event.rank)][size_t(a.channel)] + a.step);
     }
+    meet();
+  }
+
+  // An exchange is one node: an engine may hold each member until all have come, so each may wait for all that any of them
+  // waits for. It must hold only those that get, until those that give have come: nothing else may be relied on.
+  void meet() {
+    std::map<std::vector<int>, std::map<int, std::vector<int>>> uses;  // group, rank -> its events
+    for (size_t e = 0; e < made_.events.size(); e++)
+      if (made_.events[e].step->op == Op::kExchange) uses[made_.events[e].step->group][made_.events[e].rank].push_back(int(e));
+    for (const auto& [group, of_rank] : uses) {
+      for (size_t k = 0; k < of_rank.begin()->second.size(); k++) {
+        std::vector<int> members, before, given;
+        for (int rank : group) members.push_back(of_rank.at(rank)[k]);
+        for (int e : members) {
+          const Event& event = made_.events[size_t(e)];
+          before.insert(before.end(), event.before.begin(), event.before.end());
+          if (!event.step->srcs.empty()) given.insert(given.end(), event.before.begin(), event.before.end());
+        }
+        for (int e : members) {
+          Event& event = made_.events[size_t(e)];
+          event.surely = event.before;
+          if (!event.step->dsts.empty()) event.surely.insert(event.surely.end(), given.begin(), given.end());
+          event.before = before;
+          event.exchange = int(made_.exchanges.size());
+        }
+        made_.exchanges.push_back(members);
+      }
+    }
   }
 
   void sort() {
@@ -132,7 +161,8 @@ class Builder {
     made_.clocks.assign(made_.events.size() * width, 0);
     for (int e : made_.order) {
       int* mine = &made_.clocks[size_t(e) * width];
-      for (int earlier : made_.events[size_t(e)].before) {
+      const Event& event = made_.events[size_t(e)];
+      for (int earlier : event.exchange < 0 ? event.before : event.surely) {
         const int* theirs = &made_.clocks[size_t(earlier) * width];
         for (size_t t = 0; t < width; t++) mine[t] = std::max(mine[t], theirs[t]);
       }

@@ -55,16 +55,50 @@ class Execution {
     const Event& e = dependence_.events[size_t(event)];
     const Step& step = *e.step;
     if (step.op == Op::kNop) return;
+    if (step.op == Op::kExchange) return exchange(event);
     std::vector<int> values;
-    for (const Operand& o : step.srcs) {
-      int value = read(event, locate(e, o));
-      values.push_back(o.prescaled ? expressions_.prescaled(value) : value);
-      touch(event, o, false);
+    bool in_switch = false;  // the only source then
+    for (const Operand& listed : step.srcs) {
+      in_switch = listed.buffer == Buffer::kMulticast;
+      for (const Operand& o : each(listed)) {
+        int value = read(event, locate(e, o));
+        values.push_back(o.prescaled ? expressions_.prescaled(value) : value);
+        touch(event, o, false);
+      }
     }
-    int value = step.op == Op::kCopy ? values[0] : expressions_.sum(values);
+    int value = step.op == Op::kCopy ? values[0] : in_switch ? expressions_.switched(event, values) : expressions_.sum(values);
     if (step.postscaled) value = expressions_.postscaled(value);
+    store(event, value);
+  }
+
+  // When the first member's turn comes, all that any member waits for has run and nothing that waits for a member has.
+  void exchange(int event) {
+    const int number = dependence_.events[size_t(event)].exchange;
+    auto [found, fresh] = exchanged_.try_emplace(number, -1);
+    if (fresh) {
+      std::vector<int> values;
+      for (int member : dependence_.exchanges[size_t(number)]) {
+        const Event& e = dependence_.events[size_t(member)];
+        for (const Operand& o : e.step->srcs) {
+          const int value = read(member, locate(e, o));
+          values.push_back(o.prescaled ? expressions_.prescaled(value) : value);
+          touch(member, o, false);
+        }
+      }
+      found->second = values.size() == 1 ? values[0] : expressions_.sum(values);
+    }
+    const int value = found->second;
+    store(event, dependence_.events[size_t(event)].step->postscaled ? expressions_.postscaled(value) : value);
+  }
+
+  void store(int event, int value) {
+    const Event& e = dependence_.events[size_t(event)];
+    const Step& step = *e.step;
     std::vector<Place> written;
-    for (const Operand& o : step.dsts) {
+    std::vector<Operand> dsts;
+    for (const Operand& listed : step.dsts)
+      for (const Operand& o : each(listed)) dsts.push_back(o);
+    for (const Operand& o : dsts) {
       const Place place = locate(e, o);
       if (std::find(written.begin(), written.end(), place) != written.end()) refuse(event, "writes one place twice");
       written.push_back(place);
@@ -77,6 +111,14 @@ class Execution {
     const Event& e = dependence_.events[size_t(event)];
     if (o.buffer == Buffer::kScratch) scratch_[locate(e, o)].push_back({event, writes});
     else if (repeated_ && o.buffer != Buffer::kSlot && o.rank != kOwn && o.rank != e.rank) check_lifetime(event, o.rank);
+  }
+
+  // A place of all ranks is a place of each, in the order of ranks.
+  std::vector<Operand> each(const Operand& o) const {
+    if (o.buffer != Buffer::kMulticast) return {o};
+    std::vector<Operand> all;
+    for (int rank = 0; rank < program_.nranks(); rank++) all.push_back({o.region, kNone, rank, o.prescaled, Buffer::kUnknown});
+    return all;
   }
 
   Place locate(const Event& e, const Operand& o) const {
@@ -149,7 +191,7 @@ class Execution {
           const Event &a = dependence_.events[size_t(first.event)], &b = dependence_.events[size_t(second.event)];
           if (a.rank == b.rank || !(first.writes || second.writes)) continue;
           bool apart = false;
-          for (int rank = 0; rank < program_.nranks() && !apart; rank++) apart = ends_after(rank, a) && begun_before(rank, b);
+          for (int rank = 0; rank < program_.nexecutors() && !apart; rank++) apart = ends_after(rank, a) && begun_before(rank, b);
           if (!apart) refuse(second.event, "touches " + words(place) + ", and nothing says that (" + name(a) + ") of the call before is done with it");
         }
       }
@@ -212,6 +254,7 @@ class Execution {
   bool in_place_, repeated_, scaled_ = false;
   Expressions expressions_;
   std::map<Place, Content> memory_;
+  std::map<int, int> exchanged_;  // an exchange, what it hands to its members
   std::map<Place, std::vector<Access>> scratch_;
 };
 

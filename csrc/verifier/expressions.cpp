@@ -9,8 +9,8 @@ const std::vector<int>& Expressions::terms(int value) {
   if (!fresh) return found->second;
   std::vector<int> all;
   const std::vector<int> key = keys_[size_t(value)];
-  if (key[0] == kSum) {
-    for (size_t i = 1; i < key.size(); i++) {
+  if (key[0] == kSum || key[0] == kSwitched) {
+    for (size_t i = first_term(key); i < key.size(); i++) {
       const std::vector<int>& more = terms(key[i]);
       all.insert(all.end(), more.begin(), more.end());
     }
@@ -50,16 +50,18 @@ void Expressions::add_words(int value, std::string& text) const {
     case kPostscaled: text += "postscaled ("; add_words(key[1], text); text += ")"; return;
     default: break;
   }
+  if (key[0] == kSwitched) text += "in the switch: ";
   std::map<int, int> times;
-  for (size_t i = 1; i < key.size(); i++) times[key[i]]++;
+  for (size_t i = first_term(key); i < key.size(); i++) times[key[i]]++;
   bool first = true;
-  for (size_t i = 1; i < key.size(); i++) {
+  for (size_t i = first_term(key); i < key.size(); i++) {
     if (times[key[i]] == 0) continue;
     if (!first) text += " + ";
     first = false;
     if (times[key[i]] > 1) text += std::to_string(times[key[i]]) + " x ";
     times[key[i]] = 0;
-    const bool nested = keys_[size_t(key[i])][0] == kSum;
+    const int kind = keys_[size_t(key[i])][0];
+    const bool nested = kind == kSum || kind == kSwitched;
     if (nested) text += "(";
     add_words(key[i], text);
     if (nested) text += ")";

@@ -6,8 +6,8 @@
 
 namespace blinkcoll::verifier {
 
-enum class Op { kNop, kCopy, kReduce, kUnknown };
-enum class Buffer { kInput, kOutput, kScratch, kSlot, kUnknown };
+enum class Op { kNop, kCopy, kReduce, kExchange, kUnknown };
+enum class Buffer { kInput, kOutput, kScratch, kSlot, kMulticast, kUnknown };
 
 constexpr int kOwn = -1;   // an operand of the executing rank
 constexpr int kNone = -1;  // no connection, no root
@@ -17,6 +17,7 @@ struct Operand {
   int connection;  // kNone where it is no slot
   int rank;        // kOwn, or the rank whose buffer it is
   bool prescaled;  // multiplied by the caller's factor while it is read
+  Buffer region;   // of kMulticast: which buffer of all ranks; kUnknown elsewhere
 };
 
 struct After {
@@ -30,6 +31,7 @@ struct Step {
   std::vector<Operand> srcs, dsts;
   std::vector<int> wait, signal;
   std::vector<After> after;
+  std::vector<int> group;  // kExchange: the ranks that take part, in the order of the sum
 };
 
 struct Connection {
@@ -44,9 +46,11 @@ struct Program {
   bool in_place;  // whether it claims to be right where input and output are the same memory
   std::vector<long long> weights;
   std::vector<Connection> connections;
-  std::vector<std::vector<Channel>> ranks;
+  int collective_ranks = 0;                 // executors from there on are relays: they have neither input nor output
+  std::vector<std::vector<Channel>> ranks;  // per executor
 
-  int nranks() const { return int(ranks.size()); }
+  int nranks() const { return collective_ranks; }
+  int nexecutors() const { return int(ranks.size()); }
 };
 
 }  // namespace blinkcoll::verifier

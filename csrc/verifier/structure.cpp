@@ -17,7 +17,7 @@ class Structure {
   void check() {
     check_partition_terms();
     for (size_t i = 0; i < program_.connections.size(); i++) check_connection(int(i));
-    for (int rank = 0; rank < program_.nranks(); rank++)
+    for (int rank = 0; rank < program_.nexecutors(); rank++)
       for (size_t c = 0; c < program_.ranks[size_t(rank)].size(); c++) check_channel(rank, int(c));
   }
 
@@ -37,7 +37,7 @@ class Structure {
   void check_connection(int i) const {
     const Connection& c = program_.connections[size_t(i)];
     std::string what = "connection c" + std::to_string(i) + " " + std::to_string(c.src) + "→" + std::to_string(c.dst);
-    const int n = program_.nranks();
+    const int n = program_.nexecutors();
     if (c.src == c.dst || c.src < 0 || c.dst < 0 || c.src >= n || c.dst >= n) throw Refused(what + ": must join two different ranks of 0.." + std::to_string(n - 1));
     if (c.slots < 1) throw Refused(what + ": has " + std::to_string(c.slots) + " slots, needs at least 1");
   }
@@ -51,6 +51,7 @@ class Structure {
         refuse("there is no shard " + std::to_string(step.shard) + ", share " + std::to_string(step.share));
       if (step.share != steps[0].share) refuse("a channel carries one share, this one share " + std::to_string(steps[0].share) + ", this step share " + std::to_string(step.share));
       check_shape(step);
+      check_group(step, rank);
       for (const std::vector<int>* listed : {&step.wait, &step.signal}) check_listed(*listed, rank, listed == &step.wait ? "wait" : "signal");
       for (const Operand& o : step.srcs) check_operand(o, rank, step, true);
       for (const Operand& o : step.dsts) check_operand(o, rank, step, false);
@@ -61,9 +62,12 @@ class Structure {
 
   void check_shape(const Step& step) const {
     const size_t ns = step.srcs.size(), nd = step.dsts.size();
-    static const std::map<Op, std::string> names = {{Op::kNop, "nop"}, {Op::kCopy, "copy"}, {Op::kReduce, "reduce"}};
+    static const std::map<Op, std::string> names = {{Op::kNop, "nop"}, {Op::kCopy, "copy"}, {Op::kReduce, "reduce"}, {Op::kExchange, "exchange"}};
     if (step.op == Op::kUnknown) refuse("an operation that is not known");
-    bool fits = step.op == Op::kNop ? ns == 0 && nd == 0 : step.op == Op::kCopy ? ns == 1 && nd >= 1 : ns >= 2 && nd >= 1;
+    const bool in_switch = std::any_of(step.srcs.begin(), step.srcs.end(), [](const Operand& o) { return o.buffer == Buffer::kMulticast; });
+    if (in_switch && (step.op != Op::kReduce || ns != 1)) refuse("what a switch adds is the only source of a reduce, and a source of nothing else");
+    if (std::count_if(step.dsts.begin(), step.dsts.end(), [](const Operand& o) { return o.buffer == Buffer::kMulticast; }) > 1) refuse("at most one destination of a step is of all ranks");
+    bool fits = step.op == Op::kNop ? ns == 0 && nd == 0 : step.op == Op::kCopy ? ns == 1 && nd >= 1 : step.op == Op::kExchange ? ns <= 1 && ns + nd >= 1 : ns >= (in_switch ? 1 : 2) && nd >= 1;
     if (!fits || ns + nd > kMostOperands) refuse("a " + names.at(step.op) + " of " + std::to_string(ns) + " sources to " + std::to_string(nd) + " destinations");
     if (step.op == Op::kNop && step.postscaled) refuse("a nop has nothing to scale");
     if (!contract_.reduces()) {
@@ -73,6 +77,21 @@ class Structure {
     for (size_t i = 0; i < nd; i++) {
       if (step.dsts[i].prescaled) refuse("a destination cannot be prescaled");
     }
+  }
+
+  void check_group(const Step& step, int rank) const {
+    if (step.op != Op::kExchange) {
+      if (!step.group.empty()) refuse("a group in a step that is no exchange");
+      return;
+    }
+    for (size_t i = 0; i < step.group.size(); i++) {
+      if (step.group[i] < 0 || step.group[i] >= program_.nranks()) refuse("exchange: there is no rank " + std::to_string(step.group[i]));
+      if (std::find(step.group.begin(), step.group.begin() + long(i), step.group[i]) != step.group.begin() + long(i)) refuse("exchange: its group lists rank " + std::to_string(step.group[i]) + " twice");
+    }
+    if (step.group.size() < 2 || std::find(step.group.begin(), step.group.end(), rank) == step.group.end()) refuse("exchange: its group must hold this rank and another");
+    for (const std::vector<Operand>* operands : {&step.srcs, &step.dsts})
+      for (const Operand& o : *operands)
+        if (o.rank != kOwn && o.rank != rank) refuse("exchange: each member's operands are its own, this one lies at rank " + std::to_string(o.rank));
   }
 
   void check_listed(const std::vector<int>& listed, int rank, const char* as) const {
@@ -99,13 +118,21 @@ class Structure {
       if (!source && c.src != rank) refuse("writes " + slot + " reads");
       return;
     }
-    if (o.rank != kOwn && (o.rank < 0 || o.rank >= program_.nranks())) refuse("there is no rank " + std::to_string(o.rank));
+    if ((o.buffer == Buffer::kMulticast) != (o.region != Buffer::kUnknown)) refuse("a malformed operand");
+    if (o.buffer == Buffer::kMulticast) return check_group(o, step, source);
+    if (o.rank != kOwn && (o.rank < 0 || o.rank >= program_.nexecutors())) refuse("there is no rank " + std::to_string(o.rank));
     if (!source && o.buffer == Buffer::kInput) refuse("writes an input");
     const int owner = o.rank == kOwn ? rank : o.rank;
     const View view = contract_.view(o.buffer, owner);
     const std::string which = std::string(o.buffer == Buffer::kInput ? "input" : "output") + " of rank " + std::to_string(owner);
     if (view == View::kNothing) refuse(program_.collective + " has no " + which);
     if (!contract_.holds(view, owner, step.shard)) refuse("names shard " + std::to_string(step.shard) + " of the " + which + ", which holds that rank's own shard" + (view == View::kOwnShard ? "" : "s") + " only");
+  }
+
+  // A place of all ranks: each of them has it, and it is no input where it is stored to.
+  void check_group(const Operand& o, const Step& step, bool source) const {
+    if (o.rank != kOwn || o.prescaled || o.region == Buffer::kSlot || o.region == Buffer::kMulticast) refuse("a malformed operand");
+    for (int rank = 0; rank < program_.nranks(); rank++) check_operand({o.region, kNone, rank, false, Buffer::kUnknown}, rank, step, source);
   }
 
   void check_owner(const Step& step, int rank, int channel) {

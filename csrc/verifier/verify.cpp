@@ -7,6 +7,7 @@ namespace blinkcoll::verifier {
 void verify(const Program& program, bool repeated) {
   const Contract contract(program);
   check_structure(program, contract);
+  check_exchanges(program, contract);
   for (int share = 0; share < int(program.weights.size()); share++) {
     const Dependence dependence = dependence_of_share(program, share);
     execute_share(program, contract, share, dependence, false, repeated);

@@ -1,6 +1,6 @@
 // Proof that a program is right for every element count and chunk size; docs/programs.md states the theorem.
 //
-// The passes, each over data of the one before: structure.cpp (names, ends, owners), dependence.cpp (which step waits
+// The passes, each over data of the one before: structure.cpp (names, ends, owners), exchange.cpp (groups agree), dependence.cpp (which step waits
 // for which, over how many iterations; deadlocks), execution.cpp (values and races in one iteration, the promise).
 #pragma once
 
@@ -29,14 +29,18 @@ void check_cover(std::vector<std::pair<unsigned long long, unsigned long long>> 
 // -- the passes ------------------------------------------------------------------------------------------------------
 
 void check_structure(const Program& program, const Contract& contract);
+// All members of every exchange's group take part in it, alike and equally often.
+void check_exchanges(const Program& program, const Contract& contract);
 
 // A step of a share, in an iteration that stands for all.
 struct Event {
   int rank, channel, index;
   const Step* step;
   int track, order;                 // the channel's number in this share, the place among its steps (from 1)
-  std::vector<int> before;          // events of the same iteration that it directly waits for
+  std::vector<int> before;          // events of the same iteration that it may have to wait for: what deadlocks are made of
   std::vector<std::pair<int, int>> uses;  // connection, and which use of it in an iteration
+  int exchange = -1;                // which of the share's exchanges it is part of
+  std::vector<int> surely;          // of an exchange: those of `before` that it waits for whatever the engine does
   int use(int connection) const;
 };
 
@@ -48,6 +52,7 @@ struct Dependence {
   std::vector<int> clocks;          // per event: for each track, how many of its events are complete before or at it
   std::vector<int> last;            // per track, its last event
   std::vector<int> rank_of_track;
+  std::vector<std::vector<int>> exchanges;  // of each, its members' events in the order of the group
 
   int clock(int event, int track) const { return clocks[size_t(event) * size_t(ntracks) + size_t(track)]; }
   bool ordered(int earlier, int later) const { return clock(later, events[size_t(earlier)].track) >= events[size_t(earlier)].order; }

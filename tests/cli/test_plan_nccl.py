@@ -54,7 +54,7 @@ def test_json_and_program_hold_the_same_plan(tmp_path, method, version):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--method", "magic"], 2, "one of auto, exact, nccl"),
+        (["--method", "magic"], 2, "one of auto, exact"),
         (["--method", "nccl", "--collective", "alltoall"], 1, "as sends and receives"),
         (["--method", "nccl", "--collective", "broadcast"], 1, "needs a root"),
         (["--method", "nccl", "--program", "/dev/full"], 2, "No space left"),

@@ -25,7 +25,7 @@ def test_a_row_a_size_and_a_header_that_says_simulated():
     rows = [line.split() for line in lines if not line.startswith("#")]
     assert [int(row[0]) for row in rows] == [1 << 20, 1 << 23, 1 << 26]
     assert "SIMULATED" in lines[0] and "dgx1-v100" in lines[1]
-    assert any("rates planning, launch process-per-gpu, device parameters of V100" in line for line in lines)
+    assert any("rates planning, launch process-per-gpu, calls back-to-back, device parameters of V100" in line for line in lines)
     assert lines[-1].startswith("# Critical path of 67108864 B")
 
 
@@ -36,8 +36,28 @@ def test_json_holds_what_the_simulator_says():
     expected = run(program, 1 << 20, chunk_bytes=default_chunk_bytes(program, 1 << 20), rates="measured", params=parameters_for(topology, "one-process"))
     (row,) = body["rows"]
     assert body["simulated"] is True and body["algorithm"] == "baidu-ring" and body["launch"] == "one-process"
-    assert row["time_us"] == expected.time_us and row["nsteps"] == expected.nsteps
-    assert row["link_utilisation"]["gpu1→plx0"] == expected.link_utilisation[1, "plx0"]
+    among_many = expected.back_to_back()
+    assert (row["time_us"], row["single_call_us"], row["nsteps"]) == (among_many.time_us, expected.time_us, expected.nsteps)
+    assert row["link_utilisation"]["gpu1→plx0"] == among_many.link_utilisation[1, "plx0"]
+
+
+def test_a_call_alone_takes_longer_than_one_of_many_down_a_chain():
+    arguments = [*THREE, "--algorithm", "baidu-ring", "--collective", "broadcast", "-b", "16M", "-e", "16M", "--json"]
+    alone, among_many = (json.loads(invoke(*arguments, "--calls", how))["rows"][0] for how in ("single", "back-to-back"))
+    assert alone["time_us"] == alone["single_call_us"] == among_many["single_call_us"] > among_many["time_us"]
+
+
+@pytest.mark.parametrize("rates", ["planning", "measured"])
+@pytest.mark.parametrize("collective", ["reduce", "all_gather", "reduce_scatter", "alltoall", "gather", "scatter"])
+def test_every_collective_has_a_plan_to_simulate(collective, rates):
+    (row,) = json.loads(invoke(*THREE, "--collective", collective, "--rates", rates, "-b", "1M", "-e", "1M", "--json"))["rows"]
+    assert row["time_us"] > 0
+
+
+@pytest.mark.parametrize("collective", ["all_reduce", "reduce_scatter", "alltoall", "gather"])
+def test_every_collective_of_nccl_can_be_simulated(collective):
+    body = json.loads(invoke(*THREE, "--algorithm", "nccl", "--collective", collective, "-b", "64M", "-e", "64M", "--rates", "measured", "--json"))
+    assert body["algorithm"].startswith("nccl-2.30") and body["rows"][0]["time_us"] > 0
 
 
 def test_launch_modes_order_small_calls():
@@ -62,7 +82,7 @@ def test_a_trace_is_written_for_the_last_size(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--launch", "magic"], ["--rates", "best"], ["-d", "float3"], ["-b", "2M", "-e", "1M"], ["--chunk", "big"]],
+    [["--launch", "magic"], ["--rates", "best"], ["-d", "float3"], ["-b", "2M", "-e", "1M"], ["--chunk", "big"], ["--calls", "few"], ["--collective", "sum"]],
     ids=lambda a: a[0],
 )
 def test_bad_usage_exits_2(arguments):

@@ -4,11 +4,15 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "blinkcoll/launch.h"
+#include "blinkcoll/program.h"
 
 #define __global__
 
@@ -48,6 +52,19 @@ inline thread_local BlockBarrier* block_barrier = nullptr;
 struct Index {
   unsigned x = 0;
 };
+
+// What a multicast mapping stands for: addresses from launch.multicast on are no memory of anybody's; rank r's bytes are
+// those of its own buffer at the same distance.
+inline Launch multimem_launch{};  // any rank's: all have the same mapping here
+inline unsigned host_multimem_ranks() { return reinterpret_cast<const ProgramHeader*>(multimem_launch.program)->nranks; }
+inline char* host_multimem_peer(unsigned long long at, unsigned rank) {
+  const BufferAddresses* buffers = reinterpret_cast<const BufferAddresses*>(multimem_launch.buffers);
+  for (unsigned region = 0; region < 3; region++) {
+    const unsigned long long from = multimem_launch.multicast[region];
+    if (from && at >= from && at - from < 1ull << 32) return reinterpret_cast<char*>(buffers[rank].buffer[region] + (at - from));
+  }
+  std::abort();
+}
 
 inline void host_relax() { std::this_thread::yield(); }
 

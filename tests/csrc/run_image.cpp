@@ -16,6 +16,7 @@
 #ifdef KERNEL_ON_HOST
 #include "host_shim.h"
 //
+#define BC_MULTICAST
 #include "cuda/run.cu"
 #else
 #include "host/run.h"
@@ -44,6 +45,7 @@ int main(int argc, char** argv) {
   std::vector<Launch> launches(first, first + nranks);
   bool ran = true;
 #ifdef KERNEL_ON_HOST
+  multimem_launch = launches[0];
   std::vector<std::thread> threads;
   std::vector<std::unique_ptr<BlockBarrier>> barriers;
   for (const Launch& launch : launches) {

@@ -147,12 +147,11 @@ def test_a_broadcast_needs_one_direction_only():
         make_plan(topo, "reduce", 0)
 
 
-def test_relays_forward():
+def test_relays_of_a_flow_forward():
     topo = load_topology("dgx1-v100").subset([0, 1], relays=[2, 3])
-    plan = planned(topo, "allreduce", None)
-    assert plan.rate == 80  # every lane of gpu0 to the other three: one direct, one over gpu2, one over gpu3, one over both
-    assert {v for tree in plan.trees for path in tree.down for v in path[1:-1]} == {"gpu2", "gpu3"}
-    assert "relays that only forward" in plan.certificate.model
+    plan = planned(topo, "alltoall", None)
+    assert {v for flow in plan.flows for v in flow.path[1:-1]} == {"gpu2", "gpu3"}
+    assert plan.rate == 160  # every lane of gpu0 to the other three: one direct, one over gpu2, one over gpu3, one over both
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def _run(seed: int, mode: str, program=None, **options) -> bool:
 def test_a_missing_order_is_caught(pattern, replacement, program, monkeypatch):
     ptx, hits = re.subn(pattern, replacement, kernel_ptx("sm_80"))
     assert hits, f"{pattern} does not occur in the kernel's PTX"
-    monkeypatch.setattr(cuda, "kernel_ptx", lambda *variant: ptx)
+    monkeypatch.setattr(cuda, "kernel_ptx", lambda *variant, **options: ptx)
     caught = 0
     for seed in range(8):
         try:

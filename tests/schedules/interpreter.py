@@ -2,7 +2,7 @@
 
 Nothing is shared with the executors or the C++ core: the partition is written down anew (as exact fractions), slots are
 the memory that they are, credits are counted on both sides, and what no rank may touch holds garbage. A step is several
-events: its waits and loads, each of its stores, its signals; whichever channels could go on, the order in which they do is
+events: its waits and loads, each of its stores (of one to all ranks: each rank's), its signals; whichever channels could go on, the order in which they do is
 the caller's: random by seed, or one that holds some ranks back for as long as possible.
 """
 
@@ -19,6 +19,7 @@ from random import Random
 import numpy as np
 from runtime.arithmetic import INTEGERS, _narrow, _pair, _wide
 
+from blinkcoll.schedules import has_exchanges
 from blinkcoll.schedules.contract import SHARDED, shards_held, view
 from blinkcoll.schedules.program import Operand, Program, Step
 
@@ -143,10 +144,17 @@ def unkind(seed: int, nranks: int) -> Pick:
 class Interpreter:
     """A program with its connections, for any number of calls on the same counters.
 
-    ``slots`` replaces the number of slots of every connection.
+    ``slots`` replaces the number of slots of every connection. What a switch adds it adds in the order of ranks.
+
+    Raises
+    ------
+    Wrong
+        Where the program has exchanges, which are opaque: ``expand_exchanges`` makes steps of them.
     """
 
     def __init__(self, program: Program, *, slots: int | None = None) -> None:
+        if has_exchanges(program):
+            raise Wrong("an exchange is opaque: nothing says how it moves data; interpret expand_exchanges(program)")
         self.program = program
         self.fifos = [_Fifo([None] * (slots or c.slots)) for c in program.connections]
 
@@ -193,9 +201,10 @@ class _Call:
         self.count = self._count(inputs)
         self.cut = Cut(program, self.count, self.numpy_dtype.itemsize, chunk_bytes, self.counts)
         self.memory = {}
-        for rank, data in enumerate(inputs):
+        for executor in range(program.nexecutors):
             for buffer in ("input", "output", "scratch"):
-                self.memory[rank, buffer] = np.full(self.count * self.numpy_dtype.itemsize, 0xA5, np.uint8).view(self.numpy_dtype)
+                self.memory[executor, buffer] = np.full(self.count * self.numpy_dtype.itemsize, 0xA5, np.uint8).view(self.numpy_dtype)
+        for rank, data in enumerate(inputs):
             if in_place:
                 self.memory[rank, "output"] = self.memory[rank, "input"]
             if data is not None:
@@ -284,10 +293,13 @@ class _Call:
         if step.op == "nop":
             return []
         where = self.cut.chunk_of(step.shard, step.share, channel.iteration)
+        if any(o.buffer == "multicast" for o in step.srcs) and (step.op != "reduce" or len(step.srcs) != 1):
+            raise Wrong(f"what a switch adds is not the only source of a reduce, but one of a {step.op}'s {len(step.srcs)}")
+        srcs, dsts = self._places(step.srcs), self._places(step.dsts)
         if step.op == "copy" and not step.postscaled and not step.srcs[0].prescaled:
-            return [(destination, self._read(channel, step.srcs[0], where).copy()) for destination in step.dsts]
+            return [(destination, self._read(channel, srcs[0], where).copy()) for destination in dsts]
         values = []
-        for source in step.srcs:
+        for source in srcs:
             value = _wide(self.dtype, self._read(channel, source, where))
             if source.prescaled and self.op == "premul_sum":
                 value = value * value.dtype.type(self.factors[channel.rank])
@@ -299,7 +311,12 @@ class _Call:
             if step.postscaled and self.op == "avg":
                 total = self._divided(total)
             result = _narrow(self.dtype, total).copy()
-        return [(destination, result) for destination in step.dsts]
+        return [(destination, result) for destination in dsts]
+
+    def _places(self, operands: Sequence[Operand]) -> list[Operand]:
+        """The operands, each of all ranks as one of every rank."""
+        every = range(self.program.nranks)
+        return [place for o in operands for place in ([Operand(str(o.region), rank=r) for r in every] if o.buffer == "multicast" else [o])]
 
     def _divided(self, total: np.ndarray) -> np.ndarray:
         n = self.program.nranks
@@ -333,7 +350,7 @@ class _Call:
         if operand.buffer == "scratch":
             return owner
         program, shard = self.program, channel.step.shard
-        absent = view(program.collective, operand.buffer, owner, program.root) == "none"
+        absent = owner >= program.nranks or view(program.collective, operand.buffer, owner, program.root) == "none"
         if absent or (program.collective in SHARDED and shard not in shards_held(program.collective, operand.buffer, owner, program.root, program.nranks)):
             raise Wrong(f"rank {owner} has no shard {shard} in its {operand.buffer}")
         return owner

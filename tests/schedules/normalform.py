@@ -28,7 +28,7 @@ def normal_form(program: Program):
     tracks = unrolled._unroll(program, [1] * len(program.weights))
     unrolled._connect(program, tracks)
     memory = _Recorder(program)
-    for event in unrolled._topological(tracks):
+    for event in unrolled._topological(tracks, unrolled._meet(tracks)):
         unrolled._execute(program, event, memory)
     outputs = {place[1:]: _flat(value) for place, value in memory.value.items() if place[0] == "output"}
     return memory.published, outputs
@@ -38,6 +38,8 @@ def _flat(value):
     if value[0] == "sum":
         terms = [term for part in value[1:] for term in (lambda f: f[1] if f[0] == "sum" else (f,))(_flat(part))]
         return "sum", tuple(sorted(terms, key=repr))
+    if value[0] == "switched":  # which of a switch's sums it is, unrolling has checked; its terms are in no order
+        return "switched", tuple(sorted(map(_flat, value[2:]), key=repr))
     if value[0] in ("prescaled", "postscaled"):
         return value[0], _flat(value[1])
     return value

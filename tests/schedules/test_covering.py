@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from runtime.arithmetic import INTEGERS, _narrow, _wide, bfloat16_bits, reduce_as
 from schedules import zoo
 from schedules.covering import COLLECTIVES, Case, covering_array, feasible_pairs
-from schedules.interpreter import Cut, Interpreter
+from schedules.interpreter import Cut, Interpreter, Wrong
+from servers import boxes
 
 import blinkcoll as bc
 from blinkcoll._core import Partition
 from blinkcoll.runtime.threads import ThreadExecutor
-from blinkcoll.schedules import Program
+from blinkcoll.schedules import Program, expand_exchanges, lower_nvls, split_wide_steps
 from blinkcoll.schedules.contract import REDUCING, SHARDED, view
 
 SEED = 1
@@ -213,6 +214,63 @@ def test_the_interpreter_s_cut_is_the_partition_s(count, elem_size, nshards, chu
                 where = cut.chunk_of(shard, share, iteration)
                 offset, length = partition.chunk_range(shard, share, iteration)
                 assert length == where.stop - where.start and (length == 0 or offset == where.start)
+
+
+# -- operands of all ranks, exchanges, relays and host memory -----------------------------------------------------------
+
+
+def _beyond_ranks_and_links():
+    h100, v100 = bc.load_topology("hgx-h100").subset(range(3)), bc.load_topology("dgx1-v100")
+    for collective in ("allreduce", "broadcast", "reduce", "allgather", "reducescatter"):
+        root = 1 if collective in zoo.ROOTED else None
+        plan = bc.plan(h100, collective, root=root, method="nvls")
+        yield f"nvls {collective}", plan.schedule(nbytes=1 << 10)
+        yield f"nvls registered {collective}", lower_nvls(plan, registered=True, max_channels=2)
+        if root is None or collective == "broadcast":
+            borrowed = v100.subset([0, 1, 4], relays=[2, 3])
+            yield f"relays {collective}", bc.plan(borrowed, collective, root=root).schedule(nbytes=1 << 10)
+            yield f"relays, few channels {collective}", bc.plan(borrowed, collective, root=root).schedule(nbytes=1 << 10, max_channels=3)
+        if collective not in SHARDED:
+            yield f"servers {collective}", bc.plan(boxes([2, 1, 3]), collective, root=root, method="three-phase").schedule(nbytes=1 << 10)
+    yield "hybrid allreduce", bc.plan(v100.subset([0, 1]), "allreduce", method="hybrid").schedule(nbytes=1 << 10)
+    yield "relays alltoall", bc.plan(v100.subset([0, 5], relays=[1, 4]), "alltoall").schedule(nbytes=1 << 10)
+    yield "relays alltoallv", bc.plan(v100.subset([0, 5], relays=[1, 4]), "alltoall").schedule(nbytes=1 << 10, uneven=True)
+
+
+BEYOND = dict(_beyond_ranks_and_links())
+
+
+_SIZES = {"alltoallv": [True], "allgather": [False, True], "reducescatter": [False, True]}
+
+
+@pytest.mark.parametrize(("name", "uneven"), [(name, uneven) for name, program in BEYOND.items() for uneven in _SIZES.get(program.collective, [False])])
+def test_switches_servers_and_relays_in_the_interpreter_and_on_threads(name, uneven):
+    program = BEYOND[name]
+    bc.verify(program, repeated=True)
+    assert ("relays" in name) == (program.nexecutors > program.nranks) and ("nvls" in name) == bool(program.multicasts)
+    n, op = program.nranks, "avg" if program.scales else "sum"
+    for seed, in_place in enumerate((False, True) if program.in_place else (False,)):
+        rng = np.random.default_rng(seed)
+        counts = rng.integers(0, 90, (n, n) if program.collective == "alltoallv" else n) if uneven else None
+        inputs, total = inputs_of(program, 211 if program.collective not in SHARDED else 70, counts, lambda size: numbers("float32", op, rng, size))  # noqa: B023
+        mine, theirs = run_both(program, inputs, total, dtype="float32", op=op, chunk_bytes=64, in_place=in_place, counts=counts, seed=3 * seed)
+        for want, a, b in zip(expected_outputs(program, inputs, counts, "float32", op), mine, theirs, strict=True):
+            assert (a is None and b.size == 0) if want is None else (same_bits(a, want) and same_bits(b, want))
+
+
+def test_exchanges_are_refused_by_the_interpreter_by_name():
+    opaque = bc.plan(boxes([2, 1]), "allreduce", method="three-phase").schedule(nbytes=1 << 10, engine="c10d")
+    with pytest.raises(Wrong, match="exchange is opaque"):
+        Interpreter(opaque)
+
+
+def test_steps_are_split_around_exchanges_and_where_they_are_expanded():
+    """Nothing but an engine runs an exchange, so it stays whole; sixty-six servers' hub adds up in several steps."""
+    opaque = bc.plan(boxes([1] * 66), "allreduce", method="three-phase").schedule(nbytes=1 << 10, max_channels=256, engine="c10d")
+    assert split_wide_steps(opaque, 3) == split_wide_steps(opaque, 64) == opaque
+    expanded = expand_exchanges(opaque)
+    assert max(len(s.srcs) + len(s.dsts) for channels in expanded.ranks for channel in channels for s in channel.steps) == 64
+    bc.verify(expanded, repeated=True)
 
 
 # -- all allocations of the DGX-1s --------------------------------------------------------------------------------------

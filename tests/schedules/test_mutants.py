@@ -24,9 +24,9 @@ from schedules.test_covering import expected_outputs, inputs_of, same_bits
 
 import blinkcoll as bc
 from blinkcoll.errors import ScheduleError
-from blinkcoll.schedules import lower_halving_doubling, lower_one_shot, lower_rings, lower_two_shot
+from blinkcoll.schedules import lower_halving_doubling, lower_nvls, lower_one_shot, lower_rings, lower_two_shot
 from blinkcoll.schedules.contract import SHARDED
-from blinkcoll.topology import Device, Link, Topology
+from blinkcoll.topology import Device, Link, Switch, Topology
 
 MUTANTS = 500
 #: Of each kind, as many that a rule refuses are executed by default.
@@ -37,7 +37,7 @@ RULES = (
     "has no output of rank", "has no input of rank", "own shard only", "writes one place twice", "a reduce of", "a copy of", "a nop", "lists a connection twice",
     "a reduce in a", "scaling in a", "writes a slot of", "reads a slot of", "does not end at rank", "is used by another channel", "carries share", "must join two different ranks",
     "without having waited", "again before signalling", "ends without signalling", "are published in an iteration", "does not lead through switches", "there is no link",
-    "writes an input",
+    "writes an input", "what a switch adds", "a malformed operand",
 )  # fmt: skip
 
 
@@ -47,6 +47,14 @@ def _complete(n: int) -> Topology:
     return Topology(f"complete{n}", devices, (), links)
 
 
+def _star(n: int) -> Topology:
+    """Ranks around a switch that copies and adds."""
+    devices = tuple(Device(f"gpu{i}") for i in range(n))
+    ports = [(d.name, "switch") for d in devices]
+    links = tuple(Link(a, b, "NVLINK", Fraction(20)) for port in ports for a, b in (port, port[::-1]))
+    return Topology(f"star{n}", devices, (Switch("switch", "nvswitch", multicast=True, reduce=True),), links)
+
+
 def _programs():
     machine = bc.load_topology("dgx1-v100")
     rooted = {"broadcast", "reduce", "gather", "scatter"}
@@ -54,6 +62,10 @@ def _programs():
         yield bc.plan(machine.subset([0, 1, 4]), collective, root=1 if collective in rooted else None).schedule(nbytes=1 << 10, max_channels=4)
     for lower in (lower_one_shot, lower_two_shot, lower_halving_doubling):
         yield lower(_complete(3), slots=2)
+    for collective in ("allreduce", "broadcast", "reduce", "allgather", "reducescatter"):
+        plan = bc.plan(_star(3), collective, root=1 if collective in rooted else None, method="nvls")
+        yield lower_nvls(plan, max_channels=3, slots=2)
+        yield lower_nvls(plan, max_channels=1, slots=2, registered=True)
     yield lower_rings(_complete(3), [[0, 1, 2]], slots=2)
 
 

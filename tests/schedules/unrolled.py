@@ -65,6 +65,10 @@ class _Event:
     before: list[_Event] = field(default_factory=list)
     slots: dict[int, int] = field(default_factory=dict)  # connection -> sequence number of its current chunk
     clock: Clock | None = None
+    silent: bool = False  # waits and makes wait, and lets nobody know of anything
+    handed: _Event | None = None  # of an exchange: where its members' sources meet
+    givers: list[_Event] = field(default_factory=list)
+    value: object = None
 
     def __str__(self) -> str:
         return f"rank {self.rank}, channel {self.channel}, step {self.index}, iteration {self.iteration}"
@@ -74,7 +78,7 @@ def verify_unrolled(program: Program, trips: Sequence[int], in_place: bool) -> N
     """Prove a program for these trip counts, one per share."""
     tracks = _unroll(program, trips)
     _connect(program, tracks)
-    order = _topological(tracks)
+    order = _topological(tracks, _meet(tracks))
     memory = _Memory(program, in_place)
     for event in order:
         _execute(program, event, memory)
@@ -145,9 +149,42 @@ def _connect_after(program: Program, tracks: list[list[_Event]]) -> None:
                     event.before.append(passed[-1])
 
 
-def _topological(tracks: list[list[_Event]]) -> list[_Event]:
+def _meet(tracks: list[list[_Event]]) -> list[_Event]:
+    """Two nodes for each call of an exchange: where all must have come before any goes on, and where what is given is handed over.
+
+    An engine may make every member wait for every other, so deadlocks are judged by the one; it need not, so only who gets
+    something learns what those that give knew, by the other.
+    """
+    uses: dict[tuple[int, frozenset[int]], dict[int, list[_Event]]] = {}
+    for event in (e for track in tracks for e in track if e.step.op == "exchange"):
+        uses.setdefault((event.step.share, frozenset(event.step.group)), {}).setdefault(event.rank, []).append(event)
+    nodes = []
+    for (_, group), of_rank in uses.items():
+        if set(of_rank) != group or len({len(calls) for calls in of_rank.values()}) > 1:
+            raise ScheduleError(f"exchange among {sorted(group)}: some rank takes no part, or not as often")
+        for call in zip(*of_rank.values(), strict=True):
+            if len({(e.step.group, e.step.shard, e.iteration, e.step.postscaled) for e in call}) > 1:
+                raise ScheduleError(f"exchange among {sorted(group)}: {call[0]} and others disagree")
+            members = sorted(call, key=lambda e: e.step.group.index(e.rank))
+            gives, gets = [bool(e.step.srcs) for e in members], [bool(e.step.dsts) for e in members]
+            if not (all(gives) and (all(gets) or not any(gets[1:])) and gets[0]) and not (not any(gives[1:]) and gives[0] and all(gets[1:])):
+                raise ScheduleError(f"exchange among {sorted(group)}: {call[0]}: no all-reduce, reduce to the first or broadcast from it")
+            first = members[0]
+            handed = _Event(first.rank, first.channel, first.index, first.iteration, first.step, 0, 0)
+            meeting = _Event(first.rank, first.channel, first.index, first.iteration, first.step, 0, 0, silent=True)
+            handed.givers = [e for e in members if e.step.srcs]
+            handed.before = [b for e in handed.givers for b in e.before]
+            meeting.before = [handed, *(b for e in members for b in e.before)]
+            for event in members:
+                event.before += [meeting] + [handed] * bool(event.step.dsts)
+                event.handed = handed
+            nodes += [handed, meeting]
+    return nodes
+
+
+def _topological(tracks: list[list[_Event]], nodes: Sequence[_Event] = ()) -> list[_Event]:
     """An order in which every event follows what it waits for; vector clocks on the way."""
-    events = [event for track in tracks for event in track]
+    events = [*(event for track in tracks for event in track), *nodes]
     follows: dict[int, list[_Event]] = {id(e): [] for e in events}
     missing = {id(e): len(e.before) for e in events}
     for event in events:
@@ -162,8 +199,9 @@ def _topological(tracks: list[list[_Event]]) -> list[_Event]:
         for earlier in event.before:
             assert earlier.clock is not None
             np.maximum(clock, earlier.clock, out=clock)
-        clock[event.track] = event.order
-        event.clock = clock
+        if event.order:
+            clock[event.track] = event.order
+        event.clock = clock * (not event.silent)
         for later in follows[id(event)]:
             missing[id(later)] -= 1
             if not missing[id(later)]:
@@ -245,31 +283,63 @@ class _Memory:
             raise ScheduleError(f"{later}: touches {place}, and nothing orders it after ({earlier}), which does too")
 
 
+def _hand_over(event: _Event, memory: _Memory) -> None:
+    """What the members of an exchange give, read in each one's name, as one value."""
+    values = []
+    for giver in event.givers:
+        (operand,) = giver.step.srcs
+        value = memory.read(memory.locate(giver, operand), giver)
+        value = value[1] if operand.connection is not None else value
+        values.append(("prescaled", value) if operand.prescaled else value)
+    event.value = values[0] if len(values) == 1 else ("sum", *values)
+
+
 def _execute(program: Program, event: _Event, memory: _Memory) -> None:
+    if not event.order:
+        return None if event.silent else _hand_over(event, memory)
+    if event.handed is not None:
+        return _store(program, event, event.handed.value, memory)
     values = []
     for operand in event.step.srcs:
+        if operand.buffer == "multicast":
+            # A sum that only this execution of this step makes, and whoever gets it.
+            held = [memory.read(memory.locate(event, of_rank), event) for of_rank in _of_each_rank(program, operand)]
+            values.append(("switched", str(event), *held))
+            continue
         value = memory.read(memory.locate(event, operand), event)
         if operand.connection is not None:
             shard, value = value
             if shard != event.step.shard and program.collective != "alltoall":
                 raise ScheduleError(f"{event}: reads a slot filled as shard {shard}")
         values.append(("prescaled", value) if operand.prescaled else value)
-    if not event.step.dsts:
-        return
-    value = values[0] if event.step.op == "copy" else ("sum", *values)
+    in_switch = any(o.buffer == "multicast" for o in event.step.srcs)
+    if in_switch and (event.step.op != "reduce" or len(values) != 1):
+        raise ScheduleError(f"{event}: a switch's sum is the only source of a reduce")
+    if event.step.dsts:
+        _store(program, event, values[0] if event.step.op == "copy" or in_switch else ("sum", *values), memory)
+
+
+def _store(program: Program, event: _Event, value: object, memory: _Memory) -> None:
     value = ("postscaled", value) if event.step.postscaled else value
-    places = [memory.locate(event, operand) for operand in event.step.dsts]
+    dsts = [d for operand in event.step.dsts for d in (_of_each_rank(program, operand) if operand.buffer == "multicast" else [operand])]
+    places = [memory.locate(event, operand) for operand in dsts]
     if len(set(places)) < len(places):
         raise ScheduleError(f"{event}: writes one place twice")
-    for operand, place in zip(event.step.dsts, places, strict=True):
+    for operand, place in zip(dsts, places, strict=True):
         memory.write(place, event, value if operand.connection is None else (event.step.shard, value))
+
+
+def _of_each_rank(program: Program, operand: Operand) -> list[Operand]:
+    return [Operand(str(operand.region), rank=rank) for rank in range(program.nranks)]
 
 
 def _check_lifetimes(tracks: list[list[_Event]]) -> None:
     """Peers' buffers are used only between their rank's first and last event."""
     for events in tracks:
         for event in events:
-            for owner in {o.rank for o in (*event.step.srcs, *event.step.dsts) if o.rank not in (None, event.rank)}:
+            listed = (*event.step.srcs, *event.step.dsts)
+            owners = {o.rank for o in listed} | ({other[0].rank for other in tracks if other} if any(o.region in ("input", "output") for o in listed) else set())
+            for owner in owners - {None, event.rank}:
                 theirs = [other for track in tracks for other in track if other.rank == owner]
                 assert event.clock is not None
                 begun = any(event.clock[other.track] >= other.order for other in theirs)
@@ -280,10 +350,10 @@ def _check_lifetimes(tracks: list[list[_Event]]) -> None:
 
 def _terms(value: object) -> Counter[object]:
     """How often each input enters an expression of sums."""
-    if value[0] != "sum":
+    if value[0] not in ("sum", "switched"):
         return Counter([value])
     total: Counter[object] = Counter()
-    for part in value[1:]:
+    for part in value[1 if value[0] == "sum" else 2 :]:
         total += _terms(part)
     return total
 

@@ -48,9 +48,55 @@ def read_timings() -> list[Timing]:
 @cache
 def machine(name: str, gpus: tuple[int, ...]) -> Topology:
     """The GPUs of a machine."""
-    if name == "a100-mesh-nv4":
-        return _mesh_of_four_a100().subset(gpus)
+    known = {"a100-mesh-nv4": _mesh_of_four_a100, "hgx-h800": _h800, "rtx4090x8-own-ports": _rtx4090_own_ports}
+    known |= {"rtx4090x8-one-uplink": _rtx4090_one_uplink, "a100-pcie-8": _a100_pcie}
+    if name in known:
+        return known[name]().subset(gpus)
     return load_topology("dgx1-v100" if name == "v100-cube-mesh" else name).subset(gpus)  # the same wiring under other numbers
+
+
+def _h800() -> Topology:
+    """HGX H100 with eight NVLinks a GPU (H800), before NCCL added in the switches."""
+    hgx = load_topology("hgx-h100")
+
+    def eight(link: Link) -> Link:
+        assert link.measured_gb_s is not None
+        return replace(link, capacity=link.capacity / link.lanes * 8, measured_gb_s=link.measured_gb_s / link.lanes * 8, lanes=8)
+
+    links = tuple(eight(link) if link.kind == "NVLINK" else link for link in hgx.links)
+    return replace(hgx, name="hgx-h800", links=links, switches=tuple(replace(s, multicast=False, reduce=False) for s in hgx.switches))
+
+
+def _pcie_machine(name: str, model: Topology, cpu: Switch, switches: int, ports: dict[int, str], like: str, *, cpus: int) -> Topology:
+    """GPUs on PCIe: GPU i below ``ports[i]``, switch j below CPU j modulo ``cpus``; links as the links of kind ``like`` in ``model``."""
+    pcie = next(link for link in model.links if link.kind == like)
+    sockets = load_topology("mi250x") if cpu.vendor == "AuthenticAMD" else model
+    joined = next((link for link in sockets.links if link.kind == "CPU"), pcie)
+    wires = [(f"gpu{i}", above, pcie) for i, above in ports.items()] + [(f"plx{j}", f"cpu{j % cpus}", pcie) for j in range(switches)]
+    wires += [(f"cpu{i}", f"cpu{j}", joined) for i in range(cpus) for j in range(i)]
+    links = tuple(replace(link, src=src, dst=dst, port="") for a, b, link in wires for src, dst in ((a, b), (b, a)))
+    devices = tuple(replace(model.devices[i], name=f"gpu{i}", bus_id=None, uuid=None) for i in ports)
+    boxes = (*(replace(cpu, name=f"cpu{i}") for i in range(cpus)), *(Switch(f"plx{j}", "pcie") for j in range(switches)))
+    refused = tuple((a.name, b.name) for a in devices for b in devices if a != b) if model.no_peer_access else ()
+    return Topology(name, devices, boxes, links, no_peer_access=refused)
+
+
+def _rtx4090_own_ports() -> Topology:
+    """Eight RTX 4090s on root ports of their own: bus ids 01, 25, 41 ... e1, as an EPYC server numbers them."""
+    epyc = Switch("cpu0", "cpu", arch="x86_64", vendor="AuthenticAMD", model="Rome")
+    return _pcie_machine("rtx4090x8-own-ports", load_topology("rtx4090x8"), epyc, 0, {i: f"cpu{i // 4}" for i in range(8)}, "PCIE", cpus=2)
+
+
+def _rtx4090_one_uplink() -> Topology:
+    """Eight RTX 4090s below one root port: bus ids 0e to 27."""
+    intel = Switch("cpu0", "cpu", arch="x86_64", vendor="GenuineIntel", model="Skylake")
+    return _pcie_machine("rtx4090x8-one-uplink", load_topology("rtx4090x8"), intel, 1, dict.fromkeys(range(8), "plx0"), "PCIE", cpus=1)
+
+
+def _a100_pcie() -> Topology:
+    """Eight A100 PCIe cards, a switch below each of two CPUs: bus ids 4f to 57 and 9c to a4, no bridges."""
+    intel = Switch("cpu0", "cpu", arch="x86_64", vendor="GenuineIntel", model="Skylake")
+    return _pcie_machine("a100-pcie-8", load_topology("a100-pcie-nvbridge"), intel, 2, {i: f"plx{i // 4}" for i in range(8)}, "PCIE", cpus=2)
 
 
 def _mesh_of_four_a100() -> Topology:
@@ -72,17 +118,28 @@ def baseline(nccl: str) -> str:
     return "nccl-2.4" if minor in ("x", "4") else "nccl-2.7" if minor == "7" else "nccl"
 
 
+@cache
 def simulate(timing: Timing, rates: str = "measured") -> float:
     """The simulated time of a row, us."""
     topology = machine(timing.machine, timing.gpus)
-    root = 0 if timing.collective == "broadcast" else None
+    root = 0 if timing.collective in ("broadcast", "reduce") else None
     program = baseline_program(baseline(timing.nccl), topology, timing.collective, root, timing.size_bytes)
-    return run(program, timing.size_bytes, rates=rates, params=parameters_for(topology, timing.launch)).time_us
+    return run(program, timing.size_bytes, rates=rates, params=parameters_for(topology, timing.launch)).period_us
 
 
 def errors(timings: Sequence[Timing]) -> list[float]:
     """Simulated over published, less one."""
     return [simulate(t) / t.time_us - 1 for t in timings]
+
+
+def _gpus(gpus: tuple[int, ...]) -> str:
+    whole = gpus == tuple(range(len(gpus))) and len(gpus) > 4
+    return f"0-{gpus[-1]}" if whole else ",".join(map(str, gpus))
+
+
+def several_servers(timing: Timing) -> bool:
+    """Whether the row is of a cluster: reported, and judged by nothing."""
+    return "*" in timing.machine
 
 
 def main() -> None:
@@ -91,10 +148,10 @@ def main() -> None:
     rows = [(t, simulate(t)) for t in read_timings()]
     for t, time_us in rows:
         print(
-            f"| {t.machine} | {len(t.gpus)} ({','.join(map(str, t.gpus))}) | {t.nccl} | {t.launch} | {t.collective} | {t.size_bytes} "
+            f"| {t.machine} | {len(t.gpus)} ({_gpus(t.gpus)}) | {t.nccl} | {t.launch} | {t.collective} | {t.size_bytes} "
             f"| {t.time_us:.1f} | {time_us:.1f} | {100 * (time_us / t.time_us - 1):+.0f} %{' (anchor)' * bool(t.anchors)} | {t.source} |"
         )
-    judged = [t for t, _ in rows if not t.anchors]
+    judged = [t for t, _ in rows if not t.anchors and not several_servers(t)]
     measured = dict(rows)
     for label, least, most in ((">= 64 MB", 64_000_000, 1 << 60), ("64 KB - 64 MB", 65537, 63_999_999), ("<= 64 KB", 0, 65536)):
         some = [t for t in judged if least <= t.size_bytes <= most]

@@ -6,6 +6,7 @@ valid in every kernel on every device (peer access), as CUDA's unified addressin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -15,8 +16,18 @@ class DeviceLayer(Protocol):
     def allocate(self, nbytes: int, device: int, name: str) -> int:
         """The address of ``nbytes`` zero bytes on ``device``, aligned to 256 bytes; ``name`` is for reports."""
 
+    def multicast(self, addresses: Sequence[int], nbytes: int) -> int:
+        """A multicast object over allocations of ``nbytes``, one a device, and its mapping: an address for ``multimem``.
+
+        Allocations must be such as can be bound to one (``cuMulticastBindMem``: whole granules of the driver's). Raises
+        where a device or the switches cannot.
+        """
+
+    def allocate_host(self, nbytes: int, cpu: str, name: str) -> int:
+        """The address of ``nbytes`` zero bytes of pinned memory of a CPU, mapped by every device, aligned to 256 bytes."""
+
     def free(self, address: int) -> None:
-        """Give back what :meth:`allocate` returned."""
+        """Give back what :meth:`allocate` or :meth:`allocate_host` returned."""
 
     def write(self, address: int, data: bytes) -> None:
         """Copy host bytes to an address; complete on return."""

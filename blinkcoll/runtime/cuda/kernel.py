@@ -15,8 +15,10 @@ SOURCE = Path(__file__).resolve().parents[2] / "csrc"
 
 
 @lru_cache(maxsize=128)
-def kernel_ptx(arch: str, dtype: str = "float32", op: str = "sum") -> str:
+def kernel_ptx(arch: str, dtype: str = "float32", op: str = "sum", multicast: bool = False) -> str:
     """The PTX of ``csrc/cuda/run.cu`` for an architecture (``"sm_80"``), reducing one dtype by one operation.
+
+    ``multicast``: for programs with operands of all ranks; others do without what these need.
 
     Raises
     ------
@@ -25,4 +27,5 @@ def kernel_ptx(arch: str, dtype: str = "float32", op: str = "sum") -> str:
     """
     source = SOURCE / "cuda" / "run.cu"
     # Sums must round as on every other executor: no fused multiply-add, no flushed denormals.
-    return compile_ptx(source.read_text(encoding="utf-8"), arch, name=str(source), include=[str(SOURCE)], options=["--fmad=false", "--ftz=false", f"-DBC_DTYPE={DTYPES[dtype]}", f"-DBC_OP={OPS[op]}"])
+    options = ["--fmad=false", "--ftz=false", f"-DBC_DTYPE={DTYPES[dtype]}", f"-DBC_OP={OPS[op]}", *(["-DBC_MULTICAST"] if multicast else [])]
+    return compile_ptx(source.read_text(encoding="utf-8"), arch, name=str(source), include=[str(SOURCE)], options=options)

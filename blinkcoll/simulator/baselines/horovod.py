@@ -15,7 +15,7 @@ from ...errors import ScheduleError, SimulationError
 from ...schedules.hierarchical import lower_hierarchical
 from ...schedules.program import Program
 from ...topology import Topology
-from .nccl import NcclPlan, search
+from .nccl import search
 from .nccl.programs import cross_by_copy
 
 
@@ -64,16 +64,4 @@ def _inside(topology: Topology, ranks: list[int]) -> tuple[tuple[tuple[int, ...]
     if len(ranks) == 1:
         return ((0,),), {}
     plan = search(topology.subset([topology.devices[rank].name for rank in ranks]))
-    return tuple(plan.rings[c % plan.common_channels] for c in range(plan.nchannels_run)), _crossings(plan)
-
-
-def _crossings(plan: NcclPlan) -> dict[tuple[int, int], int]:
-    """For pairs of places without a link that reach each other over a GPU's NVLinks: that GPU's place."""
-    places = {gpu.name: gpu.rank for gpu in plan.system.gpus}
-    found = {}
-    for here in plan.system.gpus:
-        for there in plan.system.gpus:
-            if here is not there and plan.paths.type_name(here, there) == "NVB":
-                # GPU - its device - the device crossed - the other's device - GPU.
-                found[here.rank, there.rank] = places[plan.paths[here, there].edges[1].to.name]
-    return found
+    return tuple(plan.rings[c % plan.common_channels] for c in range(plan.nchannels_run)), plan.crossings

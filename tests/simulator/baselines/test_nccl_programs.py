@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from allocations import name_of, spread
@@ -10,7 +11,11 @@ from allocations import name_of, spread
 import blinkcoll as bc
 from blinkcoll.cost.chunks import default_chunk_bytes
 from blinkcoll.errors import PackingError, SimulationError
+from blinkcoll.schedules import verify
+from blinkcoll.simulator import run
+from blinkcoll.simulator.baselines import baseline_program
 from blinkcoll.simulator.baselines.nccl import nccl_program, search
+from blinkcoll.simulator.baselines.nccl.nvls import nvls_chunk_bytes
 from blinkcoll.topology import Topology, load_topology
 
 LARGE = 256 << 20
@@ -108,13 +113,37 @@ def test_crossing_uses_the_two_nvlinks_and_not_pcie():
     assert not [link for link in moved if any(isinstance(end, str) for end in link)]
 
 
-def test_what_the_ir_cannot_say_is_refused():
+@pytest.mark.parametrize("collective", ["allreduce", "allgather", "reducescatter"])
+def test_nvls_has_a_head_a_gpu_and_sixteen_channels_on_hopper(collective):
+    program = nccl_program(load_topology("hgx-h100"), collective, None, LARGE, algorithm="nvls")
+    bc.verify(program, repeated=True)
+    assert (program.algorithm, program.nshards, len(program.weights)) == ("nccl-2.30-nvls", 8, 16)
+    assert {c.slots for c in program.connections} == {8}
+    scratch = {("scratch", False)} if collective == "reducescatter" else {("scratch", True)} if collective == "allgather" else {("scratch", False), ("scratch", True)}
+    assert program.multicasts == scratch
+
+
+@pytest.mark.parametrize(("nbytes", "chunk"), [(1 << 20, 16), (8 << 20, 32), (64 << 20, 64), ((1 << 30) - 4, 64), (1 << 30, 128), (4 << 30, 128)])
+def test_nvls_chunks_shrink_with_the_size_as_nccls_do(nbytes, chunk):
+    """calcCollChunking by hand: 16 channels x 8 heads; 1 GiB is 64 rounds of 128 KiB, 64 MiB 8 of 64, 8 MiB 2 of 32."""
     hopper = load_topology("hgx-h100")
-    with pytest.raises(SimulationError, match="NVLS"):
-        nccl_program(hopper, "allreduce", None, LARGE)
+    program = nccl_program(hopper, "allreduce", None, nbytes, algorithm="nvls")
+    assert nvls_chunk_bytes(program, nbytes) == chunk << 10
+
+
+def test_the_tuner_takes_nvls_for_large_all_reduces_of_six_and_more_h100s():
+    hopper = load_topology("hgx-h100")
+    taken = {n: baseline_program("nccl", hopper.subset(list(range(n))), "allreduce", None, LARGE).algorithm for n in range(2, 9)}
+    assert taken == {n: "nccl-2.30-nvls" if n >= 6 else "nccl-2.30-ring" for n in range(2, 9)}
+
+
+def test_what_nccl_does_not_have_is_refused():
+    hopper = load_topology("hgx-h100")
+    with pytest.raises(SimulationError, match="no nvls"):
+        nccl_program(load_topology("dgx-a100"), "allreduce", None, LARGE, algorithm="nvls")
     assert nccl_program(hopper, "allreduce", None, LARGE, algorithm="ring").algorithm == "nccl-2.30-ring"
-    with pytest.raises(SimulationError, match="no program"):
-        nccl_program(hopper, "alltoall", None, LARGE)
+    with pytest.raises(SimulationError, match="no sends and receives"):
+        nccl_program(dgx1(0, 1, 2), "alltoall", None, LARGE, version="2.4")
     with pytest.raises(SimulationError, match="no tree for broadcast"):
         nccl_program(hopper, "broadcast", 0, LARGE, algorithm="tree")
     with pytest.raises(SimulationError, match="no tree"):
@@ -127,3 +156,30 @@ def test_one_gpu_copies_its_input():
     program = made(dgx1(5), "allreduce", None, 1 << 20)
     bc.verify(program)
     assert program.connections == ()
+
+
+@pytest.mark.parametrize("name", ["dgx1-v100", "dgx-a100", "mi300x", "rtx4090x8"])
+@pytest.mark.parametrize("collective", ["alltoall", "gather", "scatter"])
+@pytest.mark.parametrize("nbytes", [1024, LARGE])
+def test_sends_and_receives_are_proved_and_keep_within_the_links(name, collective, nbytes):
+    topology = load_topology(name)
+    root = None if collective == "alltoall" else 3
+    program = baseline_program("nccl", topology, collective, root, nbytes)
+    verify(program)
+    assert program.nchannels <= 128 + len(program.weights)
+    assert {c.protocol for c in program.connections} == {"LL" if nbytes == 1024 else "simple"}
+    result = run(program, nbytes)
+    assert max(result.link_utilisation.values()) <= 1
+
+
+def test_an_all_to_all_without_nvlink_between_two_gpus_crosses_a_third():
+    program = nccl_program(dgx1(0, 1, 4), "alltoall", None, LARGE)
+    ends = {(c.src, c.dst) for c in program.connections}
+    assert (1, 2) not in ends and (2, 1) not in ends, "GPUs 1 and 4 have no link"
+    assert all(path_kind == "NVLINK" for c in program.connections for path_kind in _kinds(program, c.path))
+    verify(program)
+
+
+def _kinds(program, path):
+    kinds = {(program.topology.vertex(k.src), program.topology.vertex(k.dst)): k.kind for k in program.topology.links}
+    return [kinds[hop] for hop in pairwise(path)]

@@ -4,6 +4,7 @@ import pytest
 
 from blinkcoll.cost import default_chunk_bytes
 from blinkcoll.errors import SimulationError
+from blinkcoll.packing.collectives import ROOTED
 from blinkcoll.schedules import lower_rings, verify
 from blinkcoll.simulator import run
 from blinkcoll.simulator.baselines import BASELINES, baseline_program
@@ -16,10 +17,12 @@ V100 = load_topology("dgx1-v100")
 @pytest.mark.parametrize("gpus", [(0, 1), (0, 1, 4), (0, 1, 2, 3, 4)], ids=str)
 @pytest.mark.parametrize("name", sorted(BASELINES))
 def test_every_baseline_is_proved_and_runs(name, gpus):
-    topology = V100.subset(gpus)
+    topology = (load_topology("mi300x") if name == "rccl" else V100).subset(gpus)
     for collective in BASELINES[name].collectives:
         for nbytes in (64, 1 << 20, 1 << 26):
-            program = baseline_program(name, topology, collective, 1 if collective in ("broadcast", "reduce") else None, nbytes)
+            if name == "nccl-2.4" and collective in ("alltoall", "gather", "scatter"):
+                continue  # it has no sends and receives
+            program = baseline_program(name, topology, collective, 1 if collective in ROOTED else None, nbytes)
             verify(program)
             assert run(program, nbytes).time_us > 0
 
@@ -34,8 +37,16 @@ def test_unknown_baselines_and_collectives_are_refused():
 
 
 def test_a_topology_that_a_baseline_cannot_take_is_a_gap():
-    with pytest.raises(SimulationError, match="several"):
-        baseline_program("nccl", load_topology("dgx1-v100*2@12"), "allreduce", None, 1 << 20)
+    with pytest.raises(SimulationError, match="one server"):
+        baseline_program("nccl-2.7", load_topology("dgx1-v100*2@12"), "allreduce", None, 1 << 20)
+    with pytest.raises(SimulationError, match="of several"):
+        baseline_program("nccl", load_topology("mi300x*2@50"), "allreduce", None, 1 << 20)
+    with pytest.raises(SimulationError, match="nccl is for NVIDIA"):
+        baseline_program("rccl", V100, "allreduce", None, 1 << 20)
+
+
+def test_nccl_on_amd_gpus_is_rccl_and_says_so():
+    assert baseline_program("nccl", load_topology("mi300x"), "allreduce", None, 1 << 20).algorithm.startswith("rccl")
 
 
 @pytest.mark.parametrize("collective", ["allreduce", "allgather"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 
 from ....topology import Topology
 from .compute import Graph, Searcher
@@ -86,6 +87,18 @@ class NcclPlan:
     def assumptions(self) -> tuple[str, ...]:
         """What NCCL looks up and the topology does not say."""
         return self.system.assumptions
+
+    @cached_property
+    def crossings(self) -> dict[tuple[int, int], int]:
+        """For pairs of ranks that reach each other over a third GPU's NVLinks (NVB): that GPU's rank."""
+        ranks = {gpu.name: gpu.rank for gpu in self.system.gpus}
+        return {
+            # GPU - its device - the device crossed - the other's device - GPU.
+            (here.rank, there.rank): ranks[self.paths[here, there].edges[1].to.name]
+            for here in self.system.gpus
+            for there in self.system.gpus
+            if here is not there and self.paths.type_name(here, there) == "NVB"
+        }
 
     def choose(self, nbytes: int, collective: str = "allreduce") -> Choice:
         """The algorithm, protocol and number of channels that NCCL's tuner picks for a size."""

@@ -23,10 +23,12 @@ from ....schedules.program import INPUT, OUTPUT, Channel, Connection, Operand, P
 from ....schedules.rings import lower_rings
 from ....topology import Topology, route
 from ..ring import chain_broadcasts, store_directly
+from . import p2p, servers
+from .nvls import nvls_program
 from .plan import NcclPlan, search
 
-#: What there are programs for.
-COLLECTIVES = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter")
+#: What there are programs for: what NCCL has a tuner for, and what nccl-tests composes of sends and receives.
+COLLECTIVES = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter", *p2p.COLLECTIVES)
 _SLOTS = 4
 
 Chains = Sequence[Sequence[int]]
@@ -40,19 +42,18 @@ def nccl_program(
     Parameters
     ----------
     root
-        The root's rank, for broadcast and reduce.
+        The root's rank, for broadcast, reduce, gather and scatter.
     nbytes
-        As nccl-tests counts: the total of all shards for all-gather and reduce-scatter.
+        As nccl-tests counts: the total of all shards for all-gather, reduce-scatter, gather and scatter.
     version
         As for :func:`search`.
     algorithm
-        ``"ring"`` or ``"tree"`` to leave the tuner no other, as ``NCCL_ALGO`` does.
+        ``"ring"``, ``"tree"`` or ``"nvls"`` to leave the tuner no other, as ``NCCL_ALGO`` does.
 
     Raises
     ------
     SimulationError
-        For a collective without a program, an algorithm that the version does not have for it, or NVLS, which the IR
-        cannot say.
+        For a collective without a program, or an algorithm that the version does not have for it.
     TopologyError
         Where NCCL cannot be searched for, or nothing leads from a rank to the next.
     """
@@ -60,13 +61,12 @@ def nccl_program(
     if collective not in COLLECTIVES:
         raise SimulationError(f"NCCL's {collective} has no program; there are {', '.join(COLLECTIVES)}")
     root = check_root(collective, root, topology.nranks)
+    if len({device.server for device in topology.devices}) > 1:
+        return _across_servers(topology, collective, root, nbytes, version, algorithm)
     plan = _plan(topology, version)
+    if collective in p2p.COLLECTIVES:
+        return _sent(plan, collective, root, nbytes, algorithm)
     choice = plan.tuner.choose(nbytes, collective, only=algorithm)
-    if choice.algorithm == "nvls":
-        raise SimulationError(
-            f"NCCL {plan.version.release} runs {collective} of {nbytes} bytes on {topology.name} over NVLS, which the IR cannot "
-            "say; algorithm='ring' or 'tree' compares with what it would run without"
-        )
     return _built(topology, collective, root, version, choice.algorithm, choice.protocol, choice.nchannels)
 
 
@@ -75,8 +75,20 @@ def _built(topology: Topology, collective: str, root: int | None, version: str, 
     """The program of a choice of the tuner's; many sizes share one."""
     plan = _plan(topology, version)
     name = f"nccl-{plan.version.name}-{algorithm}"
+    if algorithm == "nvls":
+        return nvls_program(plan, collective, nchannels, name)
     channels = plan.trees if algorithm == "tree" else plan.rings
     orders = [channels[c % plan.common_channels] for c in range(nchannels)]
+    program = ring_or_chain_program(topology, collective, root, orders, algorithm=algorithm, protocol=protocol, name=name, direct=False)
+    across = cross_by_copy if protocol == "LL" else cross_through_memory
+    program = across(program, crossed_connections(program, plan.crossings))
+    return store_directly(program) if _stores_directly(program, algorithm, protocol) else program
+
+
+def ring_or_chain_program(
+    topology: Topology, collective: str, root: int | None, orders: Chains, *, algorithm: str, protocol: str, name: str, direct: bool = True
+) -> Program:
+    """An equal share around each of ``orders`` ("ring"), or up and down each as a chain ("tree")."""
     if algorithm == "tree":
         program = _chain_allreduces(topology, orders, name)
     elif root is None:
@@ -88,11 +100,61 @@ def _built(topology: Topology, collective: str, root: int | None, version: str, 
         else:
             program = _chain_reduces(topology, [(*order[1:], order[0]) for order in opened], name)
     program = replace(program, connections=tuple(replace(c, protocol=protocol) for c in program.connections))
-    across = cross_by_copy if protocol == "LL" else cross_through_memory
-    program = across(program, _crossed(plan, program))
-    # Between peers, NCCL's simple protocol stores what is complete straight into the output.
-    direct = protocol == "simple" and algorithm == "ring" and collective in ("allreduce", "allgather") and topology.nranks > 1
-    return store_directly(program) if direct else program
+    return store_directly(program) if direct and _stores_directly(program, algorithm, protocol) else program
+
+
+def _stores_directly(program: Program, algorithm: str, protocol: str) -> bool:
+    """Between peers, NCCL's simple protocol stores what is complete straight into the output."""
+    return protocol == "simple" and algorithm == "ring" and program.collective in ("allreduce", "allgather") and program.nranks > 1
+
+
+def _across_servers(topology: Topology, collective: str, root: int | None, nbytes: int, version: str, algorithm: str | None) -> Program:
+    """The same on several servers; see ``servers.py``."""
+    if version not in ("2.30", "2.30.7"):
+        raise SimulationError(f"NCCL {version} is rebuilt for one server; 2.30 has programs for several")
+    plan = servers.plan_servers(topology)
+    if collective in p2p.COLLECTIVES:
+        nchannels = p2p.channels_per_peer(topology.nranks, [1.0])
+        protocol = "LL" if nbytes // topology.nranks <= p2p.LL_THRESHOLD else "simple"
+        if topology.nranks > p2p.MOST_RANKS or algorithm is not None:
+            raise SimulationError(f"NCCL's {collective} among {topology.nranks} ranks by {algorithm or 'sends and receives'} has no program; at most {p2p.MOST_RANKS} ranks")
+        return p2p.p2p_program(
+            topology, collective, root, protocol=protocol, nchannels=nchannels, crossed=plan.crossings, algorithm="nccl-2.30-p2p"
+        )
+    chosen, protocol = plan.choose(collective, nbytes, algorithm)
+    return _built_across(topology, collective, root, chosen, protocol, plan.nchannels(chosen, protocol, nbytes))
+
+
+@lru_cache(maxsize=16)
+def _built_across(topology: Topology, collective: str, root: int | None, algorithm: str, protocol: str, nchannels: int) -> Program:
+    plan = servers.plan_servers(topology)
+    name = f"nccl-2.30-{algorithm}"
+    servers.check_size(plan, collective, algorithm, nchannels)
+    if algorithm == "tree":
+        program = servers.with_protocol(servers.trees_across(plan, nchannels, name), protocol)
+    else:
+        program = ring_or_chain_program(topology, collective, root, (plan.rings * 2)[:nchannels], algorithm=algorithm, protocol=protocol, name=name, direct=False)
+    return cross_by_copy(program, crossed_connections(program, plan.crossings))
+
+
+def _sent(plan: NcclPlan, collective: str, root: int | None, nbytes: int, algorithm: str | None) -> Program:
+    """A collective of sends and receives; NCCL has these since 2.7."""
+    if algorithm is not None or plan.version.name == "2.4":
+        raise SimulationError(f"NCCL {plan.version.release} has no {algorithm or 'sends and receives'} for {collective}")
+    return _sent_by(plan.topology, collective, root, plan.version.name, "LL" if nbytes // plan.topology.nranks <= p2p.LL_THRESHOLD else "simple")
+
+
+@lru_cache(maxsize=64)
+def _sent_by(topology: Topology, collective: str, root: int | None, version: str, protocol: str) -> Program:
+    plan = _plan(topology, version)
+    by_rank = sorted(plan.system.gpus, key=lambda gpu: gpu.rank)
+    lane = plan.version.lane_gb_s(plan.system.compute_capability)
+    ways = [(by_rank[src], by_rank[dst]) for src, dst in p2p.pairs_of("alltoall", None, topology.nranks)]
+    lanes = [plan.paths[way].gb_s / lane if plan.paths.type_name(*way) in ("NVL", "NVB") else 0.0 for way in ways]
+    nchannels = p2p.channels_per_peer(topology.nranks, lanes)
+    return p2p.p2p_program(
+        topology, collective, root, protocol=protocol, nchannels=nchannels, crossed=plan.crossings, algorithm=f"nccl-{plan.version.name}-p2p"
+    )
 
 
 @lru_cache(maxsize=64)
@@ -166,17 +228,10 @@ def _program(
 # -- crossing GPUs ------------------------------------------------------------------------------------------------------
 
 
-def _crossed(plan: NcclPlan, program: Program) -> dict[int, int]:
+def crossed_connections(program: Program, crossings: Mapping[tuple[int, int], int]) -> dict[int, int]:
     """The rank that each connection crosses, for those that cross one."""
-    by_rank = {gpu.rank: gpu for gpu in plan.system.gpus}
-    ranks = {gpu.name: gpu.rank for gpu in plan.system.gpus}
-    found = {}
-    for i, connection in enumerate(program.connections):
-        here, there = by_rank[connection.src], by_rank[connection.dst]
-        if plan.paths.type_name(here, there) == "NVB":
-            # GPU - its device - the device crossed - the other's device - GPU.
-            found[i] = ranks[plan.paths[here, there].edges[1].to.name]
-    return found
+    pairs = [(connection.src, connection.dst) for connection in program.connections]
+    return {i: crossings[pair] for i, pair in enumerate(pairs) if pair in crossings}
 
 
 def cross_through_memory(program: Program, crossed: Mapping[int, int]) -> Program:

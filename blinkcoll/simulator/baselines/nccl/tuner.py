@@ -52,8 +52,8 @@ _TREE_CORRECTION_2_7 = (
 )
 
 # Bytes a thread should have at least, and threads a channel (NCCL_*_THREAD_THRESHOLD, NCCL_*_MAX_NTHREADS).
-_BYTES_PER_THREAD = (8, 8, 64)
-_THREADS = (512, 640, 512)
+BYTES_PER_THREAD = (8, 8, 64)
+THREADS = (512, 640, 512)
 _NVLS_CHANNELS_SM90, _NVLS_CHANNELS_SM100 = 16, 24  # NVLS_NCHANNELS_SM90, NVLS_NCHANNELS_SM100_NVL
 
 
@@ -128,10 +128,10 @@ class Tuner:
         """Fewer channels where each thread would have less than its share of bytes."""
         if algorithm == "nvls":
             return _NVLS_CHANNELS_SM100 if self.sm >= 100 else _NVLS_CHANNELS_SM90
-        threads = _THREADS[protocol]
+        threads = THREADS[protocol]
         if algorithm == "ring" and protocol == _SIMPLE and self._slow():
             threads = 256
-        share = _BYTES_PER_THREAD[protocol]
+        share = BYTES_PER_THREAD[protocol]
         if algorithm == "ring" and protocol == _LL:
             share *= self.n
         return max(1, min(self.nchannels_run, nbytes // (threads * share)))
