@@ -22,13 +22,19 @@ _HOME = {
     "schedule": "api",
     "verify": "api",
     "simulate": "api",
+    "select": "selection",
     "Program": "schedules",
+    "Communicator": "communicator",
+    "Work": "communicator",
+    "FileStore": "runtime.store",
     "BlinkcollError": "errors",
     "TopologyError": "errors",
     "PackingError": "errors",
     "ScheduleError": "errors",
     "SimulationError": "errors",
     "ExecutionError": "errors",
+    "WaitTimeout": "errors",
+    "RankFailed": "errors",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]
@@ -40,13 +46,19 @@ if TYPE_CHECKING:
     from .api import schedule as schedule
     from .api import simulate as simulate
     from .api import verify as verify
+    from .communicator import Communicator as Communicator
+    from .communicator import Work as Work
     from .errors import BlinkcollError as BlinkcollError
     from .errors import ExecutionError as ExecutionError
     from .errors import PackingError as PackingError
+    from .errors import RankFailed as RankFailed
     from .errors import ScheduleError as ScheduleError
     from .errors import SimulationError as SimulationError
     from .errors import TopologyError as TopologyError
+    from .errors import WaitTimeout as WaitTimeout
+    from .runtime.store import FileStore as FileStore
     from .schedules import Program as Program
+    from .selection import select as select
     from .topology import Topology as Topology
     from .topology import load_topology as load_topology
 

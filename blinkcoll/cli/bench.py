@@ -1,57 +1,135 @@
-"""``blinkcoll bench``: what a collective reaches on a layout, beside what a baseline reaches. Simulated."""
+"""``blinkcoll bench``: what a collective reaches on a layout, beside what baselines reach. Simulated."""
 
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated
 
 import typer
 
+from ..packing.collectives import COLLECTIVES, ROOTED
+from ..schedules.contract import REDUCING, SHARDED
+from ..topology import Topology
 from .options import ELEMENT_BYTES, Gpus, Relays, Root, Topo, read_size, read_topology, sizes_between
 
-_COLLECTIVES = ("allreduce", "broadcast")
+_OPS = ("sum", "prod", "min", "max", "avg")
+_DEFAULT_COMPARE = "nccl,baidu-ring"
+_SWEEP_COMPARE = "nccl-2.4,nccl-2.7,nccl"
 
 
 def bench(
     topo: Topo,
     gpus: Gpus = None,
     relays: Relays = None,
-    collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast, or all.", metavar="NAME")] = "allreduce",
+    collective: Annotated[str | None, typer.Option("--collective", help="Names, as many as wanted, or all (eight). [default: allreduce]", metavar="LIST")] = None,
     root: Root = None,
-    minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
-    maximum: Annotated[str, typer.Option("-e", "--maxbytes", help="Largest size.", metavar="SIZE")] = "1G",
-    factor: Annotated[int, typer.Option("-f", "--stepfactor", help="Each size is the last times this.", min=2)] = 2,
+    minimum: Annotated[str | None, typer.Option("-b", "--minbytes", help="Smallest size. [default: 8]", metavar="SIZE")] = None,
+    maximum: Annotated[str | None, typer.Option("-e", "--maxbytes", help="Largest size. [default: 1G]", metavar="SIZE")] = None,
+    factor: Annotated[int | None, typer.Option("-f", "--stepfactor", help="Each size is the last times this. [default: 2]", min=2)] = None,
+    step: Annotated[str | None, typer.Option("-i", "--stepbytes", help="Each size is the last plus this, instead of -f.", metavar="SIZE")] = None,
     datatype: Annotated[str, typer.Option("-d", "--datatype", help=", ".join(ELEMENT_BYTES), metavar="TYPE")] = "float",
-    compare: Annotated[str, typer.Option("--compare", help="Baselines, as many as wanted.", metavar="LIST")] = "nccl,baidu-ring",
+    op: Annotated[str, typer.Option("-o", "--op", help=f"{', '.join(_OPS)}: shown; a simulated time does not depend on it.", metavar="OP")] = "sum",
+    iterations: Annotated[int | None, typer.Option("-n", "--iters", help="Runs to average: simulated runs repeat exactly, so one is made.", min=1)] = None,
+    warmups: Annotated[int | None, typer.Option("-w", "--warmup_iters", help="Runs before: none where runs are simulated.", min=0)] = None,
+    compare: Annotated[str | None, typer.Option("--compare", help="Baselines, as many as wanted, or all. [default: nccl,baidu-ring]", metavar="LIST")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated rows instead of tables.")] = False,
+    plot: Annotated[str | None, typer.Option("--plot", help="Draw bandwidth by size; pdf, png or svg (needs matplotlib).", metavar="FILE")] = None,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Every class of allocations at one size (-b, 500 MB by default).")] = False,
+    model: Annotated[str | None, typer.Option("--model", help="A training step: alexnet, vgg16, resnet18 or resnet50.", metavar="NAME")] = None,
+    bucket: Annotated[str | None, typer.Option("--bucket", help="With --model: bytes of a gradient bucket. [default: 25M]", metavar="SIZE")] = None,
+    images_s: Annotated[float | None, typer.Option("--images-per-second", help="With --model: one GPU's training speed, instead of the published.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="With --model: images a GPU and step. [default: as published]", min=1)] = None,
 ) -> None:
-    """Simulate a collective over sizes: time, bandwidth, the bound and the fraction of it reached, NCCL and a ring beside it."""
-    from ..show.bench_table import bench_json, bench_text
-    from .comparison import compare_with_baselines
-
-    names = _collectives(collective)
+    """Simulate collectives over sizes: time, bandwidth, the bound and the fraction of it reached, NCCL and others beside it."""
+    if as_json and as_csv:
+        raise typer.BadParameter("--json or --csv, not both", param_hint="--csv")
+    if sweep and model is not None:
+        raise typer.BadParameter("--sweep or --model, not both", param_hint="--model")
+    if model is None and (bucket is not None or images_s is not None or batch is not None):
+        raise typer.BadParameter("--bucket, --images-per-second and --batch belong to --model", param_hint="--model")
     if datatype not in ELEMENT_BYTES:
         raise typer.BadParameter(f"{datatype!r}: one of {', '.join(ELEMENT_BYTES)}", param_hint="--datatype")
-    sizes = sizes_between(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
-    peers = list(dict.fromkeys(peer.strip() for peer in compare.split(",") if peer.strip()))
-    topology = read_topology(topo, gpus, relays)
-    if root is not None and "broadcast" not in names:
+    if op not in _OPS:
+        raise typer.BadParameter(f"{op!r}: one of {', '.join(_OPS)}", param_hint="-o")
+    if iterations is not None or warmups is not None:
+        sys.stderr.write("blinkcoll: simulated runs repeat exactly: one is made a size, without warm-up; -n and -w change nothing\n")
+    if model is not None:
+        _refuse("--model", {"--root": root, "-b": minimum, "-e": maximum, "-f": factor, "-i": step, "--collective": collective, "--plot": plot})
+        from .training import training_report
+
+        topology = read_topology(topo, gpus, relays)
+        typer.echo(training_report(topology, gpus is None, model, bucket, (images_s, batch), _baselines(compare or _SWEEP_COMPARE), as_json, as_csv))
+        return
+    if sweep:
+        from .sweep import sweep_report
+
+        _refuse("--sweep", {"--gpus": gpus, "--relays": relays, "--root": root, "-e": maximum, "-f": factor, "-i": step, "--plot": plot})
+        names = _collectives(collective or "allreduce,broadcast")
+        nbytes = 500_000_000 if minimum is None else read_size(minimum, "-b")
+        typer.echo(sweep_report(read_topology(topo, None, None), names, nbytes, _baselines(compare or _SWEEP_COMPARE), as_json, as_csv))
+        return
+    _over_sizes(read_topology(topo, gpus, relays), _collectives(collective or "allreduce"), root, (minimum or "8", maximum or "1G", factor, step), datatype, op,
+                _baselines(compare or _DEFAULT_COMPARE), as_json, as_csv, plot)  # fmt: skip
+
+
+def _over_sizes(
+    topology: Topology, names: list[str], root: int | None, span: tuple[str, str, int | None, str | None], datatype: str, op: str,
+    peers: list[str], as_json: bool, as_csv: bool, plot: str | None,
+) -> None:  # fmt: skip
+    from ..show.bench_result import bench_csv, bench_json
+    from ..show.bench_table import bench_text
+    from .comparison import compare_with_baselines
+    from .progress import tracked
+
+    if root is not None and not any(name in ROOTED for name in names):
         raise typer.BadParameter(f"{', '.join(names)} has no root", param_hint="--root")
     if root is not None and not 0 <= root < topology.nranks:
         raise typer.BadParameter(f"{root} is not a rank of 0..{topology.nranks - 1}", param_hint="--root")
-    results = [
-        compare_with_baselines(topology, name, (root or 0) if name == "broadcast" else None, sizes, ELEMENT_BYTES[datatype], peers)
-        for name in names
-    ]
+    minimum, maximum, factor, step = span
+    if factor is not None and step is not None:
+        raise typer.BadParameter("-i or -f, not both", param_hint="-i")
+    smallest, largest, elem_size = read_size(minimum, "-b"), read_size(maximum, "-e"), ELEMENT_BYTES[datatype]
+    plus = None if step is None else read_size(step, "-i")
+    results = []
+    for name in names:
+        whole = elem_size * (topology.nranks if name in SHARDED else 1)
+        sizes = sizes_between(smallest, largest, factor or 2, whole, plus)
+        at = (root or 0) if name in ROOTED else None
+        results.append(
+            compare_with_baselines(topology, name, at, tracked(sizes, f"simulating {name}"), elem_size, peers, op if name in REDUCING else "none")
+        )
+    if plot is not None:
+        from ..show.bench_plot import write_plot
+
+        write_plot(results, plot)
+        sys.stderr.write(f"blinkcoll: drew {plot}\n")
     if as_json:
         typer.echo(json.dumps(bench_json(topology, results), indent=1))
     else:
-        typer.echo("\n\n".join(bench_text(result, datatype) for result in results))
+        typer.echo(bench_csv(results) if as_csv else "\n\n".join(bench_text(result, datatype) for result in results))
+
+
+def _refuse(mode: str, given: dict[str, object]) -> None:
+    """Options that a mode has no use for are errors, not silence."""
+    useless = [name for name, value in given.items() if value is not None]
+    if useless:
+        raise typer.BadParameter(f"{mode} takes no {', '.join(useless)}", param_hint=mode)
 
 
 def _collectives(text: str) -> list[str]:
-    names = list(_COLLECTIVES) if text == "all" else [name.strip().replace("_", "") for name in text.split(",")]
-    unknown = [name for name in names if name not in _COLLECTIVES]
+    names = list(COLLECTIVES) if text == "all" else [name.strip().replace("_", "") for name in text.split(",")]
+    unknown = [name for name in names if name not in COLLECTIVES]
     if unknown:
-        raise typer.BadParameter(f"{', '.join(unknown)}: bench knows {', '.join(_COLLECTIVES)}, all", param_hint="--collective")
+        raise typer.BadParameter(f"{', '.join(unknown)}: bench knows {', '.join(COLLECTIVES)}, all", param_hint="--collective")
+    return list(dict.fromkeys(names))
+
+
+def _baselines(text: str) -> list[str]:
+    from ..simulator.baselines import BASELINES
+    from .comparison import check_baselines
+
+    names = list(BASELINES) if text == "all" else list(dict.fromkeys(peer.strip() for peer in text.split(",") if peer.strip()))
+    check_baselines(names)
     return names

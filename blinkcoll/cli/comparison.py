@@ -1,54 +1,73 @@
-"""One collective on one topology: the plan's program and baselines', simulated at the same rates over sizes."""
+"""One collective on one topology: the selected program and baselines', simulated at the same rates over sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .. import api
-from ..cost.chunks import default_chunk_bytes
+from ..cost.factors import algbw_gb_s, busbw_gb_s
 from ..errors import SimulationError
-from ..schedules import Program, verify
-from ..selection import fastest_plan
-from ..show.bench_table import BenchResult, BenchRow, Timing
-from ..simulator import SimulationResult
+from ..packing import make_plan
+from ..schedules import Program
+from ..selection import select
+from ..show.bench_result import BenchResult, BenchRow, Timing
 from ..simulator.baselines import BASELINES, baseline_program
 from ..topology import Topology
 
 
+def check_baselines(names: Iterable[str]) -> None:
+    """Raise :class:`SimulationError` for a name that no baseline has."""
+    for name in names:
+        if name not in BASELINES:
+            raise SimulationError(f"no baseline is called {name!r}; known: {', '.join(sorted(BASELINES))}")
+
+
 def compare_with_baselines(
-    topology: Topology, collective: str, root: int | None, sizes: Sequence[int], elem_size: int, baselines: Sequence[str]
+    topology: Topology, collective: str, root: int | None, sizes: Iterable[int], elem_size: int, baselines: Sequence[str], redop: str = "sum"
 ) -> BenchResult:
-    """Plan once, verify the program made of it, simulate it and the baselines' at every size.
+    """At every size: the program that selection takes, and the baselines' programs.
 
     A baseline without a program for some sizes leaves a gap there, and its reason in the result.
     """
-    for name in baselines:
-        if name not in BASELINES:
-            raise SimulationError(f"no baseline is called {name!r}; known: {', '.join(sorted(BASELINES))}")
-    best = fastest_plan(topology, collective, root, sizes[-1] // 4 * 4).best
-    plan, ours = best.plan, best.program
-    verify(ours)
+    check_baselines(baselines)
+    plan = make_plan(topology, collective, root=root)
     gaps: dict[str, str] = {}
     rows = []
     for nbytes in sizes:
-        mine = _timing(ours, _simulate(ours, nbytes, elem_size, default_chunk_bytes(ours, nbytes)))
+        ours = our_timing(topology, collective, root, nbytes, elem_size)
         peers: list[Timing | None] = []
         for name in baselines:
             try:
-                theirs = baseline_program(name, topology, collective, root, nbytes)
+                peers.append(baseline_timing(name, topology, collective, root, nbytes, elem_size))
             except SimulationError as error:
                 gaps.setdefault(name, f"{name}: - from {nbytes} bytes: {error}")
                 peers.append(None)
-                continue
-            peers.append(_timing(theirs, _simulate(theirs, nbytes, elem_size, theirs.chunk_bytes)))
-        rows.append(BenchRow(nbytes, nbytes // elem_size, mine, tuple(peers)))
-    return BenchResult(plan, ours, tuple(baselines), tuple(rows), tuple(gaps.values()))
+        rows.append(BenchRow(nbytes, nbytes // elem_size, ours, tuple(peers)))
+    return BenchResult(plan, tuple(baselines), tuple(rows), tuple(gaps.values()), redop)
 
 
-def _simulate(program: Program, nbytes: int, elem_size: int, chunk_bytes: int) -> SimulationResult:
-    result: SimulationResult = api.simulate(program, nbytes, elem_size=elem_size, chunk_bytes=chunk_bytes)
-    return result
+def our_timing(topology: Topology, collective: str, root: int | None, nbytes: int, elem_size: int = 4) -> Timing:
+    """What selection takes for a size."""
+    selected = select(topology, collective, nbytes, root=root)
+    time_us = selected.time_us if elem_size == 4 else api.simulate(selected.program, nbytes, elem_size=elem_size).time_us
+    kind = "plan" if selected.plan is not None else "classic"
+    return _timing(selected.algorithm, selected.program, kind, nbytes, time_us)
 
 
-def _timing(program: Program, result: SimulationResult) -> Timing:
-    return Timing(program.algorithm, program.hash, result.time_us, result.algbw, result.busbw)
+def baseline_timing(name: str, topology: Topology, collective: str, root: int | None, nbytes: int, elem_size: int = 4) -> Timing:
+    """What a baseline runs for a size.
+
+    Raises
+    ------
+    SimulationError
+        Where it has no program for it.
+    """
+    program = baseline_program(name, topology, collective, root, nbytes)
+    protocols = sorted({connection.protocol for connection in program.connections} - {"simple"})
+    time_us = api.simulate(program, nbytes, elem_size=elem_size).time_us
+    return _timing(" ".join([program.algorithm, *protocols]), program, "baseline", nbytes, time_us)
+
+
+def _timing(algorithm: str, program: Program, kind: str, nbytes: int, time_us: float) -> Timing:
+    busbw = busbw_gb_s(program.collective, program.nranks, nbytes, time_us)
+    return Timing(algorithm, program.hash, kind, program.nchannels, time_us, algbw_gb_s(nbytes, time_us), busbw)

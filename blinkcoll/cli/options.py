@@ -54,16 +54,22 @@ def read_size(text: str, option: str) -> int:
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2].upper()]
 
 
-def sizes_between(smallest: int, largest: int, factor: int, elem_size: int) -> list[int]:
-    """Sizes from the smallest to the largest, each a whole number of elements."""
+#: More sizes than this are taken for a mistake in -i.
+MOST_SIZES = 10_000
+
+
+def sizes_between(smallest: int, largest: int, factor: int, elem_size: int, step: int | None = None) -> list[int]:
+    """Sizes from the smallest to the largest, times ``factor`` or plus ``step``, each a whole number of elements."""
     if not 0 < smallest <= largest:
         raise typer.BadParameter(f"from {smallest} to {largest} bytes there is no size", param_hint="-b, -e")
     if largest > MOST_BYTES:
         raise typer.BadParameter(f"{largest} bytes: sizes go up to {MOST_BYTES >> 30}G", param_hint="-e")
+    if step is not None and (step == 0 or (largest - smallest) // step >= MOST_SIZES):
+        raise typer.BadParameter(f"steps of {step} bytes from {smallest} to {largest} are more than {MOST_SIZES} sizes", param_hint="-i")
     sizes, size = [], smallest
     while size <= largest:
         sizes.append(max(size // elem_size, 1) * elem_size)
-        size *= factor
+        size = size * factor if step is None else size + step
     return list(dict.fromkeys(sizes))
 
 

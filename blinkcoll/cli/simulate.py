@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..topology import Topology
 
 SCHEMA = 1
-_TREES, _THREE_PHASE = "trees", "three-phase"
+_SELECTED, _TREES, _THREE_PHASE = "selected", "trees", "three-phase"
 _CALLS = ("back-to-back", "single")
 #: Over switches that copy and add, with callers' buffers copied or registered.
 _NVLS = ("nvls", "nvls-registered")
@@ -28,7 +28,7 @@ def simulate(
     relays: Relays = None,
     collective: Annotated[str, typer.Option("--collective", help="allreduce, broadcast, reduce, allgather, reducescatter, gather, scatter or alltoall.", metavar="NAME")] = "allreduce",
     root: Root = None,
-    algorithm: Annotated[str, typer.Option("--algorithm", help="trees (the plan that bench takes), three-phase (several servers), nvls, nvls-registered, or a baseline's name.", metavar="NAME")] = _TREES,
+    algorithm: Annotated[str, typer.Option("--algorithm", help="selected (what bench takes for the size), trees (the exact plan), three-phase (several servers), nvls, nvls-registered, or a baseline's name.", metavar="NAME")] = _SELECTED,
     minimum: Annotated[str, typer.Option("-b", "--minbytes", help="Smallest size.", metavar="SIZE")] = "8",
     maximum: Annotated[str, typer.Option("-e", "--maxbytes", help="Largest size.", metavar="SIZE")] = "1G",
     factor: Annotated[int, typer.Option("-f", "--stepfactor", help="Each size is the last times this.", min=2)] = 2,
@@ -88,6 +88,10 @@ class _Runs:
         self._trees: Program | None = None
 
     def program(self, nbytes: int) -> Program:
+        if self.algorithm == _SELECTED:
+            from ..selection import select
+
+            return select(self.topology, self.collective, nbytes, root=self.root).program
         if self.algorithm not in (_TREES, _THREE_PHASE, *_NVLS):
             from ..simulator.baselines import baseline_program
 
@@ -99,19 +103,15 @@ class _Runs:
         return self._trees.with_chunk_bytes(default_chunk_bytes(self._trees, nbytes))
 
     def _planned(self) -> Program:
-        """The plan that ``bench`` takes for the largest size; by measured rates, or where it has no choice, the exact plan; or NVLS's."""
+        """The program of the plan that the algorithm names."""
         from .. import api
         from ..schedules import lower_nvls
-        from ..selection import fastest_plan
 
+        method = {_TREES: "auto", _THREE_PHASE: _THREE_PHASE}.get(self.algorithm, "nvls")
+        plan = api.plan(self.topology, self.collective, root=self.root, method=method, rates=self.rates)
         if self.algorithm in _NVLS:
-            plan = api.plan(self.topology, self.collective, root=self.root, method="nvls", rates=self.rates)
             return lower_nvls(plan, registered=self.algorithm != _NVLS[0])
-        if self.algorithm == _THREE_PHASE:
-            return api.plan(self.topology, self.collective, root=self.root, method=_THREE_PHASE, rates=self.rates).schedule(nbytes=self.largest)
-        if self.rates == "planning" and self.collective in ("allreduce", "broadcast", "reduce"):
-            return fastest_plan(self.topology, self.collective, self.root, self.largest // 4 * 4).best.program
-        return api.plan(self.topology, self.collective, root=self.root, rates=self.rates).schedule(nbytes=self.largest)
+        return plan.schedule(nbytes=self.largest)
 
     def run(self, nbytes: int, trace: bool = False) -> SimulationResult:
         from ..simulator import run

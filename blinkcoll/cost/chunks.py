@@ -139,6 +139,17 @@ def _synchronisation(program: Program, params: Parameters) -> _Synchronisation:
     return dearest
 
 
+def least_depth(program: Program) -> int:
+    """Hops that any chunk takes at least, from its first sender to its last reader: those of the shallowest share.
+
+    Connections that close a cycle, as a ring's, are counted once around, and data may end one hop before. Where steps of
+    several shards share channels and shares are unequal it is not looked for, and 0.
+    """
+    if any(len(channel.steps) > 1 for channels in program.ranks for channel in channels):
+        return max(0, _depth(program, set(range(len(program.weights)))) - 1) if len(set(program.weights)) == 1 else 0
+    return min(_depth(program, {share}) for share in range(len(program.weights)))
+
+
 def _depth(program: Program, shares: Set[int]) -> int:
     """The most connections of one of ``shares`` that follow one another, a step's waits before its signals."""
     ends: dict[int, list[int]] = {}  # connection -> connections that the step reading it goes on to write

@@ -32,7 +32,7 @@ class LaunchRecord(ctypes.Structure):
     """``struct Launch``."""
 
     _fields_ = [
-        *((name, ctypes.c_uint64) for name in ("program", "buffers", "connections", "cursors", "progress", "records", "abort")),
+        *((name, ctypes.c_uint64) for name in ("program", "buffers", "connections", "cursors", "progress", "records", "abort", "doorbell")),
         *((name, ctypes.c_uint64) for name in ("bounds", "places", "count", "chunk_bytes", "slot_bytes", "timeout_ns")),
         ("prescale", ctypes.c_double),
         *((name, ctypes.c_uint32) for name in ("rank", "elem_size", "dtype", "op", "epoch", "divisor")),
@@ -50,6 +50,12 @@ class ConnectionAddresses(ctypes.Structure):
     """``struct ConnectionAddresses``."""
 
     _fields_ = [(name, ctypes.c_uint64) for name in ("slots", "tail", "head")]
+
+
+class CounterLine(ctypes.Structure):
+    """``struct CounterLine``."""
+
+    _fields_ = [("value", ctypes.c_uint64), ("waited", ctypes.c_uint32), ("doorbell", ctypes.c_int32)]
 
 
 class ChannelRecord(ctypes.Structure):
@@ -131,6 +137,7 @@ class Arena:
     """Where a rank's words, tables and slots lie, as offsets from the arena's base. It starts as zeros."""
 
     abort: int
+    doorbell: int
     records: int
     progress: int
     cursors: int
@@ -141,6 +148,7 @@ class Arena:
     heads: dict[int, int]
     tails: dict[int, int]
     slots: dict[int, int]
+    slots_begin: int
     nbytes: int
 
 
@@ -159,6 +167,7 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
     arriving = [i for i, c in enumerate(program.connections) if c.dst == rank and c.transport != "host"]
     return Arena(
         abort=take(4),
+        doorbell=take(4),
         records=take(nchannels * ctypes.sizeof(ChannelRecord)),
         progress=take(nchannels * LINE_BYTES),
         cursors=take(nconnections * 8),
@@ -168,9 +177,19 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         shards=take(table_bytes(program)),
         heads={i: take(8) for i in leaving},
         tails={i: take(8) for i in arriving},
+        slots_begin=take(0, _SLOT_ALIGNMENT),
         slots={i: take(program.connections[i].slots * slot_bytes if i in program.carrying else 0, _SLOT_ALIGNMENT) for i in arriving},
         nbytes=_round_up(take(0), _SLOT_ALIGNMENT),
     )
+
+
+def counter_lines(arena: Arena) -> list[tuple[int, bytes]]:
+    """What the lines of the counters that a rank polls begin as, and where: each says where the rank's doorbell is.
+
+    Those of its own channels' progress too: the rank that waits for them is the one that raises them, and needs no ring.
+    """
+    polled = (*range(arena.progress, arena.cursors - LINE_BYTES + 1, LINE_BYTES), *arena.heads.values(), *arena.tails.values())
+    return [(at, bytes(CounterLine(doorbell=arena.doorbell - at))) for at in polled]
 
 
 @dataclass(frozen=True)
@@ -211,19 +230,23 @@ def lay_out_host(program: Program, slot_bytes: int) -> list[HostArena]:
 
 
 def connection_table(
-    program: Program, arenas: Sequence[Arena], bases: Sequence[int], host: Sequence[HostArena] = (), host_bases: Sequence[int] = ()
-) -> bytes:
-    """Addresses of every connection as seen by who sees rank i's arena at ``bases[i]``, and host arena k at ``host_bases[k]``."""
+    program: Program, arenas: Sequence[Arena], bases: Sequence[int], host: Sequence[HostArena] = (), host_bases: Sequence[int] = (),
+    slot_bases: Sequence[int] | None = None,
+) -> bytes:  # fmt: skip
+    """Addresses of every connection as seen by who sees rank i's arena at ``bases[i]``, and host arena k at ``host_bases[k]``.
+
+    ``slot_bases``: where each rank's slots lie, if not at the end of its arena.
+    """
     table = (ConnectionAddresses * len(program.connections))()
     for arena, base in zip(host, host_bases, strict=True):
         for i, at in arena.slots.items():
             table[i] = ConnectionAddresses(base + at, base + arena.tails[i], base + arena.heads[i])
+    begins = slot_bases or [base + arena.slots_begin for base, arena in zip(bases, arenas, strict=True)]
     for i, c in enumerate(program.connections):
         if c.transport == "host":
             continue
-        table[i] = ConnectionAddresses(
-            bases[c.dst] + arenas[c.dst].slots[i], bases[c.dst] + arenas[c.dst].tails[i], bases[c.src] + arenas[c.src].heads[i]
-        )
+        reader = arenas[c.dst]
+        table[i] = ConnectionAddresses(begins[c.dst] + reader.slots[i] - reader.slots_begin, bases[c.dst] + reader.tails[i], bases[c.src] + arenas[c.src].heads[i])
     return bytes(table)
 
 
@@ -244,6 +267,7 @@ def launch_record(
         progress=base + arena.progress,
         records=base + arena.records,
         abort=base + arena.abort,
+        doorbell=base + arena.doorbell,
         bounds=base + arena.shards if work.shards is not None else 0,
         places=base + arena.shards + 8 * len(work.shards.bounds) if work.shards is not None and work.shards.places is not None else 0,
         count=work.count,

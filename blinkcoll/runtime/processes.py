@@ -19,7 +19,16 @@ import numpy as np
 from ..errors import ExecutionError, RankFailed, WaitTimeout
 from .buffers import RankBuffers
 from .executor import Array, Executor
-from .launch import Arena, ChannelRecord, HostArena, Work, buffer_table, connection_table, explain_records
+from .launch import (
+    Arena,
+    ChannelRecord,
+    HostArena,
+    Work,
+    buffer_table,
+    connection_table,
+    counter_lines,
+    explain_records,
+)
 from .segment import Segment, lay_out_segment
 
 #: How long a worker may take to start: an interpreter and numpy, on a busy machine.
@@ -69,6 +78,8 @@ class ProcessExecutor(Executor):
         for base, arena in zip(self._layout.arenas, self.arenas, strict=True):
             self._segment.store(base + arena.program, self.code)
             self._segment.store(base + arena.connections, connections)
+            for at, line in counter_lines(arena):
+                self._segment.store(base + at, line)
 
     def _start(self) -> _Worker:
         mine, theirs = os.pipe()

@@ -18,7 +18,7 @@ from ..errors import ExecutionError
 from .launch import Arena, HostArena, LaunchRecord
 
 _ALIGNMENT = 4096
-_ADDRESSES = ("program", "buffers", "connections", "cursors", "progress", "records", "abort")
+_ADDRESSES = ("program", "buffers", "connections", "cursors", "progress", "records", "abort", "doorbell")
 #: 0 where a launch has none; no table lies at the segment's start.
 _OPTIONAL_ADDRESSES = ("bounds", "places")
 
@@ -54,18 +54,30 @@ class Segment:
 
     def __init__(self, nbytes: int, fd: int | None = None) -> None:
         self.nbytes = nbytes
-        if fd is None:
-            if not hasattr(os, "memfd_create"):
-                raise ExecutionError("host processes need memfd_create, which only Linux has; use threads")
-            fd = _shared_memory(nbytes)
-        self.fd = fd
+        self.fd = _memory_file(nbytes, reserve=True) if fd is None else fd
         try:
-            self._map = mmap.mmap(fd, nbytes)
+            self._map = mmap.mmap(self.fd, nbytes)
         except OSError as error:
-            os.close(fd)
+            os.close(self.fd)
             raise ExecutionError(f"a segment of {nbytes} bytes cannot be mapped: {error.strerror}") from None
         self._anchor = ctypes.c_char.from_buffer(self._map)
         self.base = ctypes.addressof(self._anchor)
+
+    @classmethod
+    def sparse(cls, nbytes: int) -> Segment:
+        """A new segment whose pages nobody has reserved yet; :meth:`reserve` does."""
+        return cls(nbytes, _memory_file(nbytes, reserve=False))
+
+    def reserve(self, offset: int, nbytes: int) -> None:
+        """Take pages for a part, here and now and from this thread's memory node.
+
+        Raises
+        ------
+        ExecutionError
+            Where there is no memory left.
+        """
+        if nbytes:
+            _allocate(self.fd, offset, nbytes)
 
     def view(self, offset: int, nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         """Bytes of the segment; valid while it is open."""
@@ -79,31 +91,46 @@ class Segment:
         """Read bytes."""
         return self._map[offset : offset + nbytes]
 
+    def close_file(self) -> None:
+        """Close the descriptor: everybody who is to map the segment has. The mapping stays."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
     def close(self) -> None:
         """Unmap; the memory goes when the last process has."""
         del self._anchor
         try:
             self._map.close()
         finally:
-            os.close(self.fd)
+            self.close_file()
 
 
-def _shared_memory(nbytes: int) -> int:
-    """A memfd whose pages are reserved, so that a full machine is an error here and not a signal later.
-
-    Its descriptor is none of the standard three, even where those are closed: a child's would replace it.
-    """
+def _memory_file(nbytes: int, reserve: bool) -> int:
+    """A memfd. Its descriptor is none of the standard three, even where those are closed: a child's would replace it."""
+    if not hasattr(os, "memfd_create"):
+        raise ExecutionError("host processes need memfd_create, which only Linux has; use threads")
     low = os.memfd_create("blinkcoll")
     try:
         fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
     finally:
         os.close(low)
     try:
-        os.posix_fallocate(fd, 0, nbytes)
-    except OSError as error:
+        os.ftruncate(fd, nbytes)
+        if reserve:
+            _allocate(fd, 0, nbytes)
+    except BaseException:
         os.close(fd)
-        raise ExecutionError(f"{nbytes} bytes of shared memory are not to be had: {error.strerror}") from None
+        raise
     return fd
+
+
+def _allocate(fd: int, offset: int, nbytes: int) -> None:
+    """Pages are reserved, so that a full machine is an error here and not a signal later."""
+    try:
+        os.posix_fallocate(fd, offset, nbytes)
+    except OSError as error:
+        raise ExecutionError(f"{nbytes} bytes of shared memory are not to be had: {error.strerror}") from None
 
 
 def rebase(record: bytes, segment: Segment, nranks: int, nconnections: int) -> tuple[bytes, list[object]]:

@@ -9,7 +9,7 @@ import numpy as np
 from .. import _core
 from .buffers import RankBuffers, Regions
 from .executor import Array, Executor
-from .launch import ChannelRecord, Work, buffer_table, connection_table
+from .launch import ChannelRecord, Work, buffer_table, connection_table, counter_lines
 
 
 class ThreadExecutor(Executor):
@@ -50,6 +50,8 @@ class ThreadExecutor(Executor):
             for memory, arena in zip(self._memory, self.arenas, strict=True):
                 _store(memory, arena.program, self.code)
                 _store(memory, arena.connections, table)
+                for at, line in counter_lines(arena):
+                    _store(memory, at, line)
         return self._memory
 
 

@@ -42,6 +42,8 @@ SCHEMA = 2
 BUFFERS = ("input", "output", "scratch", "slot", "multicast")
 #: Buffers that every rank can have registered with a multicast object; numbered as the launch tables have them.
 REGIONS = ("input", "output", "scratch")
+#: How a connection's data and the news of it travel (``csrc/blinkcoll/protocol.h``).
+PROTOCOLS = ("simple", "LL", "LL128")
 #: What a step does: only synchronise, copy one source, reduce its sources in the order listed, or take part in an exchange.
 OPS = ("nop", "copy", "reduce", "exchange")
 

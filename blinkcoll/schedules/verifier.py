@@ -12,12 +12,11 @@ from itertools import pairwise
 from ..errors import ScheduleError
 from ..topology import group_switches
 from ..topology.peers import Peers
-from .program import Connection, Program, executor_numbers
+from .program import PROTOCOLS, Connection, Program, executor_numbers
 from .transports import TRANSPORTS
 
 #: More slots than this are of no use to any pipeline here.
 MOST_SLOTS = 32
-PROTOCOLS = ("simple", "LL", "LL128")
 #: Where the ranges that executors will use are laid out and checked: (count, bytes of an element, chunk_bytes).
 PARTITION_CORNERS = ((0, 4, 64), (1, 4, 64), (5, 8, 16), (1021, 4, 256), (4099, 2, 1000), ((1 << 30) + 1, 4, 1 << 28))
 

@@ -1,81 +1,75 @@
-"""Bench results as nccl-tests prints them, with the bound and baselines beside; and as JSON."""
+"""Bench results as nccl-tests prints them, with baselines, the bound and the program chosen beside, and a verdict in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import exp, log
-from typing import Any
 
 from .. import __version__
-from ..packing import Plan
-from ..schedules import Program
+from ..schedules.contract import REDUCING
 from ..simulator.baselines import BASELINES
-from ..topology import Topology
-from .numbers import count, gb_s
+from .bench_result import BenchResult, BenchRow, Timing, geometric_mean
+from .numbers import count, gb_s, size_text
 
-SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Timing:
-    """A simulated run of a program: µs, and GB/s."""
-
-    algorithm: str
-    program: str
-    time_us: float
-    algbw: float
-    busbw: float
-
-
-@dataclass(frozen=True)
-class BenchRow:
-    """One size: our run, and each baseline's, None where it has no program for that size."""
-
-    nbytes: int
-    count: int
-    ours: Timing
-    peers: tuple[Timing | None, ...]
-
-
-@dataclass(frozen=True)
-class BenchResult:
-    """Rows of one collective, and what was simulated. ``gaps``: why baselines have no program for some sizes."""
-
-    plan: Plan
-    program: Program
-    peers: tuple[str, ...]
-    rows: tuple[BenchRow, ...]
-    gaps: tuple[str, ...] = ()
+#: With more baselines than this only their ratios are shown, to keep lines short; JSON and CSV have all.
+_MOST_IN_FULL = 2
 
 
 def bench_text(result: BenchResult, datatype: str) -> str:
-    """Header, a line a size, footer."""
+    """Header, a line a size, footer, verdict."""
     plan = result.plan
-    redop, root = ("none", str(plan.root)) if plan.collective == "broadcast" else ("sum", "-1")
+    redop = result.redop if plan.collective in REDUCING else "none"
+    root = -1 if plan.root is None else plan.root
     lines = [*_header(result), *_columns(result.peers)]
     for row in result.rows:
         ours = row.ours
-        beside = "".join(_beside(ours, peer) for peer in row.peers)
+        beside = "".join(_beside(ours, peer, len(result.peers)) for peer in row.peers)
         lines.append(
             f"{row.nbytes:>12} {row.count:>12} {datatype:>8} {redop:>6} {root:>5} {ours.time_us:>10.2f} {ours.algbw:>7.2f} {ours.busbw:>7.2f} "
-            f"{ours.algbw / float(plan.bound) * 100:>6.1f}{beside}"
+            f"{ours.algbw / float(plan.bound) * 100:>6.1f}{beside}  {ours.algorithm}"
         )
-    best = max(row.ours.algbw for row in result.rows)
+    best = result.best.ours.algbw
     lines += [
         f"# Avg bus bandwidth    : {sum(row.ours.busbw for row in result.rows) / len(result.rows):.4f} (simulated)",
         f"# Best algbw           : {best:.2f} GB/s, {best / float(plan.bound) * 100:.1f} % of the bound (simulated)",
     ]
     for i, peer in enumerate(result.peers):
-        ratios = [p.time_us / row.ours.time_us for row in result.rows if (p := row.peers[i]) is not None]
-        if not ratios:
-            continue
-        mean = exp(sum(map(log, ratios)) / len(ratios))
-        lines.append(f"# Against {peer:<13}: {mean:.2f}x geometric mean, {max(ratios):.2f}x at best, {min(ratios):.2f}x at worst")
-    return "\n".join(lines)
+        if ratios := [ratio for ratio, _ in result.ratios(i)]:
+            lines.append(f"# Against {peer:<13}: {geometric_mean(ratios):.2f}x geometric mean, {max(ratios):.2f}x at best, {min(ratios):.2f}x at worst")
+    return "\n".join([*lines, *verdict(result)])
 
 
-def _beside(ours: Timing, peer: Timing | None) -> str:
+def verdict(result: BenchResult) -> list[str]:
+    """Two lines in words: against the first baseline, and against the bound."""
+    plan, best = result.plan, result.best
+    planned = sum(row.ours.kind == "plan" for row in result.rows)
+    part = best.ours.algbw / float(plan.bound) * 100
+    second = (
+        f"{part:.1f} % of the bound of {gb_s(plan.bound)} GB/s is reached at {size_text(best.nbytes)}; "
+        f"{planned} of {count(len(result.rows), 'size')} run a packed plan{', the others a classic algorithm' if planned < len(result.rows) else ''}."
+    )
+    return [f"# Verdict: {_against(result)}", f"#          {second}"]
+
+
+def _against(result: BenchResult) -> str:
+    compared = [i for i in range(len(result.peers)) if result.ratios(i)]
+    if not compared:
+        return f"{result.plan.collective} takes {result.rows[0].ours.time_us:.1f} us at least; nothing here to compare it with."
+    ratios, name = result.ratios(compared[0]), result.peers[compared[0]]
+    most, row = max(ratios, key=lambda pair: pair[0])
+    least, slow = min(ratios, key=lambda pair: pair[0])
+    if least < 0.9995:
+        ends = f"but {1 / least:.2f}x slower at {size_text(slow.nbytes)}"
+    elif most < 1.0005:
+        return f"as fast as {name} at every size."
+    else:
+        ends = f"as fast at {size_text(slow.nbytes)}" if least < 1.005 else f"{least:.2f}x at {size_text(slow.nbytes)}"
+        ends = f"never slower; {ends}"
+    return f"up to {most:.2f}x faster than {name} (at {size_text(row.nbytes)}), {geometric_mean([r for r, _ in ratios]):.2f}x in the geometric mean, {ends}."
+
+
+def _beside(ours: Timing, peer: Timing | None, npeers: int) -> str:
+    if npeers > _MOST_IN_FULL:
+        return f"  {'-':>7}" if peer is None else f"  {peer.time_us / ours.time_us:>6.2f}x"
     if peer is None:
         return f"  {'-':>10} {'-':>7} {'-':>7}"
     return f"  {peer.time_us:>10.2f} {peer.algbw:>7.2f} {peer.time_us / ours.time_us:>6.2f}x"
@@ -85,43 +79,41 @@ def _header(result: BenchResult) -> list[str]:
     plan, topology = result.plan, result.plan.topology
     gpus = ",".join(str(d.index if d.index is not None else d.name) for d in topology.devices)
     beside = " with relays " + ",".join(d.name for d in topology.relays) if topology.relays else ""
+    parts = count(len(plan.trees), "tree") if plan.trees else count(len(plan.flows), "flow")
     planned = "" if plan.optimal else f", {float(plan.rate / plan.bound) * 100:.1f} % of it planned"
     lines = [
         f"# blinkcoll {__version__} {plan.collective}: SIMULATED (event-driven; planning rates, link and protocol latencies), not measured",
         f"# topology {topology.name}, GPUs {gpus} as ranks 0..{topology.nranks - 1}{beside}, fingerprint {topology.fingerprint}",
-        f"# plan: {count(len(plan.trees), 'tree')} over {'+'.join(plan.links)}, rate {gb_s(plan.rate)} GB/s; bound {gb_s(plan.bound)} GB/s{planned}",
+        f"# plan: {parts} over {'+'.join(plan.links)}, rate {gb_s(plan.rate)} GB/s; bound {gb_s(plan.bound)} GB/s{planned}",
         f"# bound: {plan.certificate.describe(topology)}",
-        f"# program {result.program.hash}: {count(len(result.program.weights), 'share')}, at most {count(result.program.nchannels, 'channel')} a rank, verified",
     ]
+    for algorithm, rows in _by_algorithm(result.rows).items():
+        lines.append(
+            f"# {algorithm}: program {rows[0].ours.program}, {count(rows[0].ours.nchannels, 'channel')}, verified; "
+            + (f"at {size_text(rows[0].nbytes)}" if len(rows) == 1 else f"{len(rows)} sizes from {size_text(rows[0].nbytes)} to {size_text(rows[-1].nbytes)}")
+        )
     for i, peer in enumerate(result.peers):
-        timings = [row.peers[i] for row in result.rows]
-        programs = dict.fromkeys(f"{t.algorithm} {t.program}" for t in timings if t is not None)
-        lines.append(f"# {peer}: {BASELINES[peer].title}: {', '.join(programs) or 'no program'}")
+        algorithms = dict.fromkeys(t.algorithm for row in result.rows if (t := row.peers[i]) is not None)
+        label = f"[{i + 1}] {peer}" if len(result.peers) > _MOST_IN_FULL else peer
+        lines.append(f"# {label}: {BASELINES[peer].title}: {', '.join(algorithms) or 'no program'}")
     return [*lines, *(f"# {gap}" for gap in result.gaps), "#"]
 
 
+def _by_algorithm(rows: Sequence[BenchRow]) -> dict[str, list[BenchRow]]:
+    found: dict[str, list[BenchRow]] = {}
+    for row in rows:
+        found.setdefault(row.ours.algorithm, []).append(row)
+    return found
+
+
 def _columns(peers: Sequence[str]) -> list[str]:
-    names = "".join(f"  {peer:>10} {'algbw':>7} {'faster':>7}" for peer in peers)
-    units = "".join(f"  {'(us)':>10} {'(GB/s)':>7} {'':>7}" for _ in peers)
+    if len(peers) > _MOST_IN_FULL:
+        names = "".join(f"  {f'[{i}]':>7}" for i in range(1, len(peers) + 1))
+        units = "".join(f"  {'faster':>7}" for _ in peers)
+    else:
+        names = "".join(f"  {peer:>10} {'algbw':>7} {'faster':>7}" for peer in peers)
+        units = "".join(f"  {'(us)':>10} {'(GB/s)':>7} {'':>7}" for _ in peers)
     return [
-        f"# {'size':>10} {'count':>12} {'type':>8} {'redop':>6} {'root':>5} {'time':>10} {'algbw':>7} {'busbw':>7} {'bound':>6}{names}".rstrip(),
+        f"# {'size':>10} {'count':>12} {'type':>8} {'redop':>6} {'root':>5} {'time':>10} {'algbw':>7} {'busbw':>7} {'bound':>6}{names}  program",
         f"# {'(B)':>10} {'(elements)':>12} {'':>8} {'':>6} {'':>5} {'(us)':>10} {'(GB/s)':>7} {'(GB/s)':>7} {'(%)':>6}{units}".rstrip(),
     ]
-
-
-def bench_json(topology: Topology, results: Sequence[BenchResult]) -> dict[str, Any]:
-    """What ``--json`` prints: a row per collective, size and algorithm; rates in GB/s, times in µs."""
-    rows = []
-    for result in results:
-        for row in result.rows:
-            shared = {"collective": result.plan.collective, "root": result.plan.root, "nbytes": row.nbytes, "bound": str(result.plan.bound)}
-            for name, timing in zip(("blinkcoll", *result.peers), (row.ours, *row.peers), strict=True):
-                if timing is not None:
-                    rows.append(shared | {"library": name} | vars(timing))
-    return {
-        "schema": SCHEMA,
-        "version": __version__,
-        "topology": {"name": topology.name, "gpus": [d.index for d in topology.devices], "fingerprint": topology.fingerprint},
-        "simulated": True,
-        "rows": rows,
-    }

@@ -158,7 +158,7 @@ class _Prepared:
             return _Measured(core.makespan_us, core.longest_rank_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _prepare(identity: _Identity, rates: str, params: Parameters) -> _Prepared:
     return _Prepared(identity.program, rates, params)
 

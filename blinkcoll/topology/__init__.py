@@ -2,6 +2,7 @@
 
 from .clusters import cluster
 from .distance import PcieTree, distance, lanes_per_device, pcie_distance, pcie_tree
+from .hosts import host_topology
 from .isomorphism import isomorphic
 from .layouts import layout_names, load_layout
 from .load import load_topology
@@ -28,6 +29,7 @@ __all__ = [
     "distance",
     "exact",
     "group_switches",
+    "host_topology",
     "isomorphic",
     "lanes_per_device",
     "layout_names",

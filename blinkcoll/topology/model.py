@@ -221,6 +221,11 @@ class Topology:
     def _capacities(self) -> dict[str, dict[tuple[int | str, int | str], Fraction]]:
         return {}
 
+    @cached_property
+    def _routes(self) -> dict[tuple[int, int], tuple[int | str, ...]]:
+        """What :func:`blinkcoll.topology.route` has found; it keeps its answers here."""
+        return {}
+
     def capacities(self, rates: str = "planning") -> dict[tuple[int | str, int | str], Fraction]:
         """Total capacity in GB/s per directed pair of vertices (ranks as ints, switches by name)."""
         if rates not in self._capacities:

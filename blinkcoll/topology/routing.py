@@ -23,6 +23,12 @@ def route(topology: Topology, src: int, dst: int) -> Path:
     TopologyError
         Where neither a link nor switches lead from one to the other.
     """
+    if (src, dst) not in topology._routes:
+        topology._routes[src, dst] = _search(topology, src, dst)
+    return topology._routes[src, dst]
+
+
+def _search(topology: Topology, src: int, dst: int) -> Path:
     out, switches = topology.ways_on, topology.switch_names
     queue: list[tuple[int, Fraction, tuple[str, ...], Path]] = [(0, Fraction(0), (), (src,))]
     done: set[int | str] = set()

@@ -54,7 +54,7 @@ void bind_runtime(nb::module_& m) {
         {"ChannelEntry", sizeof(ChannelEntry)}, {"StepEntry", sizeof(StepEntry)}, {"OperandEntry", sizeof(OperandEntry)},
         {"SyncEntry", sizeof(SyncEntry)}, {"AfterEntry", sizeof(AfterEntry)}, {"Launch", sizeof(Launch)},
         {"BufferAddresses", sizeof(BufferAddresses)}, {"ConnectionAddresses", sizeof(ConnectionAddresses)},
-        {"ChannelRecord", sizeof(ChannelRecord)}, {"line", kLineBytes}, {"most_operands", kMostOperands}};
+        {"CounterLine", sizeof(CounterLine)}, {"ChannelRecord", sizeof(ChannelRecord)}, {"line", kLineBytes}, {"most_operands", kMostOperands}};
   }, "Sizes of the structs that Python mirrors.");
 }
 

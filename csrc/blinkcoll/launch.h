@@ -25,6 +25,15 @@ struct ConnectionAddresses {
   u64 slots, tail, head;
 };
 
+// A counter's cache line. Hosts sleep while they wait, so there is room for who does: the counter's reader sets `waited`
+// before it sleeps, and whoever raises the counter then rings the reader's doorbell, `doorbell` bytes from this line (0:
+// the reader never sleeps). Counter, mark and doorbell lie in the reader's arena, mapped as one everywhere.
+struct CounterLine {
+  u64 value;
+  u32 waited;
+  int doorbell;
+};
+
 enum RecordCode : u32 { kRan = 0, kTimedOut = 1, kAborted = 2 };
 
 // Why a channel stopped before its end: what it waited for. `index` is a connection, or the channel that an `after`
@@ -43,6 +52,7 @@ struct Launch {
   u64 progress;     // one cache line per channel of this rank: epoch << 32 | steps completed
   u64 records;      // ChannelRecord[channels of this rank]
   u64 abort;        // u32 of this rank; not zero: leave
+  u64 doorbell;     // u32 of this rank that peers raise when it sleeps; 0: it never sleeps on it
   u64 bounds, places;  // u64[nshards + 1] and u64[nshards] where shards are unequal, see partition.h; else 0
   u64 count, chunk_bytes, slot_bytes;
   u64 timeout_ns;   // the longest a channel waits without progress

@@ -1,66 +1,49 @@
 #include "movers.h"
 
+#include "host/reduce_blocks.h"
+
+BC_REDUCE_ENTRY(reduce_baseline)
+
+#if defined(__x86_64__)
+void reduce_avx2(unsigned, unsigned, char* const*, unsigned, char* const*, unsigned, unsigned long long, unsigned long long, const void*);
+void reduce_avx512(unsigned, unsigned, char* const*, unsigned, char* const*, unsigned, unsigned long long, unsigned long long, const void*);
+#endif
+
 namespace blinkcoll {
 namespace {
 
-// What a reduction is told, whatever its elements are.
-struct Task {
-  char* const* dsts;
-  u32 ndsts;
-  char* const* srcs;
-  u32 nsrcs;
-  u64 count;
-  Scaling scaling;
-};
+using Reduce = decltype(&reduce_baseline);
 
-template <u32 kType, u32 kOp>
-void run(const Task& t) {
-  using Stored = typename Element<kType>::Stored;
-  for (u64 i = 0; i < t.count; i++) {
-    const Stored result = combined<kType, kOp>([&](u32 s) { return reinterpret_cast<const Stored*>(t.srcs[s])[i]; }, t.nsrcs, t.scaling);
-    for (u32 d = 0; d < t.ndsts; d++) reinterpret_cast<Stored*>(t.dsts[d])[i] = result;
-  }
-}
-
-template <u32 kType>
-void run_real(u32 op, const Task& t) {
-  switch (op) {
-    case kProd: return run<kType, kProd>(t);
-    case kMin: return run<kType, kMin>(t);
-    case kMax: return run<kType, kMax>(t);
-    default: return run<kType, kSum>(t);
-  }
-}
-
-template <u32 kType>
-void run_whole(u32 op, const Task& t) {
-  switch (op) {
-    case kBand: return run<kType, kBand>(t);
-    case kBor: return run<kType, kBor>(t);
-    case kBxor: return run<kType, kBxor>(t);
-    case kProd: return run<kType, kProd>(t);
-    case kMin: return run<kType, kMin>(t);
-    case kMax: return run<kType, kMax>(t);
-    default: return run<kType, kSum>(t);
-  }
+// The widest instructions that this CPU has, of those that there is code for.
+Reduce widest() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) return reduce_avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return reduce_avx2;
+#endif
+  return reduce_baseline;
 }
 
 }  // namespace
 
-void reduce_on_host(u32 dtype, u32 op, char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) {
-  const Task task{dsts, ndsts, srcs, nsrcs, count, scaling};
-  switch (dtype) {
-    case kFloat32: return run_real<kFloat32>(op, task);
-    case kFloat64: return run_real<kFloat64>(op, task);
-    case kFloat16: return run_real<kFloat16>(op, task);
-    case kBFloat16: return run_real<kBFloat16>(op, task);
-    case kInt64: return run_whole<kInt64>(op, task);
-    case kInt32: return run_whole<kInt32>(op, task);
-    case kInt16: return run_whole<kInt16>(op, task);
-    case kInt8: return run_whole<kInt8>(op, task);
-    case kUInt8: return run_whole<kUInt8>(op, task);
-    default: return run_whole<kBool>(op, task);
+void copy_on_host(char* const* dsts, u32 ndsts, const char* src, u64 nbytes, u64 streamed) {
+  constexpr u64 kPiece = 32 << 10;  // read once from memory, then from the first cache
+  if (ndsts == 1) {
+    if (dsts[0] != src) put(dsts[0], src, nbytes, streamed & 1);
+  } else {
+    for (u64 at = 0; at < nbytes; at += kPiece) {
+      const u64 n = nbytes - at < kPiece ? nbytes - at : kPiece;
+      for (u32 d = 0; d < ndsts; d++) {
+        if (dsts[d] != src) put(dsts[d] + at, src + at, n, d < 64 && (streamed >> d & 1));
+      }
+    }
   }
+  if (streamed) order_streamed();
+}
+
+void reduce_on_host(u32 dtype, u32 op, char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 streamed) {
+  static const Reduce reduce = widest();
+  reduce(dtype, op, dsts, ndsts, srcs, nsrcs, count, streamed, &scaling);
+  if (streamed) order_streamed();
 }
 
 }  // namespace blinkcoll

@@ -1,17 +1,22 @@
 // The host as a platform of dispatch.h: one lane, looks that never block, plain loops as movers.
 #pragma once
 
-#include <cstring>
 #include <vector>
 
 #include "blinkcoll/dispatch.h"
+#include "host/doorbell.h"
 #include "host/movers.h"
 
 namespace blinkcoll {
 
+// Outputs from this size on are written past the caches: larger than what a core has of them for itself.
+constexpr u64 kStreamedBytes = 4 << 20;
+
 class HostPlatform {
  public:
-  explicit HostPlatform(const Launch& launch) : launch_(launch) {}
+  explicit HostPlatform(const Launch& launch)
+      : launch_(launch), output_(pointer<const BufferAddresses>(launch.buffers)[launch.rank].buffer[kOutput]),
+        extent_(launch.count * launch.elem_size), streams_(extent_ >= kStreamedBytes) {}
 
   u32 lane() const { return 0; }
   u32 lanes() const { return 1; }
@@ -19,10 +24,14 @@ class HostPlatform {
   // One lane: the release and acquire of publish() and look() are all the order there is to make.
   void barrier() const {}
 
-  // Acquire: pairs with publish(); what the peer wrote before it is visible after it. `give_up` is set by the loop that
-  // owns the deadline (run.cpp), so that a look costs one load.
+  // Acquire: pairs with publish(); what the peer wrote before it is visible after it. `give_up` and `marking` are set by
+  // the loop that owns the deadline and the sleep (run.cpp), so that a look costs one load.
   Look look(const u64* word, u64 target) const {
     if (__atomic_load_n(word, __ATOMIC_ACQUIRE) >= target) return Look::kReached;
+    if (marking) {
+      rung = mark(word) && rung;
+      if (__atomic_load_n(word, __ATOMIC_SEQ_CST) >= target) return Look::kReached;
+    }
     return give_up ? Look::kGaveUp : Look::kPending;
   }
 
@@ -33,18 +42,30 @@ class HostPlatform {
   bool aborted() const { return __atomic_load_n(pointer<u32>(launch_.abort), __ATOMIC_RELAXED) != 0; }
   void abort() const { __atomic_store_n(pointer<u32>(launch_.abort), 1, __ATOMIC_RELAXED); }
 
-  // Release: everything this lane read or wrote in the step is ordered before it; the peer's look() acquires it.
-  void publish(u64* word, u64 value) const { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
-  void publish_local(u64* word, u64 value) const { publish(word, value); }
+  // Release (and more, for the sleeper's sake: doorbell.h): everything this lane read or wrote in the step is ordered
+  // before it; the peer's look() acquires it.
+  void publish(u64* word, u64 value) const { raise(word, value); }
+  // Only this thread looks at these.
+  void publish_local(u64* word, u64 value) const { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+
+  // Until a peer raises a counter that was looked at while `marking`; `rings` is what rings() was before that look. Where
+  // nobody rings (counters in memory of the host's, programs set up without doorbells), a moment.
+  void sleep(u32 rings, std::chrono::nanoseconds most) const {
+    if (launch_.doorbell && rung) {
+      sleep_on(pointer<u32>(launch_.doorbell), rings, most);
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  }
+  // Acquire: pairs with ring(); relaxed would do, as counters carry the order of data.
+  u32 rings() const { return launch_.doorbell ? __atomic_load_n(pointer<u32>(launch_.doorbell), __ATOMIC_ACQUIRE) : 0; }
 
   void copy(char* const* dsts, u32 ndsts, const char* src, u64 nbytes) const {
-    for (u32 d = 0; d < ndsts; d++) {
-      if (dsts[d] != src) std::memcpy(dsts[d], src, nbytes);
-    }
+    copy_on_host(dsts, ndsts, src, nbytes, streamed(dsts, ndsts));
   }
 
   void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
-    reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling);
+    reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, streamed(dsts, ndsts));
   }
 
   // What a switch would do, by the memory of each rank: added in the order of ranks, 16-bit floats in float32.
@@ -57,9 +78,21 @@ class HostPlatform {
   }
 
   bool give_up = false;
+  bool marking = false;
+  mutable bool rung = true;  // whether all counters that were looked at in vain while marking have somebody who rings
 
  private:
+  // Results too large for the caches go past them; slots are meant to stay.
+  u64 streamed(char* const* dsts, u32 ndsts) const {
+    if (!streams_) return 0;
+    u64 mask = 0;
+    for (u32 d = 0; d < ndsts && d < 64; d++) mask |= u64(u64(dsts[d]) - output_ < extent_) << d;
+    return mask;
+  }
+
   const Launch& launch_;
+  u64 output_, extent_;
+  bool streams_;
 };
 
 }  // namespace blinkcoll

@@ -15,27 +15,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// From eager to patient: look again at once, then let others run, then sleep. With more ranks than cores a yield is what
-// lets the peer that we wait for proceed.
-void pause(u32 idle_rounds) {
-  if (idle_rounds < 64) return;
-  if (idle_rounds < 4096) {
-    std::this_thread::yield();
-  } else {
-    std::this_thread::sleep_for(std::chrono::microseconds(50));
-  }
-}
+// Rounds without progress: look again at once, then let others run (with more ranks than cores, that is what lets the peer
+// that we wait for proceed; beside other work each yield may cost a time slice), then sleep until a peer rings.
+constexpr u32 kSpins = 64, kYields = kSpins + 64;
 
-void check(const Launch& launch) {
-  const ProgramHeader& h = *pointer<const ProgramHeader>(launch.program);
-  if (h.magic != kProgramMagic || h.version != kProgramVersion) throw std::invalid_argument("run: these bytes are not a program of this version");
-  if (launch.rank >= h.nranks) throw std::invalid_argument("run: the program has no such rank");
-  ProgramView view{pointer<const char>(launch.program)};
-  for (u32 i = 0; i < h.nsteps; i++) {
-    if (view.step(i).op == kReduce && !can_reduce(launch.dtype, launch.op, launch.prescale != 1, launch.divisor != 1)) {
-      throw std::invalid_argument("run: no mover for this dtype and operation");
-    }
-  }
+inline void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
 }
 
 bool late(std::chrono::nanoseconds idle, const Launch& launch) { return u64(idle.count()) > launch.timeout_ns; }
@@ -60,8 +47,24 @@ Round take_turns(HostPlatform& platform, std::vector<ChannelRun<HostPlatform>>& 
 
 }  // namespace
 
+void check_launch(const Launch& launch) {
+  const ProgramHeader& h = *pointer<const ProgramHeader>(launch.program);
+  if (h.magic != kProgramMagic || h.version != kProgramVersion) throw std::invalid_argument("run: these bytes are not a program of this version");
+  if (launch.rank >= h.nranks) throw std::invalid_argument("run: the program has no such rank");
+  ProgramView view{pointer<const char>(launch.program)};
+  for (u32 i = 0; i < h.nsteps; i++) {
+    if (view.step(i).op == kReduce && !can_reduce(launch.dtype, launch.op, launch.prescale != 1, launch.divisor != 1)) {
+      throw std::invalid_argument("run: no mover for this dtype and operation");
+    }
+  }
+}
+
 bool run_rank(const Launch& launch) {
-  check(launch);
+  check_launch(launch);
+  return run_checked(launch);
+}
+
+bool run_checked(const Launch& launch, const std::function<bool()>& interrupted) {
   ProgramView view{pointer<const char>(launch.program)};
   HostPlatform platform(launch);
   std::vector<ChannelRun<HostPlatform>> channels;
@@ -73,8 +76,11 @@ bool run_rank(const Launch& launch) {
   // not waited for anybody meanwhile.
   constexpr std::chrono::nanoseconds kMostBetweenLooks = std::chrono::milliseconds(100);
   std::chrono::nanoseconds idle(0);
-  Clock::time_point last_look = Clock::now();
+  Clock::time_point last_look;
   for (u32 idle_rounds = 0;;) {
+    platform.marking = idle_rounds >= kYields;
+    platform.rung = true;
+    const u32 rings = platform.rings();  // before the round: a ring after its last look ends the sleep at once
     Round round = take_turns(platform, channels);
     if (round.failed) {
       platform.abort();
@@ -83,14 +89,22 @@ bool run_rank(const Launch& launch) {
     if (!round.unfinished) return true;
     if (round.progress) {
       idle_rounds = 0;
-      idle = std::chrono::nanoseconds(0);
       platform.give_up = false;
-      last_look = Clock::now();
       continue;
     }
-    idle_rounds = std::min(idle_rounds + 1, 1u << 20);
-    pause(idle_rounds);
+    if (idle_rounds < kYields) {
+      if (idle_rounds++ < kSpins) {
+        relax();
+      } else {
+        std::this_thread::yield();
+      }
+      idle = std::chrono::nanoseconds(0);
+      last_look = Clock::now();
+      continue;  // the round before a sleep is one that marks
+    }
     bool was_late = late(idle, launch);  // and the round since then brought nothing either
+    platform.sleep(rings, kMostBetweenLooks);
+    if (interrupted && interrupted()) platform.abort();
     Clock::time_point now = Clock::now();
     idle += std::min<std::chrono::nanoseconds>(now - last_look, kMostBetweenLooks);
     last_look = now;
@@ -99,7 +113,7 @@ bool run_rank(const Launch& launch) {
 }
 
 std::vector<bool> run_threads(const std::vector<Launch>& launches, const std::function<bool()>& interrupted) {
-  for (const Launch& launch : launches) check(launch);
+  for (const Launch& launch : launches) check_launch(launch);
   auto abort_all = [&] {
     for (const Launch& launch : launches) HostPlatform(launch).abort();
   };

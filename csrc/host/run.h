@@ -12,6 +12,13 @@ namespace blinkcoll {
 // any progress of this rank, or the rank's abort word was set; the channels' records then say what they waited for.
 bool run_rank(const Launch& launch);
 
+// The same for a launch that check_launch() has been asked about: its program, rank, dtype and operation. While it sleeps
+// it asks `interrupted`, if there is one, ten times a second; if so, it leaves.
+bool run_checked(const Launch& launch, const std::function<bool()>& interrupted = {});
+
+// Throws std::invalid_argument where the launch's program is none of this version, lacks the rank, or cannot be reduced.
+void check_launch(const Launch& launch);
+
 // Every rank on a thread of its own; returns when all have ended. Element i: whether rank i ran to its end. Ten times a
 // second the calling thread asks `interrupted`; if so, all ranks are told to leave. Throws what a rank's thread threw,
 // or std::system_error where there was no thread to be had, after all others have ended.

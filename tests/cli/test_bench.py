@@ -33,10 +33,10 @@ def test_bench_prints_a_labelled_table_of_all_sizes():
 
 
 def test_bench_json_says_what_was_simulated():
-    done = blinkcoll("bench", "--topo", "dgx1-v100", "--gpus", "0,1,4", "--collective", "all", "-b", "1M", "-e", "16M", "-f", "4", "--json")
+    done = blinkcoll("bench", "--topo", "dgx1-v100", "--gpus", "0,1,4", "--collective", "all_reduce,broadcast", "-b", "1M", "-e", "16M", "-f", "4", "--json")
     assert done.returncode == 0, done.stderr
     body = json.loads(done.stdout)
-    assert body["schema"] == 1 and body["simulated"] is True and body["topology"]["gpus"] == [0, 1, 4]
+    assert body["schema"] == 2 and body["simulated"] is True and body["topology"]["gpus"] == [0, 1, 4]
     assert {row["collective"] for row in body["rows"]} == {"allreduce", "broadcast"}
     assert {row["library"] for row in body["rows"]} == {"blinkcoll", "nccl", "baidu-ring"}
     for row in body["rows"]:

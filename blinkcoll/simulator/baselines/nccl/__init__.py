@@ -7,9 +7,9 @@ tuner. ``docs/baselines.md`` names the files and functions, and where this depar
 
 from .compute import Graph
 from .plan import NcclPlan, search
-from .programs import nccl_program
+from .programs import nccl_program, program_of_choice
 from .system import CPU_MODELS
 from .tuner import Choice
 from .versions import VERSIONS, Version
 
-__all__ = ["CPU_MODELS", "VERSIONS", "Choice", "Graph", "NcclPlan", "Version", "nccl_program", "search"]
+__all__ = ["CPU_MODELS", "VERSIONS", "Choice", "Graph", "NcclPlan", "Version", "nccl_program", "program_of_choice", "search"]

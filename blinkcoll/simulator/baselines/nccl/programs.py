@@ -67,12 +67,12 @@ def nccl_program(
     if collective in p2p.COLLECTIVES:
         return _sent(plan, collective, root, nbytes, algorithm)
     choice = plan.tuner.choose(nbytes, collective, only=algorithm)
-    return _built(topology, collective, root, version, choice.algorithm, choice.protocol, choice.nchannels)
+    return program_of_choice(topology, collective, root, version, choice.algorithm, choice.protocol, choice.nchannels)
 
 
 @lru_cache(maxsize=256)
-def _built(topology: Topology, collective: str, root: int | None, version: str, algorithm: str, protocol: str, nchannels: int) -> Program:
-    """The program of a choice of the tuner's; many sizes share one."""
+def program_of_choice(topology: Topology, collective: str, root: int | None, version: str, algorithm: str, protocol: str, nchannels: int) -> Program:
+    """The program of one choice that a tuner could make: "ring" or "tree", a protocol, and how many channels; many sizes share one."""
     plan = _plan(topology, version)
     name = f"nccl-{plan.version.name}-{algorithm}"
     if algorithm == "nvls":

@@ -1,0 +1,183 @@
+"""Collectives of host ranks: blinkcoll beside OpenMPI (and gloo, where torch is there) in the same processes.
+
+    python benchmarks/host.py [-n 2] [--collectives allreduce,...] [--sizes 4,1K,64K,1M,16M,64M] [--rounds 7] [--gloo]
+
+needs ``mpirun`` and ``mpi4py``. Rounds of the libraries alternate; the table has medians over rounds of the slowest rank's
+time a call, plain numpy float32 arrays, in place where MPI has ``IN_PLACE``. ``ratio`` is blinkcoll's time over OpenMPI's.
+``floor`` is the time that the bytes that must move take at the rate at which this run copied: each rank's output written
+once and what it is made of read once, all ranks on the cores there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+COLLECTIVES = ("allreduce", "reduce", "broadcast", "allgather", "reducescatter", "gather", "scatter", "alltoall", "barrier")
+ROOT = 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-n", type=int, default=2)
+    parser.add_argument("--collectives", default=",".join(COLLECTIVES))
+    parser.add_argument("--sizes", default="4,1K,64K,1M,16M,64M")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--gloo", action="store_true")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return work(options)
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["mpirun", "--oversubscribe", "-n", str(options.n), sys.executable, __file__, *sys.argv[1:], "--worker", folder]
+        if os.geteuid() == 0:
+            command.insert(1, "--allow-run-as-root")
+        sys.exit(subprocess.run(command).returncode)
+
+
+def work(options: argparse.Namespace) -> None:
+    from mpi4py import MPI
+
+    import blinkcoll as bc
+
+    world = MPI.COMM_WORLD
+    comm = bc.Communicator(world.rank, world.size, bc.FileStore(options.worker))
+    gloo = start_gloo(options.worker, world) if options.gloo else None
+    rate = copy_rate(world)
+    if world.rank == 0:
+        print(f"# {world.size} ranks on {os.cpu_count()} cores; measured; all ranks together copy {rate:.1f} GB/s ({MPI.Get_library_version().splitlines()[0].split(',')[0]})")
+        print(f"# {'collective':>13} {'size':>9} {'blinkcoll us':>13} {'OpenMPI us':>11} {'ratio':>6}" + (f" {'gloo us':>10}" if gloo else "") + f" {'floor us':>9}")
+    for name in options.collectives.split(","):
+        for nbytes in map(size_of, options.sizes.split(",")) if name != "barrier" else (4,):
+            measure(name, nbytes, world, comm, gloo, options.rounds, rate)
+    comm.close()
+
+
+def measure(name: str, nbytes: int, world, comm, gloo, rounds: int, rate: float) -> None:
+    n = world.size
+    count = max(nbytes // 4, 1)
+    if name in ("allgather", "reducescatter", "gather", "scatter", "alltoall"):
+        count = max(count // n, 1) * n
+    calls = {"blinkcoll": ours(name, count, comm), "OpenMPI": theirs(name, count, world)}
+    if gloo is not None and (call := gloo(name, count)) is not None:
+        calls["gloo"] = call
+    times: dict[str, list[float]] = {library: [] for library in calls}
+    reps = {library: repeats(call, world) for library, call in calls.items()}
+    for _ in range(rounds):
+        for library, call in calls.items():
+            world.Barrier()
+            began = time.perf_counter()
+            for _ in range(reps[library]):
+                call()
+            took = (time.perf_counter() - began) / reps[library]
+            times[library].append(world.allreduce(took, op=_max()))
+    if world.rank == 0:
+        us = {library: sorted(t)[len(t) // 2] * 1e6 for library, t in times.items()}
+        floor = moved(name, count * 4, n) / (rate * 1e3)
+        row = f"  {name:>13} {count * 4:>9} {us['blinkcoll']:>13.2f} {us['OpenMPI']:>11.2f} {us['blinkcoll'] / us['OpenMPI']:>6.2f}"
+        print(row + (f" {us.get('gloo', float('nan')):>10.2f}" if gloo else "") + f" {floor:>9.2f}", flush=True)
+
+
+def moved(name: str, nbytes: int, n: int) -> float:
+    """Bytes written by all ranks together, at least: each output once."""
+    own = nbytes / n
+    return {
+        "allreduce": n * nbytes, "reduce": nbytes, "broadcast": (n - 1) * nbytes, "allgather": (n - 1) * nbytes, "reducescatter": nbytes,
+        "gather": nbytes - own, "scatter": nbytes - own, "alltoall": n * nbytes, "barrier": 0,
+    }[name]  # fmt: skip
+
+
+def repeats(call: Callable[[], object], world) -> int:
+    """As many as take about 30 ms, the same on all ranks."""
+    call()
+    began = time.perf_counter()
+    for _ in range(3):
+        call()
+    once = world.allreduce((time.perf_counter() - began) / 3, op=_max())
+    return max(2, min(5000, int(0.03 / once)))
+
+
+def _max():
+    from mpi4py import MPI
+
+    return MPI.MAX
+
+
+def ours(name: str, count: int, comm) -> Callable[[], object]:
+    a, b = np.zeros(count, np.float32), np.zeros(count, np.float32)
+    own = np.zeros(count // comm.world_size, np.float32)
+    return {
+        "allreduce": lambda: comm.all_reduce(a),
+        "reduce": lambda: comm.reduce(a, ROOT),
+        "broadcast": lambda: comm.broadcast(a, ROOT),
+        "allgather": lambda: comm.all_gather(a),
+        "reducescatter": lambda: comm.reduce_scatter(a),
+        "gather": (lambda: comm.gather(a, ROOT)) if comm.rank == ROOT else (lambda: comm.gather(own, ROOT)),
+        "scatter": (lambda: comm.scatter(a, ROOT)) if comm.rank == ROOT else (lambda: comm.scatter(own, ROOT)),
+        "alltoall": lambda: comm.all_to_all(a, b),
+        "barrier": comm.barrier,
+    }[name]
+
+
+def theirs(name: str, count: int, world) -> Callable[[], object]:
+    from mpi4py import MPI
+
+    a, b = np.zeros(count, np.float32), np.zeros(count, np.float32)
+    own = np.zeros(count // world.size, np.float32)
+    at_root = world.rank == ROOT
+    return {
+        "allreduce": lambda: world.Allreduce(MPI.IN_PLACE, a),
+        "reduce": (lambda: world.Reduce(MPI.IN_PLACE, a, root=ROOT)) if at_root else (lambda: world.Reduce(a, None, root=ROOT)),
+        "broadcast": lambda: world.Bcast(a, root=ROOT),
+        "allgather": lambda: world.Allgather(MPI.IN_PLACE, a),
+        "reducescatter": lambda: world.Reduce_scatter_block(MPI.IN_PLACE, a),
+        "gather": (lambda: world.Gather(MPI.IN_PLACE, a, root=ROOT)) if at_root else (lambda: world.Gather(own, None, root=ROOT)),
+        "scatter": (lambda: world.Scatter(a, MPI.IN_PLACE, root=ROOT)) if at_root else (lambda: world.Scatter(None, own, root=ROOT)),
+        "alltoall": lambda: world.Alltoall(a, b),
+        "barrier": world.Barrier,
+    }[name]
+
+
+def start_gloo(folder: str, world) -> Callable[[str, int], Callable[[], object] | None]:
+    import torch
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{folder}/gloo", rank=world.rank, world_size=world.size)
+    torch.set_num_threads(1)
+
+    def make(name: str, count: int) -> Callable[[], object] | None:
+        a = torch.zeros(count)
+        calls = {
+            "allreduce": lambda: dist.all_reduce(a), "reduce": lambda: dist.reduce(a, ROOT), "broadcast": lambda: dist.broadcast(a, ROOT), "barrier": dist.barrier,
+        }  # fmt: skip
+        return calls.get(name)
+
+    return make
+
+
+def copy_rate(world) -> float:
+    """GB/s that all ranks together copy, each its own 64 MiB, all at once."""
+    a, b = np.ones(64 << 20, np.uint8), np.zeros(64 << 20, np.uint8)
+    best = 0.0
+    for _ in range(5):
+        world.Barrier()
+        began = time.perf_counter()
+        np.copyto(b, a)
+        took = world.allreduce(time.perf_counter() - began, op=_max())
+        best = max(best, world.size * a.nbytes / took / 1e9)
+    return best
+
+
+def size_of(text: str) -> int:
+    return int(text.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}.get(text[-1], 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""A rank's place in a group of one host: memory that all ranks map, and the programs set up in it.
+
+Rank 0 plans a collective when it is first called and sends the programs to the others with a memory file to map; they
+verify the programs, compare hashes, and each reserves its own part of the memory, so that its pages are its own node's and
+a host without memory left is an error, not a signal. What a set of programs needs:
+
+- a *segment* of its own: each rank's counters, progress words, records, and the slots of programs for small calls;
+- slots of programs for large calls lie in the group's *pool*, which all such programs use in turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import _core
+from ..errors import ExecutionError, RankFailed
+from ..schedules import Program, encode, verify
+from ..schedules.contract import VIEWS, view
+from ..topology import Topology
+from .bootstrap import Group
+from .hostprograms import HostProgram, programs_for
+from .launch import LINE_BYTES, Arena, HostArena, LaunchRecord, connection_table, counter_lines, lay_out, lay_out_host
+from .pairs import Pairs
+from .segment import Segment
+
+_PAGE = 4096
+Call = tuple[str, int | None]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A program with where each rank's part of it lies, as offsets into the segment and (where pooled) the pool."""
+
+    part: HostProgram
+    code: bytes
+    arenas: list[Arena]
+    at: list[int]
+    slots_at: list[int] | None
+    host: list[HostArena]
+    host_at: list[int]
+
+
+class HostGroup:
+    """This rank's mappings and set-up programs.
+
+    Parameters
+    ----------
+    group
+        The ranks that have met.
+    topology
+        Rank i is its device i; the same on all ranks.
+    timeout_s
+        How long to wait for the others while a collective is set up.
+    """
+
+    def __init__(self, group: Group, topology: Topology, timeout_s: float) -> None:
+        self.group, self.topology, self.timeout_s = group, topology, timeout_s
+        self.rank, self.world_size = group.rank, group.world_size
+        self.calls = _core.HostCalls(self.rank, self.world_size)
+        self._tables: dict[Call, int] = {}
+        self.apart: set[int] = set()  # tables whose programs need input and output apart
+        self._programs: list[_Placed] = []  # by the number that calls give them
+        self._segments: list[Segment] = []
+        self._homes: list[Segment] = []  # of each program: the segment its records lie in
+        self._pool: Segment | None = None
+        self._pool_share = 0
+        self.pairs = Pairs(self.rank, self.world_size)
+        if self.world_size > 1:
+            self._share_pairs()
+        self.prepare(("barrier", None))
+        self.calls.set_barrier(0)
+
+    def table(self, call: Call) -> int:
+        """The table of a collective; set up when it is first asked for, on all ranks together."""
+        found = self._tables.get(call)
+        return self.prepare(call) if found is None else found
+
+    def close(self) -> None:
+        """Unmap everything."""
+        self.calls = None
+        self._tables.clear()
+        for segment in (*self._segments, *([self._pool] if self._pool else [])):
+            segment.close()
+        self._segments.clear()
+        self._pool = None
+
+    def program(self, number: int) -> Program:
+        """The program of that number."""
+        return self._programs[number].part.program
+
+    def records(self, number: int) -> list[bytes]:
+        """Every rank's channel records of that program."""
+        placed, home = self._programs[number], self._homes[number]
+        sizes = [arena.progress - arena.records for arena in placed.arenas]
+        return [home.load(at + arena.records, size) for at, arena, size in zip(placed.at, placed.arenas, sizes, strict=True)]
+
+    def _share_pairs(self) -> None:
+        """One memory file for all pairs, of which only what is used takes memory."""
+        if self.rank == 0:
+            segment = Segment.sparse(self.pairs.nbytes)
+            self.group.tell_all({"pairs": self.pairs.nbytes}, [segment.fd])
+        else:
+            message, fds = self.group.hear("mapping the pairs' memory", self.timeout_s)
+            assert message == {"pairs": self.pairs.nbytes}, (message, self.pairs.nbytes)
+            segment = Segment(self.pairs.nbytes, fds[0])
+        self._segments.append(segment)
+        self.pairs.map(segment)
+
+    # -- setting up -------------------------------------------------------------------------------------------------
+
+    def prepare(self, call: Call) -> int:
+        """Plan (rank 0), agree, map and set up the programs of a collective; its table."""
+        doing = f"setting up {call[0]}" + ("" if call[1] is None else f" with root {call[1]}")
+        parts, segment, pool = self._propose(call) if self.rank == 0 else self._agree(call, doing)
+        placed, nbytes, pool_share = self._lay_out(parts)
+        error = None
+        try:
+            self._reserve(segment, placed, nbytes, pool, pool_share)
+        except ExecutionError as failed:
+            error = str(failed)
+        self._conclude(error, doing)
+        for mapped in (segment, pool):
+            if mapped is not None:
+                mapped.close_file()
+        self._segments.append(segment)
+        if pool is not None:
+            self._replace_pool(pool, pool_share)
+        entries = []
+        for one in placed:
+            entries.append((one.part.most_bytes, self._set_up(one, segment)))
+        name, root = call
+        views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
+        table: int = self.calls.add_table(*views, entries)
+        self._tables[call] = table
+        if not all(one.part.program.in_place for one in placed):
+            self.apart.add(table)
+        return table
+
+    def _propose(self, call: Call) -> tuple[list[HostProgram], Segment, Segment | None]:
+        parts = programs_for(self.topology, *call)
+        _, nbytes, pool_share = self._lay_out(parts)
+        segment = Segment.sparse(nbytes)
+        pool = Segment.sparse(pool_share * self.world_size) if pool_share > self._pool_share else None
+        programs = list({p.program.hash: p.program for p in parts}.values())  # each once: one may serve several sizes
+        uses = [
+            {"program": [q.hash for q in programs].index(p.program.hash), "most_bytes": p.most_bytes, "chunk_bytes": p.chunk_bytes, "pooled": p.pooled}
+            for p in parts
+        ]
+        message = {"call": list(call), "programs": [p.to_json() for p in programs], "uses": uses}
+        self.group.tell_all(message, [s.fd for s in (segment, pool) if s is not None])
+        return parts, segment, pool
+
+    def _agree(self, call: Call, doing: str) -> tuple[list[HostProgram], Segment, Segment | None]:
+        message, fds = self.group.hear(doing, self.timeout_s)
+        theirs = message.get("call")
+        if theirs != list(call):
+            for fd in fds:
+                os.close(fd)
+            self.group.answer({"error": f"rank {self.rank} calls {_named(call)}, rank 0 {_named(tuple(theirs or ('?', None)))}"})
+            raise ExecutionError(f"rank {self.rank} calls {_named(call)}, rank 0 calls {_named(tuple(theirs or ('?', None)))}")
+        programs = [Program.from_json(text) for text in message["programs"]]
+        for program in programs:
+            verify(program, repeated=True)
+        parts = [HostProgram(programs[u["program"]], u["most_bytes"], u["chunk_bytes"], u["pooled"]) for u in message["uses"]]
+        _, nbytes, pool_share = self._lay_out(parts)
+        segment = Segment(nbytes, fds[0])
+        pool = Segment(pool_share * self.world_size, fds[1]) if len(fds) > 1 else None
+        return parts, segment, pool
+
+    def _lay_out(self, parts: Sequence[HostProgram]) -> tuple[list[_Placed], int, int]:
+        """Where everything goes: the same on all ranks, as it follows from the programs. Also sizes: of the segment, and of a rank's share of the pool."""
+        n, placed, pool_share = self.world_size, [], 0
+        sizes = [0] * n
+        codes = {part.program.hash: encode(part.program) for part in parts}
+        for part in parts:
+            code = codes[part.program.hash]
+            arenas = [lay_out(part.program, code, rank, part.chunk_bytes) for rank in range(n)]
+            at = list(sizes)
+            for rank, arena in enumerate(arenas):
+                sizes[rank] += _up(arena.slots_begin if part.pooled else arena.nbytes, LINE_BYTES)
+                if part.pooled:
+                    pool_share = max(pool_share, _up(arena.nbytes - arena.slots_begin, _PAGE))
+            placed.append((part, code, arenas, at))
+        begins, total = [], 0
+        for size in sizes:
+            begins.append(total)
+            total += _up(max(size, 1), _PAGE)
+        pool_share = max(pool_share, self._pool_share)
+        made = []
+        for part, code, arenas, at in placed:
+            host, host_at = lay_out_host(part.program, part.chunk_bytes), []
+            for of_cpu in host:
+                host_at.append(total)
+                total += _up(of_cpu.nbytes, _PAGE)
+            slots_at = [rank * pool_share for rank in range(n)] if part.pooled and pool_share else None
+            made.append(_Placed(part, code, arenas, [b + a for b, a in zip(begins, at, strict=True)], slots_at, host, host_at))
+        return made, total, pool_share
+
+    def _reserve(self, segment: Segment, placed: Sequence[_Placed], nbytes: int, pool: Segment | None, pool_share: int) -> None:
+        """Pages for this rank's own parts, and its counters' lines."""
+        begin, others = placed[0].at[self.rank], [at for one in placed for at in (*placed[0].at, *one.host_at)]
+        segment.reserve(begin, min((p for p in (*others, nbytes) if p > begin), default=nbytes) - begin)
+        if self.rank == 0:
+            for one in placed:
+                for at, of_cpu in zip(one.host_at, one.host, strict=True):
+                    segment.reserve(at, of_cpu.nbytes)
+        if pool is not None:
+            pool.reserve(self.rank * pool_share, pool_share)
+        for one in placed:
+            for at, line in counter_lines(one.arenas[self.rank]):
+                segment.store(one.at[self.rank] + at, line)
+
+    def _conclude(self, error: str | None, doing: str) -> None:
+        """All ranks are ready, or all fail with the first error."""
+        if self.rank == 0:
+            errors = [error] if error else []
+            errors += [str(a["error"]) for a in self.group.answers(doing, self.timeout_s).values() if a.get("error")]
+            error = errors[0] if errors else None
+            with contextlib.suppress(*([RankFailed] if error else [])):  # who objected may have left already
+                self.group.tell_all({"error": error})
+        else:
+            self.group.answer({"error": error})
+            error = self.group.hear(doing, self.timeout_s)[0].get("error")
+        if error:
+            raise ExecutionError(f"{doing}: {error}")
+
+    def _replace_pool(self, pool: Segment, share: int) -> None:
+        """Large programs are set up in the new, larger pool from now on; those set up before keep the old one."""
+        if self._pool is not None:
+            self._segments.append(self._pool)
+        self._pool, self._pool_share = pool, share
+
+    def _set_up(self, one: _Placed, segment: Segment) -> int:
+        slot_bases = None
+        if one.slots_at is not None:
+            assert self._pool is not None
+            slot_bases = [self._pool.base + at for at in one.slots_at]
+        bases = [segment.base + at for at in one.at]
+        arena, base = one.arenas[self.rank], bases[self.rank]
+        record = LaunchRecord(
+            progress=base + arena.progress, records=base + arena.records, abort=base + arena.abort, doorbell=base + arena.doorbell,
+            chunk_bytes=one.part.chunk_bytes, slot_bytes=one.part.chunk_bytes,
+        )  # fmt: skip
+        connections = connection_table(one.part.program, one.arenas, bases, one.host, [segment.base + at for at in one.host_at], slot_bases)
+        number: int = self.calls.add_program(bytes(record), one.code, connections, one.part.pooled)
+        assert number == len(self._programs)
+        self._programs.append(one)
+        self._homes.append(segment)
+        return number
+
+
+def _named(call: Sequence[Any]) -> str:
+    return str(call[0]) if call[1] is None else f"{call[0]} with root {call[1]}"
+
+
+def _up(value: int, alignment: int) -> int:
+    return -(-value // alignment) * alignment

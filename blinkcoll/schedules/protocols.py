@@ -1,0 +1,90 @@
+"""The same program by another protocol: a pass over connections (``csrc/blinkcoll/protocol.h`` says what each is).
+
+``simple``: data, a fence, a counter. ``LL``: four bytes of data and four of flag by one access, so that data is its own
+news; half of the wire is flags. ``LL128``: 120 bytes of data and eight of flag by one store of a warp, which only NVLink
+from Volta on keeps whole. The names are NCCL's.
+
+A connection suits lines where every use of it is one step on either side: wait, one operand, signal. One that only signals
+stays simple, because its readers rely on what the signal orders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+from ..errors import ScheduleError
+from ..topology import Path, Topology
+from .program import PROTOCOLS, Program, Step
+
+#: By these a program can be run; the order is that of preference where times are equal.
+EXECUTABLE = PROTOCOLS
+#: Links over which a warp's store of 128 bytes arrives whole, and since which architecture: NCCL enables LL128 over NVLink
+#: from Volta on (NCCL 2.30.7, src/graph/tuning.cc, ncclTopoInitTunerConstants and ncclTopoTuneModel).
+_WHOLE_KINDS = ("NVLINK", "NVSWITCH")
+_WHOLE_SINCE = 70
+
+
+def with_protocol(program: Program, name: str) -> Program:
+    """The same program with every connection that suits it by protocol ``name``; the others are simple.
+
+    What it returns is not yet proven: some programs rely on an order that lines do not give (docs/programs.md), and
+    :func:`verify` says so.
+
+    Raises
+    ------
+    ScheduleError
+        Where there is no such protocol.
+
+    Examples
+    --------
+    >>> import blinkcoll as bc
+    >>> program = bc.plan(bc.load_topology("dgx1-v100"), "allreduce").schedule(nbytes=1 << 30, protocol="simple")
+    >>> {c.protocol for c in with_protocol(program, "LL").connections}
+    {'LL'}
+    """
+    if name not in EXECUTABLE:
+        raise ScheduleError(f"no protocol is called {name!r}; known: {', '.join(EXECUTABLE)}")
+    suited = _suited(program, name)
+    return replace(
+        program, connections=tuple(replace(c, protocol=name if i in suited else "simple") for i, c in enumerate(program.connections))
+    )
+
+
+def protocols_of(program: Program) -> str:
+    """The protocols that a program's connections have, for people: ``"LL"``, ``"LL+simple"``, ``"-"`` without any."""
+    return "+".join(sorted({c.protocol for c in program.connections})) or "-"
+
+
+def keeps_lines_whole(topology: Topology, path: Path) -> bool:
+    """Whether stores of 128 bytes arrive whole over a path: by NVLink alone, between devices from Volta on."""
+    if any(not d.arch.startswith("sm_") or int(d.arch.removeprefix("sm_")) < _WHOLE_SINCE for d in topology.devices):
+        return False
+    kinds: dict[tuple[int | str, int | str], set[str]] = {}
+    for link in topology.links:
+        kinds.setdefault((topology.vertex(link.src), topology.vertex(link.dst)), set()).add(link.kind)
+    return all(hop in kinds and kinds[hop] <= set(_WHOLE_KINDS) for hop in pairwise(path))
+
+
+def _suited(program: Program, protocol: str) -> set[int]:
+    """The connections that can have a protocol."""
+    suited = set(range(len(program.connections)))
+    if protocol == "simple":
+        return suited
+    for channels in program.ranks:
+        for channel in channels:
+            for step in channel.steps:
+                suited -= {c for c in {*step.wait, *step.signal, *_slots(step)} if not _is_one_use(step, c)}
+    if protocol == "LL128":
+        ways = {program.connections[i].path for i in suited}
+        whole = {way for way in ways if keeps_lines_whole(program.topology, way)}
+        suited = {i for i in suited if program.connections[i].path in whole}
+    return suited
+
+
+def _slots(step: Step) -> list[int]:
+    return [o.connection for o in (*step.srcs, *step.dsts) if o.connection is not None]
+
+
+def _is_one_use(step: Step, connection: int) -> bool:
+    return connection in step.wait and connection in step.signal and _slots(step).count(connection) == 1

@@ -1,0 +1,8 @@
+"""Which program to run: the predicted-fastest by size, over blinkcoll's plans and the classic families, with reasons."""
+
+from .candidates import FAMILIES, Draft, Request
+from .choice import Selection, select
+from .contest import Candidate, Contest
+from .table import SIZES, Table, table_for
+
+__all__ = ["FAMILIES", "SIZES", "Candidate", "Contest", "Draft", "Request", "Selection", "Table", "select", "table_for"]

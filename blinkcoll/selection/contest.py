@@ -1,0 +1,185 @@
+"""Every draft by every protocol, simulated at a size; those whose floor is above the best are left out.
+
+Order and ties are fixed: equal times (to nine digits) go to the candidate listed first, so a contest has one winner on all
+ranks and machines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..cost.chunks import MOST_CHUNK_BYTES, PipelineShape, chunk_bytes_for, pipeline_shape
+from ..errors import PackingError, ScheduleError, SimulationError, TopologyError
+from ..packing import Plan
+from ..schedules import Program, verify
+from ..schedules.contract import SHARDED
+from ..schedules.protocols import EXECUTABLE, with_protocol
+from ..simulator import run
+from ..simulator.floor import Floor
+from .candidates import FAMILIES, Draft, Request
+
+#: From this size on chunk sizes are tried, and for candidates at most this much slower than the fastest.
+_TUNED_FROM, _NEAR = 1 << 20, 1.15
+#: From this size on larger chunks are tried, and with so many shares no smaller ones, whose simulation takes longest.
+_LARGE, _MANY = 1 << 26, 16
+#: What NCCL cuts broadcasts and reduces into: an eighth of its buffer of 4 MiB.
+_CHAIN_CHUNK_BYTES = 1 << 19
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A draft by one protocol."""
+
+    draft: Draft
+    protocol: str
+    floor: Floor
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.draft.name if self.protocol == "simple" else f"{self.draft.name} {self.protocol}"
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan it was lowered from; None for the classic families."""
+        return self.draft.plan
+
+    @cached_property
+    def program(self) -> Program:
+        """Without a chunk size for any size in particular."""
+        if all(connection.protocol == self.protocol for connection in self.draft.program.connections):
+            return self.draft.program  # the very object, which the simulator has prepared where a baseline runs it, too
+        return with_protocol(self.draft.program, self.protocol)
+
+    @cached_property
+    def _shape(self) -> PipelineShape:
+        return pipeline_shape(self.program)
+
+    def chunk_sizes(self, nbytes: int) -> tuple[int, ...]:
+        """The chunk sizes to try for a size; where chunks follow one another more than one.
+
+        The formula looks at one share at a time. Where many run side by side links stay busy with fewer, larger chunks,
+        which cost less synchronisation: twice to four times its answer is mostly best.
+        """
+        chunk = chunk_bytes_for(self._shape, nbytes)
+        if self._shape.lockstep or nbytes < _TUNED_FROM:
+            return (chunk,)
+        sizes = [2 * chunk]
+        if nbytes < _LARGE or len(self.draft.program.weights) < _MANY:
+            sizes.append(chunk)
+        if nbytes >= _LARGE:
+            sizes.append(4 * chunk)
+        if self.draft.program.root is not None:
+            sizes.append(_CHAIN_CHUNK_BYTES)
+        return tuple(dict.fromkeys(min(size, MOST_CHUNK_BYTES) for size in sizes))
+
+
+class Contest:
+    """The candidates of one request, and how long each takes by size, simulated when asked.
+
+    ``refused`` says why families have no candidate.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.candidates: list[Candidate] = []
+        self.refused: list[str] = []
+        for family in FAMILIES:
+            name = family.__name__.replace("_", " ")
+            try:
+                for draft in family(request):
+                    self._admit(draft)
+            except (PackingError, ScheduleError, SimulationError, TopologyError) as error:
+                self.refused.append(f"{name}: {error}")
+        if not self.candidates:
+            raise PackingError("; ".join(self.refused))
+        self._times: dict[tuple[int, int, int], float] = {}
+        self._winners: dict[int, int] = {}
+        self._proven: dict[int, bool] = {}
+
+    def _admit(self, draft: Draft) -> None:
+        if draft.program.nchannels > self.request.max_channels:
+            self.refused.append(f"{draft.name}: {draft.program.nchannels} channels, more than max_channels={self.request.max_channels}")
+            return
+        floor = Floor(draft.program)
+        for protocol in draft.protocols or EXECUTABLE:
+            candidate = Candidate(draft, protocol, floor)
+            # A floor holds where all connections have the protocol; one that only signals cannot have lines, for instance.
+            if all(connection.protocol == protocol for connection in candidate.program.connections):
+                self.candidates.append(candidate)
+
+    def whole(self, nbytes: int) -> int:
+        """The size that is simulated for ``nbytes``: a whole number of 4-byte elements, and of shards where these are the caller's."""
+        unit = 4 * (self.request.topology.nranks if self.request.collective in SHARDED else 1)
+        return max(1, round(nbytes / unit)) * unit
+
+    def _simulated_us(self, i: int, size: int, chunk_bytes: int) -> float:
+        """To nine digits."""
+        key = (i, size, chunk_bytes)
+        if key not in self._times:
+            self._times[key] = float(f"{run(self.candidates[i].program, size, chunk_bytes=chunk_bytes).time_us:.9g}")
+        return self._times[key]
+
+    def chunk_bytes(self, i: int, nbytes: int) -> int:
+        """The chunk size, of those tried, with which candidate ``i`` is fastest."""
+        size = self.whole(nbytes)
+        return min(self.candidates[i].chunk_sizes(size), key=lambda chunk: (self._simulated_us(i, size, chunk), chunk))
+
+    def time_us(self, i: int, nbytes: int) -> float:
+        """The simulated time of candidate ``i`` with that chunk size."""
+        size = self.whole(nbytes)
+        return min(self._simulated_us(i, size, chunk) for chunk in self.candidates[i].chunk_sizes(size))
+
+    def floor_us(self, i: int, nbytes: int) -> float:
+        """What candidate ``i`` takes at least."""
+        return self.candidates[i].floor.us(self.whole(nbytes), self.candidates[i].protocol)
+
+    def winner(self, nbytes: int) -> int:
+        """The fastest candidate at a size whose program the verifier proves."""
+        size = self.whole(nbytes)
+        while size not in self._winners:
+            best = self._fastest(size)
+            if self._is_proven(best):
+                self._winners[size] = best
+        return self._winners[size]
+
+    @property
+    def allowed(self) -> list[int]:
+        """Candidates that have not been refused."""
+        return [i for i in range(len(self.candidates)) if self._proven.get(i, True)]
+
+    def _fastest(self, size: int) -> int:
+        allowed = self.allowed
+        if not allowed:
+            raise PackingError("; ".join(self.refused))
+        floors = {i: self.floor_us(i, size) * (1 - 1e-9) for i in allowed}
+        best, times = float("inf"), {}
+        for i in sorted(allowed, key=lambda i: (floors[i], i)):
+            if floors[i] <= best:
+                try:
+                    times[i] = self._simulated_us(i, size, self.candidates[i].chunk_sizes(size)[0])
+                except ScheduleError as error:  # a program that no executor's format can hold
+                    self._refuse(i, error)
+                    continue
+                best = min(best, times[i])
+        # All whose floor is not above the best have been simulated now; only those near it get other chunk sizes tried.
+        near = [i for i, time in times.items() if time <= best * _NEAR and floors[i] <= best]
+        if not near:
+            return self._fastest(size)  # all of those simulated were refused: the others' turn
+        return min(near, key=lambda i: (self.time_us(i, size), i))
+
+    def _is_proven(self, i: int) -> bool:
+        """Whether a candidate may run, also again and again; proven once."""
+        if i not in self._proven:
+            program = self.candidates[i].program
+            try:
+                verify(program, repeated=True)
+                self._proven[i] = True
+            except ScheduleError as error:
+                self._refuse(i, error)
+        return self._proven[i]
+
+    def _refuse(self, i: int, error: ScheduleError) -> None:
+        self.refused.append(f"{self.candidates[i].name}: {error}")
+        self._proven[i] = False

@@ -1,0 +1,70 @@
+"""A time that no simulated run of a program falls below: what its busiest link and channel carry, and its depth in hops.
+
+All three are known from the steps alone, whatever the chunks are, so one pass serves all sizes and protocols. A search for
+the fastest program need not simulate those whose floor is above what another has reached.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+
+from ..cost.chunks import least_depth
+from ..cost.parameters import Parameters, parameters_for
+from ..schedules.program import Program
+from .traffic import Hop, links_crossed
+
+#: Ranges are cut between elements and aligned: a share may have so many bytes less than its part of the data, per
+#: shard and share.
+_ROUNDING = 64
+
+
+class Floor:
+    """The least time of a program by size.
+
+    Parameters
+    ----------
+    program
+        By any protocol; all its connections by the same.
+    params
+        The devices' parameters; those of the topology's architecture where None.
+    """
+
+    def __init__(self, program: Program, params: Parameters | None = None) -> None:
+        params = self._params = params or parameters_for(program.topology)
+        protocol = program.connections[0].protocol if program.connections else "simple"
+        total = sum(program.weights) * program.nshards
+        load: dict[Hop, float] = defaultdict(float)
+        busiest = 0.0
+        for rank, channels in enumerate(program.ranks):
+            for channel in channels:
+                moved = 0.0
+                for step in channel.steps:
+                    part = program.weights[step.share] / total
+                    moved += part if step.op != "nop" else 0.0
+                    for hop, wire in links_crossed(program, rank, step, params).items():
+                        load[hop] += part * wire * params.protocol(protocol).efficiency
+                busiest = max(busiest, moved)
+        capacities = program.topology.capacities()
+        self._link = max((part / (float(capacities[hop]) * 1e3) for hop, part in load.items()), default=0.0)
+        self._channel = busiest / (params.channel_gb_s * 1e3)
+        self._rounding = _ROUNDING * program.nshards * len(program.weights)
+        self._launch_us = params.launch.time_us(program.nranks)
+        self._depth = least_depth(program)
+        self._wire_us = _shortest_wire(program)
+
+    def us(self, nbytes: int, protocol: str = "simple") -> float:
+        """Microseconds that ``nbytes`` take at least, all connections by ``protocol``."""
+        costs = self._params.protocol(protocol)
+        moving = max(0, nbytes - self._rounding) * max(self._link / costs.efficiency, self._channel / costs.rate)
+        return self._launch_us + max(moving, self._depth * (costs.busy_us + costs.flag_us + self._wire_us))
+
+
+def _shortest_wire(program: Program) -> float:
+    """The latency of the path that has the least."""
+    topology = program.topology
+    wire: dict[Hop, float] = {}
+    for link in topology.links:
+        hop = (topology.vertex(link.src), topology.vertex(link.dst))
+        wire[hop] = max(wire.get(hop, 0.0), float(link.latency_us))
+    return min((sum(wire.get(hop, 0.0) for hop in pairwise(c.path)) for c in program.connections), default=0.0)

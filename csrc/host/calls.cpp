@@ -1,0 +1,103 @@
+#include "calls.h"
+
+#include <cstring>
+#include <stdexcept>
+
+#include "blinkcoll/program.h"
+#include "host/run.h"
+
+namespace blinkcoll {
+namespace {
+
+// What the one buffer of a call in place holds.
+View held(View input, View output) {
+  return input == View::kWhole || output == View::kWhole ? View::kWhole : input == View::kNone ? output : input;
+}
+
+bool same(const CallKind& a, const CallKind& b) {
+  return a.dtype == b.dtype && a.op == b.op && a.elem_size == b.elem_size && (a.divisor != 1) == (b.divisor != 1) && (a.prescale != 1) == (b.prescale != 1);
+}
+
+}  // namespace
+
+u32 HostCalls::add_program(const Launch& launch, std::string code, const std::string& connections, bool pooled) {
+  auto made = std::make_unique<Program>();
+  made->code = std::move(code);
+  made->connections.resize(connections.size() / sizeof(ConnectionAddresses));
+  std::memcpy(made->connections.data(), connections.data(), made->connections.size() * sizeof(ConnectionAddresses));
+  made->buffers.resize(nranks_);
+  made->cursors.resize(made->connections.size());
+  made->pooled = pooled;
+  Launch& mine = made->launch = launch;
+  mine.program = u64(made->code.data());
+  mine.connections = u64(made->connections.data());
+  mine.buffers = u64(made->buffers.data());
+  mine.cursors = u64(made->cursors.data());
+  mine.rank = rank_;
+  mine.epoch = 0;
+  programs_.push_back(std::move(made));
+  return u32(programs_.size() - 1);
+}
+
+u32 HostCalls::add_table(View input, View output, std::vector<TableEntry> entries) {
+  if (entries.empty()) throw std::invalid_argument("a table needs at least one program");
+  tables_.push_back({input, output, std::move(entries)});
+  return u32(tables_.size() - 1);
+}
+
+// The collective's size in elements, from whichever buffer this rank has.
+u64 HostCalls::total(const Table& table, const UserBuffer& input, const UserBuffer* output) const {
+  auto of = [&](View view, const UserBuffer& buffer) { return view == View::kOwn ? buffer.count * nranks_ : buffer.count; };
+  if (!output) return of(held(table.input, table.output), input);
+  if (table.input == View::kNone) return of(table.output, *output);
+  const u64 count = of(table.input, input);
+  if (table.output != View::kNone && of(table.output, *output) != count) throw std::invalid_argument("input and output do not fit each other");
+  return count;
+}
+
+// Where the whole of the data would begin; the sum wraps around where that is before 0.
+u64 HostCalls::whole(View view, const UserBuffer& buffer, u64 count, u32 elem_size) const {
+  return view == View::kOwn ? buffer.address - rank_ * (count / nranks_) * elem_size : buffer.address;
+}
+
+bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
+  std::lock_guard<std::mutex> turn(busy_);
+  const Table& t = tables_.at(table);
+  const u64 count = total(t, input, output), nbytes = count * kind.elem_size;
+  size_t i = 0;
+  while (i + 1 < t.entries.size() && nbytes > t.entries[i].most_bytes) i++;
+  const u32 number = t.entries[i].program;
+  Program& program = *programs_[number];
+  if (program.pooled && pooled_ != int(number)) {
+    if (pooled_ >= 0 && barrier_ >= 0) {
+      last_ = u32(barrier_);
+      if (!start(*programs_[size_t(barrier_)], 1, CallKind{}, timeout_ns, interrupted)) return false;
+    }
+    pooled_ = int(number);
+  }
+  last_ = number;
+  BufferAddresses& mine = program.buffers[rank_];
+  mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind.elem_size);
+  mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind.elem_size) : mine.buffer[kInput];
+  return start(program, count, kind, timeout_ns, interrupted);
+}
+
+bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
+  Launch& launch = program.launch;
+  launch.count = count;
+  launch.elem_size = kind.elem_size;
+  launch.dtype = kind.dtype;
+  launch.op = kind.op;
+  launch.divisor = kind.divisor;
+  launch.prescale = kind.prescale;
+  launch.timeout_ns = timeout_ns;
+  launch.epoch++;
+  if (!program.any_checked || !same(program.checked, kind)) {
+    check_launch(launch);
+    program.checked = kind;
+    program.any_checked = true;
+  }
+  return run_checked(launch, interrupted);
+}
+
+}  // namespace blinkcoll

@@ -1,0 +1,88 @@
+// One rank's programs, set up once, and calls of them: what a communicator's hot path is made of.
+//
+// A *table* is one collective (with its root): programs by the largest size that each is for. Programs whose slots lie in
+// memory that others use too are `pooled`: before another pooled program runs, a barrier makes sure that all ranks have
+// finished with the last one. All ranks make the same calls in the same order, so all take that barrier alike.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "blinkcoll/launch.h"
+
+namespace blinkcoll {
+
+// What a buffer of the collective holds at this rank (contract.py).
+enum class View { kNone, kOwn, kWhole };
+
+struct TableEntry {
+  u64 most_bytes;  // of the collective's size; the last entry serves what is larger, too
+  u32 program;
+};
+
+// A buffer of the caller's.
+struct UserBuffer {
+  u64 address = 0, count = 0;
+};
+
+// What is done, beside where.
+struct CallKind {
+  u32 dtype = 0, elem_size = 1, op = 0, divisor = 1;
+  double prescale = 1;
+};
+
+class HostCalls {
+ public:
+  HostCalls(u32 rank, u32 nranks) : rank_(rank), nranks_(nranks) {}
+  HostCalls(const HostCalls&) = delete;
+  HostCalls& operator=(const HostCalls&) = delete;
+
+  // `launch` holds addresses of shared memory (abort, doorbell, progress, records, slot_bytes) and the chunk size; the
+  // program's bytes and the table of connections are copied. Returns the program's number.
+  u32 add_program(const Launch& launch, std::string code, const std::string& connections, bool pooled);
+
+  u32 add_table(View input, View output, std::vector<TableEntry> entries);
+
+  // The program that barriers run, which pooled programs are separated by.
+  void set_barrier(u32 program) { barrier_ = int(program); }
+
+  // One call: `output` is null for a call in place, on a buffer that holds the whole (or all that this rank has). False
+  // where a wait ran out, or `interrupted`, asked ten times a second, said so; last() then says which program it was.
+  // Throws std::invalid_argument where sizes do not fit or there is no mover. Calls of several threads take turns.
+  bool run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted);
+
+  // Which program the last call ran, and how often it was called.
+  u32 last() const { return last_; }
+  u64 calls(u32 program) const { return programs_[program]->launch.epoch; }
+  const Launch& launch(u32 program) const { return programs_[program]->launch; }
+
+ private:
+  struct Program {
+    Launch launch;
+    std::string code;
+    std::vector<ConnectionAddresses> connections;
+    std::vector<BufferAddresses> buffers;
+    std::vector<u64> cursors;
+    CallKind checked;  // the last kind that check_launch() has passed
+    bool any_checked = false, pooled = false;
+  };
+  struct Table {
+    View input, output;
+    std::vector<TableEntry> entries;
+  };
+
+  bool start(Program& program, u64 count, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted);
+  u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
+  u64 whole(View view, const UserBuffer& buffer, u64 count, u32 elem_size) const;
+
+  std::mutex busy_;
+  u32 rank_, nranks_, last_ = 0;
+  int barrier_ = -1, pooled_ = -1;
+  std::vector<std::unique_ptr<Program>> programs_;
+  std::vector<Table> tables_;
+};
+
+}  // namespace blinkcoll

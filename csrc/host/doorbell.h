@@ -1,0 +1,58 @@
+// Sleeping until another rank, maybe of another process, has raised a counter: futexes, without a lost wake-up.
+//
+// The reader sets the line's mark, looks at the counter once more, and sleeps on its doorbell. The writer raises the
+// counter, then looks at the mark. All four are sequentially consistent, so one of the two sees the other (Dekker): either
+// the reader finds the counter raised, or the writer finds the mark and rings. A doorbell counts rings, so a ring between
+// the reader's last look and its sleep is not lost either.
+#pragma once
+
+#include <chrono>
+#include <climits>
+#include <thread>
+
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#endif
+
+#include "blinkcoll/launch.h"
+
+namespace blinkcoll {
+
+// Sleep until `*bell` is no longer `seen`, somebody rings, or the time is over; it may also end for no reason.
+inline void sleep_on(const u32* bell, u32 seen, std::chrono::nanoseconds most) {
+#if defined(__linux__)
+  timespec left{time_t(most.count() / 1000000000), long(most.count() % 1000000000)};
+  syscall(SYS_futex, bell, FUTEX_WAIT, seen, &left, nullptr, 0);
+#else
+  (void)bell, (void)seen;
+  std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(most, std::chrono::microseconds(50)));
+#endif
+}
+
+// The reader's side: ask to be woken when the counter is raised, and look at it again after this. False where nobody rings.
+inline bool mark(const u64* counter) {
+  CounterLine* line = reinterpret_cast<CounterLine*>(const_cast<u64*>(counter));
+  if (line->doorbell == 0) return false;
+  __atomic_store_n(&line->waited, 1, __ATOMIC_SEQ_CST);
+  return true;
+}
+
+inline void ring(u32* bell) {
+  __atomic_fetch_add(bell, 1, __ATOMIC_RELEASE);
+#if defined(__linux__)
+  syscall(SYS_futex, bell, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+#endif
+}
+
+// The writer's side: raise the counter, and wake who sleeps on it.
+inline void raise(u64* counter, u64 value) {
+  CounterLine* line = reinterpret_cast<CounterLine*>(counter);
+  __atomic_store_n(&line->value, value, __ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&line->waited, __ATOMIC_SEQ_CST) == 0) return;
+  if (__atomic_exchange_n(&line->waited, 0, __ATOMIC_SEQ_CST)) ring(reinterpret_cast<u32*>(reinterpret_cast<char*>(line) + line->doorbell));
+}
+
+}  // namespace blinkcoll

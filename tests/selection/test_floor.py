@@ -1,0 +1,30 @@
+"""The floor never exceeds a simulated time, or a search that prunes by it would miss the fastest."""
+
+from __future__ import annotations
+
+import pytest
+
+from blinkcoll.selection import Request, table_for
+from blinkcoll.topology import load_topology
+
+SETS = [("dgx1-v100", (0, 1, 4)), ("dgx1-p100", (0, 1, 2, 4, 5)), ("dgx2", (0, 1, 2, 3)), ("rtx4090x8", (0, 1, 5))]
+
+
+@pytest.mark.parametrize("collective", ["allreduce", "broadcast", "reducescatter", "alltoall"])
+@pytest.mark.parametrize(("layout", "gpus"), SETS)
+def test_no_simulated_time_is_below_its_floor(layout, gpus, collective):
+    topology = load_topology(layout).subset(list(gpus))
+    contest = table_for(Request(topology, collective, 0 if collective == "broadcast" else None, 32)).contest
+    below = [
+        (candidate.name, nbytes, contest.floor_us(i, nbytes), contest.time_us(i, nbytes))
+        for i, candidate in enumerate(contest.candidates)
+        for nbytes in (4, 64, 1 << 10, 1 << 14, 1 << 18, 1 << 22)
+        if contest.floor_us(i, nbytes) > contest.time_us(i, nbytes) * (1 + 1e-9)
+    ]
+    assert not below
+
+
+def test_floors_are_tight_for_large_sizes():
+    contest = table_for(Request(load_topology("dgx1-v100").subset([0, 1, 4]), "allreduce", None, 32)).contest
+    i = contest.winner(1 << 30)
+    assert 0.95 < contest.floor_us(i, 1 << 30) / contest.time_us(i, 1 << 30) <= 1

@@ -1,0 +1,153 @@
+"""Selection: the argmin among its candidates, by a table of thresholds, and never slower than a baseline."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+from itertools import pairwise
+
+import pytest
+from allocations import classes, name_of, spread
+
+import blinkcoll as bc
+from blinkcoll.errors import PackingError, ScheduleError, SimulationError
+from blinkcoll.selection import SIZES, Contest, Request, Table, select, table_for
+from blinkcoll.simulator import run
+from blinkcoll.simulator.baselines import BASELINES, baseline_program
+from blinkcoll.topology import layout_names, load_topology
+
+THREE = load_topology("dgx1-v100").subset([0, 1, 4])
+
+
+def request_for(topology, collective="allreduce", max_channels=32):
+    return Request(topology, collective, 0 if collective in ("broadcast", "reduce", "gather", "scatter") else None, max_channels)
+
+
+@pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
+def test_the_winner_is_the_fastest_of_all_candidates_simulated_one_by_one(collective):
+    topology = load_topology("dgx1-v100").subset([0, 1, 2, 4, 7])
+    contest = Contest(request_for(topology, collective))
+    for nbytes in (8, 4096, 1 << 18, 1 << 21, 1 << 25):
+        times = {
+            (i, chunk): run(candidate.program, nbytes, chunk_bytes=chunk).time_us
+            for i, candidate in enumerate(contest.candidates)
+            for chunk in candidate.chunk_sizes(nbytes)
+        }
+        fastest = min(times.values())
+        assert contest.time_us(contest.winner(nbytes), nbytes) == pytest.approx(fastest, rel=1e-8)
+
+
+def test_a_table_does_not_depend_on_the_order_of_questions():
+    sizes = [*SIZES[:24], 500_000, 70_000, 3 << 20, 12]
+    forward, backward = Table(request_for(THREE)), Table(request_for(THREE))
+    shuffled = random.Random(7).sample(sizes, len(sizes))
+    asked = {nbytes: backward.choose(nbytes) for nbytes in shuffled}
+    assert {nbytes: forward.choose(nbytes) for nbytes in sizes} == asked
+
+
+def test_thresholds_ascend_and_say_what_choose_says():
+    table = table_for(request_for(THREE))
+    thresholds = table.thresholds()
+    assert thresholds[0][0] == 0 and all(a < b for (a, _), (b, _) in pairwise(thresholds))
+    assert all(isinstance(start, int) for start, _ in thresholds)
+    assert all(one != other for (_, one), (_, other) in pairwise(thresholds)), "neighbours differ"
+    for start, candidate in thresholds:
+        assert table.choose(max(start, 1)) == candidate
+        if start:
+            assert table.choose(start - 1) != candidate
+    assert table.choose(64 << 30) == thresholds[-1][1]
+
+
+def test_select_returns_a_verified_program_its_plan_and_reasons():
+    chosen = bc.select(THREE, "all_reduce", 64 << 20)
+    bc.verify(chosen.program, repeated=True)
+    assert chosen.program.nchannels <= 32 and chosen.plan is not None
+    chosen.plan.check()
+    assert run(chosen.program, 64 << 20).time_us == pytest.approx(chosen.time_us)
+    text = chosen.explain()
+    assert f"* {chosen.algorithm}" in text and "ring" in text and "at least" in text and "simulated" in text
+
+
+def test_a_classic_family_has_no_plan():
+    selection = select(load_topology("dgx1-v100"), "allreduce", 32 << 20)
+    assert selection.algorithm.startswith("ring") and selection.plan is None
+
+
+@pytest.mark.parametrize("max_channels", [2, 4, 8])
+def test_the_budget_of_channels_is_kept(max_channels):
+    for nbytes in (8, 1 << 20, 1 << 28):
+        assert select(THREE, "allreduce", nbytes, max_channels=max_channels).program.nchannels <= max_channels
+
+
+@pytest.mark.parametrize("collective", ["gather", "scatter", "alltoall", "allgather", "reducescatter", "reduce"])
+def test_every_collective_has_a_choice(collective):
+    root = 1 if collective in ("gather", "scatter", "reduce") else None
+    chosen = select(THREE, collective, 3 << 20, root=root)
+    assert chosen.program.collective == collective and chosen.program.root == root
+
+
+def test_bad_requests_are_told():
+    with pytest.raises(PackingError, match="needs a root"):
+        select(THREE, "broadcast", 8)
+    with pytest.raises(PackingError, match="max_channels"):
+        select(THREE, "allreduce", 8, max_channels=0)
+    with pytest.raises(PackingError, match="unknown collective"):
+        select(THREE, "gossip", 8)
+
+
+# -- against the baselines ------------------------------------------------------------------------------------------------
+
+@lru_cache(maxsize=256)
+def repeatable(program):
+    """Programs that may not be called twice in a row without a barrier between are no choice."""
+    try:
+        bc.verify(program, repeated=True)
+    except ScheduleError:
+        return False
+    return True
+
+
+def lost(topology, collective, sizes, max_channels=32, tolerance=1e-6):
+    """Where a baseline within the budget is faster than the choice: (baseline, size, ratio, choice)."""
+    root = 0 if collective in ("broadcast", "reduce", "gather", "scatter") else None
+    table = table_for(Request(topology, collective, root, max_channels))
+    found = []
+    for size in sizes:
+        nbytes = table.contest.whole(size)
+        i = table.choose(nbytes)
+        for name in BASELINES:
+            try:
+                program = baseline_program(name, topology, collective, root, nbytes)
+            except SimulationError:
+                continue
+            if program.nchannels > max_channels or not repeatable(program):
+                continue
+            ratio = run(program, nbytes).time_us / table.contest.time_us(i, nbytes)
+            if ratio < 1 - tolerance:
+                found.append((name, nbytes, round(ratio, 5), table.contest.candidates[i].name))
+    return found
+
+
+@pytest.mark.parametrize("topology", spread(5), ids=name_of)
+@pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
+def test_no_baseline_within_the_budget_is_faster_on_dgx1s(topology, collective):
+    assert not lost(topology, collective, SIZES[1:-4:6])
+
+
+@pytest.mark.parametrize("collective", ["reduce", "allgather", "reducescatter"])
+def test_no_baseline_is_faster_in_other_collectives(collective):
+    assert not lost(spread(9)[4], collective, SIZES[1:-4:6])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", classes(), ids=name_of)
+@pytest.mark.parametrize("collective", ["allreduce", "broadcast", "reduce", "allgather", "reducescatter"])
+def test_no_baseline_within_the_budget_is_faster_on_any_class_and_size(topology, collective):
+    assert not lost(topology, collective, SIZES, tolerance=0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [name for name in layout_names() if load_topology(name).nranks > 1])
+@pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
+def test_no_baseline_within_the_budget_is_faster_on_any_layout(layout, collective):
+    assert not lost(load_topology(layout), collective, SIZES, tolerance=0.005)
