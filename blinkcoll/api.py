@@ -68,15 +68,18 @@ def _lowerable(made: packing.Plan) -> Plan:
 
 
 def schedule(
-    plan: packing.Plan, *, nbytes: int, max_channels: int = MAX_CHANNELS, channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4, uneven: bool = False,
-    engine: str | None = None,
+    plan: packing.Plan, *, nbytes: int, protocol: str | None = None, max_channels: int = MAX_CHANNELS,
+    channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4, uneven: bool = False, engine: str | None = None,
 ) -> Program:  # fmt: skip
     """The verified program of a plan.
 
     Parameters
     ----------
     nbytes
-        The size it is meant for: it picks the default chunk size, nothing else.
+        The size it is meant for: it picks the protocol and the default chunk size, nothing else. The program is right
+        for every size.
+    protocol
+        ``"simple"``, ``"LL"`` or ``"LL128"``; the one that is simulated to finish ``nbytes`` first where None.
     max_channels
         The most channels (thread blocks on a GPU) that any rank may run.
     channel_gb_s
@@ -93,14 +96,23 @@ def schedule(
     Raises
     ------
     ScheduleError
-        Where the trees do not fit the budget, or (never, unless there is a bug) the verifier refuses the program.
+        Where the trees do not fit the budget, there is no such protocol, or (never, unless there is a bug) the
+        verifier refuses the program.
     """
     from .cost.chunks import default_chunk_bytes
+    from .schedules.protocols import with_protocol
+    from .simulator.protocols import fastest_protocol
 
     if engine not in (None, "c10d"):
         raise ScheduleError(f"engine={engine!r}: expected None or 'c10d'")
     program = schedules.lower(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s, uneven=uneven)
     expanded = schedules.expand_exchanges(program, slots=slots)
+    if expanded is program and not program.multicasts:
+        if protocol is None:
+            return fastest_protocol(program, nbytes)
+        program = expanded = with_protocol(program, protocol)
+    elif protocol not in (None, "simple"):
+        raise ScheduleError(f"protocol={protocol!r}: a program over switches that add, or with exchanges between servers, runs by the simple protocol")
     verify(program, repeated=True)
     if expanded is not program:
         verify(expanded, repeated=True)

@@ -26,6 +26,8 @@ def load_ptxrun():
 class EmulatedDevices:
     """GPUs of one emulated node: `mode` is sc, weak or race; the seed fixes every interleaving."""
 
+    whole_lines = False  # every thread runs on its own, and stores tear at 8 bytes
+
     def __init__(self, seed: int, mode: str, max_instructions: int = 2_000_000_000, **options) -> None:
         self.machine = load_ptxrun().Machine(seed, mode, **options)
         self.max_instructions = max_instructions

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from itertools import pairwise
 
 from .. import api
 from ..cost.factors import algbw_gb_s, busbw_gb_s
 from ..errors import SimulationError
-from ..packing import make_plan
+from ..packing import Plan, make_plan
 from ..schedules import Program
 from ..selection import select
 from ..show.bench_result import BenchResult, BenchRow, Timing
@@ -34,11 +36,11 @@ def compare_with_baselines(
     gaps: dict[str, str] = {}
     rows = []
     for nbytes in sizes:
-        ours = our_timing(topology, collective, root, nbytes, elem_size)
+        ours = our_timing(plan, nbytes, elem_size)
         peers: list[Timing | None] = []
         for name in baselines:
             try:
-                peers.append(baseline_timing(name, topology, collective, root, nbytes, elem_size))
+                peers.append(baseline_timing(name, plan, nbytes, elem_size))
             except SimulationError as error:
                 gaps.setdefault(name, f"{name}: - from {nbytes} bytes: {error}")
                 peers.append(None)
@@ -46,15 +48,15 @@ def compare_with_baselines(
     return BenchResult(plan, tuple(baselines), tuple(rows), tuple(gaps.values()), redop)
 
 
-def our_timing(topology: Topology, collective: str, root: int | None, nbytes: int, elem_size: int = 4) -> Timing:
-    """What selection takes for a size."""
-    selected = select(topology, collective, nbytes, root=root)
+def our_timing(plan: Plan, nbytes: int, elem_size: int = 4) -> Timing:
+    """What selection takes for a size; ``plan`` is the exact one."""
+    selected = select(plan.topology, plan.collective, nbytes, root=plan.root)
     time_us = selected.time_us if elem_size == 4 else api.simulate(selected.program, nbytes, elem_size=elem_size).time_us
     kind = "plan" if selected.plan is not None else "classic"
-    return _timing(selected.algorithm, selected.program, kind, nbytes, time_us)
+    return _timing(selected.algorithm, selected.program, kind, nbytes, time_us, plan)
 
 
-def baseline_timing(name: str, topology: Topology, collective: str, root: int | None, nbytes: int, elem_size: int = 4) -> Timing:
+def baseline_timing(name: str, plan: Plan, nbytes: int, elem_size: int = 4) -> Timing:
     """What a baseline runs for a size.
 
     Raises
@@ -62,12 +64,23 @@ def baseline_timing(name: str, topology: Topology, collective: str, root: int | 
     SimulationError
         Where it has no program for it.
     """
-    program = baseline_program(name, topology, collective, root, nbytes)
+    program = baseline_program(name, plan.topology, plan.collective, plan.root, nbytes)
     protocols = sorted({connection.protocol for connection in program.connections} - {"simple"})
     time_us = api.simulate(program, nbytes, elem_size=elem_size).time_us
-    return _timing(" ".join([program.algorithm, *protocols]), program, "baseline", nbytes, time_us)
+    return _timing(" ".join([program.algorithm, *protocols]), program, "baseline", nbytes, time_us, plan)
 
 
-def _timing(algorithm: str, program: Program, kind: str, nbytes: int, time_us: float) -> Timing:
+def _timing(algorithm: str, program: Program, kind: str, nbytes: int, time_us: float, plan: Plan) -> Timing:
     busbw = busbw_gb_s(program.collective, program.nranks, nbytes, time_us)
-    return Timing(algorithm, program.hash, kind, program.nchannels, time_us, algbw_gb_s(nbytes, time_us), busbw)
+    return Timing(algorithm, program.hash, kind, program.nchannels, time_us, algbw_gb_s(nbytes, time_us), busbw, *_bound_of(program, plan))
+
+
+def _bound_of(program: Program, plan: Plan) -> tuple[Fraction, str]:
+    """What the program is held to: the bound over the plan's links, over all links if it uses more, or for switches that add."""
+    if program.multicasts:
+        switched = make_plan(plan.topology, plan.collective, root=plan.root, method="nvls")
+        return switched.bound, switched.certificate.model
+    links = plan.topology.restrict(plan.links).capacities()
+    if plan.bound_all > plan.bound and any(hop not in links for c in program.connections for hop in pairwise(c.path)):
+        return plan.bound_all, "all links"
+    return plan.bound, ""

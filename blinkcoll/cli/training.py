@@ -9,6 +9,7 @@ from functools import lru_cache
 import typer
 
 from ..errors import SimulationError
+from ..packing import make_plan
 from ..show.training_text import Step, training_csv, training_json, training_text
 from ..topology import Topology
 from ..training import (
@@ -52,11 +53,12 @@ def _step(topology: Topology, network: Network, buckets: Sequence[Bucket], speed
     def timed(allreduce_us: Callable[[int], float]) -> Callable[[int], float]:
         return lru_cache(maxsize=None)(allreduce_us)
 
-    ours = step_times(network, buckets, speed.step_us, timed(lambda nbytes: our_timing(topology, "allreduce", None, nbytes).time_us))
+    plan = make_plan(topology, "allreduce")
+    ours = step_times(network, buckets, speed.step_us, timed(lambda nbytes: our_timing(plan, nbytes).time_us))
     theirs: dict[str, StepTimes | None] = {}
     for name in baselines:
         def of_baseline(nbytes: int, name: str = name) -> float:
-            return baseline_timing(name, topology, "allreduce", None, nbytes).time_us
+            return baseline_timing(name, plan, nbytes).time_us
 
         try:
             theirs[name] = step_times(network, buckets, speed.step_us, timed(of_baseline))

@@ -26,6 +26,8 @@ MOST_CHUNK_BYTES = 1 << 20
 _LARGEST_CHUNK_BYTES = 1 << 40
 #: No chunk is smaller, unless the share itself is.
 LEAST_CHUNK_BYTES = 1 << 12
+#: The same in lines, where a chunk costs no fence: eight bytes for each of a block's 256 threads.
+LEAST_CHUNK_BYTES_IN_LINES = 1 << 11
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class PipelineShape:
         Slots of a connection.
     in_slots
         Whether chunks lie in slots, whose memory limits their size.
+    least_chunk_bytes
+        No chunk is smaller, unless the share itself is.
     """
 
     largest_share: float
@@ -60,6 +64,7 @@ class PipelineShape:
     round_trip_us: float
     slots: int
     in_slots: bool = True
+    least_chunk_bytes: int = LEAST_CHUNK_BYTES
 
 
 class _Synchronisation(TypedDict):
@@ -70,15 +75,16 @@ class _Synchronisation(TypedDict):
 
 def pipeline_shape(program: Program, params: Parameters | None = None) -> PipelineShape:
     """The shape of a program's heaviest share."""
-    heaviest = max(range(len(program.weights)), key=lambda i: program.weights[i])
     params = params or parameters_for(program.topology)
+    heaviest = max(range(len(program.weights)), key=lambda i: program.weights[i])
     longest = max((len(channel.steps) for channels in program.ranks for channel in channels), default=0)
     shape = PipelineShape(
         largest_share=program.weights[heaviest] / sum(program.weights) / program.nshards,
         depth=_depth(program, {i for i, weight in enumerate(program.weights) if weight == program.weights[heaviest]}),
-        rate_gb_s=_rate(program, heaviest),
+        rate_gb_s=_rate(program, heaviest, params),
         lockstep=longest > 1,
         **_synchronisation(program, params),
+        least_chunk_bytes=LEAST_CHUNK_BYTES_IN_LINES if all(c.protocol != "simple" for c in program.connections) else LEAST_CHUNK_BYTES,
     )
     group = group_of(program, params)
     if group is None:
@@ -108,7 +114,7 @@ def chunk_bytes_for(shape: PipelineShape, nbytes: int) -> int:
     share_bytes = max(16.0, nbytes * shape.largest_share)
     best = share_bytes
     if not shape.lockstep:
-        best = min(max(_pipelined(shape, share_bytes), LEAST_CHUNK_BYTES), share_bytes)
+        best = min(max(_pipelined(shape, share_bytes), shape.least_chunk_bytes), share_bytes)
     most = MOST_CHUNK_BYTES if shape.in_slots else _LARGEST_CHUNK_BYTES
     niterations = -(-share_bytes // min(best, most))  # equal chunks, rather than a ragged last one
     return min(most, int(-(-share_bytes // niterations) + 31) // 16 * 16)
@@ -175,19 +181,21 @@ def _depth(program: Program, shares: Set[int]) -> int:
     return max((longest(c, frozenset()) for c in sorted(sources)), default=0)
 
 
-def _rate(program: Program, share: int) -> float:
-    """GB/s that the narrowest link leaves to a share, the shares on it taking theirs by weight."""
+def _rate(program: Program, share: int, params: Parameters) -> float:
+    """GB/s of payload that the narrowest link leaves to a share, the shares on it taking theirs by weight."""
     capacities = program.topology.capacities()
     crossing: dict[tuple[int | str, int | str], set[int]] = {}
+    efficiency: dict[tuple[int | str, int | str], float] = {}
     for channels in program.ranks:
         for channel in channels:
             for step in channel.steps:
                 for c in step.signal:
-                    path = program.connections[c].path
-                    for hop in pairwise(path):
+                    connection = program.connections[c]
+                    for hop in pairwise(connection.path):
                         crossing.setdefault(hop, set()).add(step.share)
+                        efficiency[hop] = min(efficiency.get(hop, 1.0), params.protocol(connection.protocol).efficiency)
     rates = [
-        float(capacities[hop]) * program.weights[share] / sum(program.weights[s] for s in shares)
+        float(capacities[hop]) * efficiency[hop] * program.weights[share] / sum(program.weights[s] for s in shares)
         for hop, shares in crossing.items()
         if share in shares
     ]

@@ -222,6 +222,3 @@ def _check_executable(program: Program, dtype: np.dtype[Any], timeout_s: float) 
         raise ExecutionError(f"dtype {dtype!r} cannot be moved: elements must be plain data of a fixed size in this machine's byte order")
     if not 0 < timeout_s <= _LONGEST_S:
         raise ExecutionError(f"timeout_s is {timeout_s}, expected more than 0 and at most {_LONGEST_S:g} seconds")
-    for i, connection in enumerate(program.connections):
-        if connection.protocol != "simple":
-            raise ExecutionError(f"c{i} has protocol {connection.protocol}, executors have the simple one only")

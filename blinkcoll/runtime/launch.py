@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..errors import ExecutionError
 from ..schedules import Program
 from ..schedules.contract import REDUCING
+from ..schedules.program import PROTOCOLS
 from .buffers import check_count
 from .shards import Shards, table_bytes
 
@@ -162,7 +163,10 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         at = start + nbytes
         return start
 
+    from .._core import slot_stride
+
     nchannels, nconnections = len(program.ranks[rank]), len(program.connections)
+    stride = [slot_stride(PROTOCOLS.index(c.protocol), slot_bytes) for c in program.connections]
     leaving = [i for i, c in enumerate(program.connections) if c.src == rank and c.transport != "host"]
     arriving = [i for i, c in enumerate(program.connections) if c.dst == rank and c.transport != "host"]
     return Arena(
@@ -178,7 +182,7 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         heads={i: take(8) for i in leaving},
         tails={i: take(8) for i in arriving},
         slots_begin=take(0, _SLOT_ALIGNMENT),
-        slots={i: take(program.connections[i].slots * slot_bytes if i in program.carrying else 0, _SLOT_ALIGNMENT) for i in arriving},
+        slots={i: take(program.connections[i].slots * stride[i] if i in program.carrying else 0, _SLOT_ALIGNMENT) for i in arriving},
         nbytes=_round_up(take(0), _SLOT_ALIGNMENT),
     )
 

@@ -23,6 +23,7 @@ from .program import (
     multicast,
     slot,
 )
+from .protocols import with_protocol
 from .rings import lower_rings
 from .sendrecv import lower_sendrecv
 from .sharded import lower_flows, lower_sharded_trees
@@ -37,5 +38,5 @@ __all__ = [
     "INPUT", "OUTPUT", "SCALED_INPUT", "SCRATCH", "After", "Channel", "Connection", "Operand", "Program", "Step",
     "encode", "expand_exchanges", "has_exchanges", "lower", "lower_barrier", "lower_double_trees", "lower_flows", "lower_forest", "lower_halving_doubling",
     "lower_nvls", "lower_one_shot", "lower_rings", "lower_sendrecv", "lower_sharded_trees", "lower_three_phase", "lower_trees", "lower_two_shot", "multicast",
-    "program_summary", "program_text", "slot", "split_wide_steps", "verify",
+    "program_summary", "program_text", "slot", "split_wide_steps", "verify", "with_protocol",
 ]  # fmt: skip

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import ScheduleError
-from .program import BUFFERS, OPS, REGIONS, Operand, Program, Step
+from .program import BUFFERS, OPS, PROTOCOLS, REGIONS, Operand, Program, Step
 from .split import MOST_OPERANDS
 
 MAGIC = 0x4C4F4342
-VERSION = 2
+VERSION = 3
 _HEADER = struct.Struct("<21I")
 
 
@@ -124,13 +124,13 @@ def encode(program: Program) -> bytes:
                 syncs += [*numbered.waits, *numbered.signals]
                 afters += [(a.channel, a.step, a.lag) for a in step.after]
     connections = [
-        (c.src, c.dst, c.slots, numbering.uses[i], numbering.share[i]) for i, c in enumerate(program.connections)
+        (c.src, c.dst, c.slots, numbering.uses[i], numbering.share[i], _protocol(program, i)) for i, c in enumerate(program.connections)
     ]
     cumulative = [0]
     for weight in program.weights:
         cumulative.append(cumulative[-1] + weight)
     tables = [
-        _table("<2I", ranks), _table("<5I", connections), _table("<I", [(c,) for c in cumulative]), _table("<3I", channels),
+        _table("<2I", ranks), _table("<6I", connections), _table("<I", [(c,) for c in cumulative]), _table("<3I", channels),
         _table("<2B7H3I", steps), _table("<2H2I", operands), _table("<2I", syncs), _table("<3I", afters),
     ]  # fmt: skip
     offsets, at = [], _HEADER.size
@@ -150,6 +150,14 @@ def _table(form: str, rows: Iterable[tuple[int, ...]]) -> bytes:
         return b"".join(entry.pack(*row) for row in rows)
     except struct.error as error:
         raise ScheduleError(f"program too large for its binary layout: {error}") from None
+
+
+def _protocol(program: Program, i: int) -> int:
+    """A connection's protocol by number; what carries nothing only signals, by a counter, whatever its protocol is called."""
+    name = program.connections[i].protocol
+    if name not in PROTOCOLS:
+        raise ScheduleError(f"c{i} has protocol {name!r}; known: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS.index(name) if i in program.carrying else 0
 
 
 def _operand(operand: Operand, rank: int, numbered: NumberedStep) -> tuple[int, int, int, int]:

@@ -10,6 +10,7 @@ stays simple, because its readers rely on what the signal orders.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -20,8 +21,8 @@ from .program import PROTOCOLS, Program, Step
 #: By these a program can be run; the order is that of preference where times are equal.
 EXECUTABLE = PROTOCOLS
 #: Links over which a warp's store of 128 bytes arrives whole, and since which architecture: NCCL enables LL128 over NVLink
-#: from Volta on (NCCL 2.30.7, src/graph/tuning.cc, ncclTopoInitTunerConstants and ncclTopoTuneModel).
-_WHOLE_KINDS = ("NVLINK", "NVSWITCH")
+#: from Volta on (NCCL 2.30.7, src/graph/tuning.cc, ncclTopoTuneModel).
+_WHOLE_KIND = "NVLINK"
 _WHOLE_SINCE = 70
 
 
@@ -51,30 +52,32 @@ def with_protocol(program: Program, name: str) -> Program:
     )
 
 
-def protocols_of(program: Program) -> str:
-    """The protocols that a program's connections have, for people: ``"LL"``, ``"LL+simple"``, ``"-"`` without any."""
-    return "+".join(sorted({c.protocol for c in program.connections})) or "-"
-
-
 def keeps_lines_whole(topology: Topology, path: Path) -> bool:
     """Whether stores of 128 bytes arrive whole over a path: by NVLink alone, between devices from Volta on."""
-    if any(not d.arch.startswith("sm_") or int(d.arch.removeprefix("sm_")) < _WHOLE_SINCE for d in topology.devices):
+    if not all(has_whole_lines(d.arch) for d in topology.devices):
         return False
     kinds: dict[tuple[int | str, int | str], set[str]] = {}
     for link in topology.links:
         kinds.setdefault((topology.vertex(link.src), topology.vertex(link.dst)), set()).add(link.kind)
-    return all(hop in kinds and kinds[hop] <= set(_WHOLE_KINDS) for hop in pairwise(path))
+    return all(kinds.get(hop) == {_WHOLE_KIND} for hop in pairwise(path))
+
+
+def has_whole_lines(arch: str | None) -> bool:
+    """Whether an architecture (``"sm_80"``) has LL128 at all."""
+    named = re.match(r"sm_(\d+)", arch or "")
+    return named is not None and int(named[1]) >= _WHOLE_SINCE
 
 
 def _suited(program: Program, protocol: str) -> set[int]:
-    """The connections that can have a protocol."""
-    suited = set(range(len(program.connections)))
+    """The connections that can have a protocol: lines go from memory of a GPU's to memory of a GPU's."""
     if protocol == "simple":
-        return suited
+        return set(range(len(program.connections)))
+    suited = {i for i, c in enumerate(program.connections) if c.transport == "peer"}
     for channels in program.ranks:
         for channel in channels:
             for step in channel.steps:
-                suited -= {c for c in {*step.wait, *step.signal, *_slots(step)} if not _is_one_use(step, c)}
+                of_all_ranks = any(o.buffer == "multicast" for o in (*step.srcs, *step.dsts))
+                suited -= {c for c in {*step.wait, *step.signal, *_slots(step)} if of_all_ranks or not _is_one_use(step, c)}
     if protocol == "LL128":
         ways = {program.connections[i].path for i in suited}
         whole = {way for way in ways if keeps_lines_whole(program.topology, way)}

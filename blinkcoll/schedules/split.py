@@ -20,7 +20,7 @@ def split_wide_steps(program: Program, most: int = MOST_OPERANDS) -> Program:
     """The same program with steps of at most ``most`` operands, but for exchanges, which no executor runs as they are.
 
     Partial sums are kept in the rank's output where the step writes it and no later source may lie there, else in
-    scratch.
+    scratch. Connections of steps that are split are simple: lines want one step a use.
 
     Raises
     ------
@@ -39,7 +39,10 @@ def split_wide_steps(program: Program, most: int = MOST_OPERANDS) -> Program:
         pieces = [[_split(step, most, scratch_is_free) for step in channel.steps] for channel in channels]
         ends = [_ends(of_channel) for of_channel in pieces]
         ranks.append(tuple(Channel(tuple(_moved(step, ends) for of_step in of_channel for step in of_step)) for of_channel in pieces))
-    return replace(program, ranks=tuple(ranks))
+    wide = [step for step in steps if step.op != "exchange" and _width(step) > most]
+    split = {c for step in wide for c in (*step.wait, *step.signal, *(o.connection for o in (*step.srcs, *step.dsts)))}
+    connections = tuple(replace(c, protocol="simple") if i in split else c for i, c in enumerate(program.connections))
+    return replace(program, connections=connections, ranks=tuple(ranks))
 
 
 def _width(step: Step) -> int:

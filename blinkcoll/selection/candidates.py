@@ -107,7 +107,11 @@ def shallow_trees(request: Request) -> Iterator[Draft]:
 def hybrid_trees(request: Request) -> Iterator[Draft]:
     """PCIe beside NVLink, where that plans for more; less beside the NVLinks for sizes at which PCIe's pipelines end late."""
     for plan in hybrid_candidates(request.topology, request.collective, request.root, request.max_channels):
-        yield Draft("hybrid trees", lower(plan, max_channels=request.max_channels), plan)
+        try:
+            program = lower(plan, max_channels=request.max_channels)
+        except ScheduleError:  # one of several that needs more channels than there are: the others may not
+            continue
+        yield Draft("hybrid trees", program, plan)
 
 
 def switches_that_add(request: Request) -> Iterator[Draft]:
@@ -131,9 +135,10 @@ def searched_rings(request: Request) -> Iterator[Draft]:
     if request.collective not in BASELINES["nccl"].collectives:
         return
     known = set()
-    direct = search(request.topology, "2.30").path_type == "NVL"
+    topology = request.topology.without_relays()
+    direct = search(topology, "2.30").path_type == "NVL"
     for version in ("2.30", "2.4") if direct else ("2.30", "2.7", "2.4"):  # where 2.30 crosses a GPU, 2.7 took other ways
-        found = search(request.topology, version)
+        found = search(topology, version)
         run = [found.rings[c % found.common_channels] for c in range(found.nchannels_run)]
         turned = tuple(sorted((*ring[ring.index(0) :], *ring[: ring.index(0)]) for ring in run))
         if turned in known:
@@ -146,19 +151,20 @@ def searched_chains(request: Request) -> Iterator[Draft]:
     """All-reduces up and down the chains that NCCL calls trees on one server."""
     if request.collective != "allreduce":
         return
-    found = search(request.topology, "2.30")
+    topology = request.topology.without_relays()
+    found = search(topology, "2.30")
     yield from _of_search(request, "2.30", "tree", found.nchannels_run)
     n = request.topology.nranks
-    bound = make_plan(request.topology, "allreduce").bound
+    bound = make_plan(topology, "allreduce").bound
     if found.ring_busbw * n / (2 * (n - 1)) < _RINGS_DO * bound:  # where rings use most links no chain will do better
-        yield from _of_search(request, "2.7", "tree", search(request.topology, "2.7").nchannels_run)
+        yield from _of_search(request, "2.7", "tree", search(topology, "2.7").nchannels_run)
 
 
 def _of_search(request: Request, version: str, algorithm: str, nchannels: int) -> Iterator[Draft]:
     """Every protocol has a program of its own: where rings store what is complete, and how hops cross a GPU, differs."""
     name = "ring" if algorithm == "ring" else "chains"
     for protocol in EXECUTABLE:
-        program = program_of_choice(request.topology, request.collective, request.root, version, algorithm, protocol, nchannels)
+        program = program_of_choice(request.topology.without_relays(), request.collective, request.root, version, algorithm, protocol, nchannels)
         if request.collective == "allgather":  # an all-reduce's hops tell enough by themselves
             program = begun_first(program)
         yield Draft(name, replace(program, algorithm=name), protocols=(protocol,))
@@ -171,7 +177,7 @@ def _registered(name: str, title: str, nbytes: int = 1 << 30, most_ranks: int | 
         if most_ranks is not None and request.topology.nranks > most_ranks:
             raise ScheduleError(f"not looked at beyond {most_ranks} ranks: its steps are the square of their number")
         if request.collective in BASELINES[name].collectives:
-            program = BASELINES[name].make(request.topology, request.collective, request.root, nbytes)
+            program = BASELINES[name].make(request.topology.without_relays(), request.collective, request.root, nbytes)
             yield Draft(title, replace(program, algorithm=title))
 
     family.__name__ = title

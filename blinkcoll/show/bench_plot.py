@@ -67,7 +67,7 @@ def _bandwidth(axis: Any, result: BenchResult) -> None:
     axis.plot(sizes, [row.ours.algbw for row in result.rows], color=_OURS, marker="o", markersize=2.5, linewidth=1.6, label="blinkcoll")
     axis.set_title(result.plan.collective, fontsize=9)
     axis.set_xscale("log", base=2)
-    axis.set_ylim(0, float(result.plan.bound) * 1.06)
+    axis.set_ylim(0, max(float(result.plan.bound), *(row.ours.algbw for row in result.rows)) * 1.06)
     handles, labels = axis.get_legend_handles_labels()
     axis.legend(handles[::-1], labels[::-1], frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0.0, 0.9))
 

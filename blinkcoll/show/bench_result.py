@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from io import StringIO
 from math import exp, log
 from typing import Any
@@ -20,7 +21,11 @@ COLUMNS = ("collective", "root", "nbytes", "library", "algorithm", "program", "t
 
 @dataclass(frozen=True)
 class Timing:
-    """A simulated run of a program: µs, and GB/s. ``kind``: a "plan" of blinkcoll's, a "classic" family or a "baseline"."""
+    """A simulated run of a program: µs, and GB/s.
+
+    ``kind``: a "plan" of blinkcoll's, a "classic" family or a "baseline". ``bound``: GB/s, of the class of algorithms that the
+    program belongs to, which ``model`` names where it is not that of the result's plan.
+    """
 
     algorithm: str
     program: str
@@ -29,6 +34,13 @@ class Timing:
     time_us: float
     algbw: float
     busbw: float
+    bound: Fraction
+    model: str = ""
+
+    @property
+    def reached(self) -> float:
+        """The part of the bound, in per cent."""
+        return self.algbw / float(self.bound) * 100
 
 
 @dataclass(frozen=True)
@@ -71,10 +83,10 @@ def as_rows(results: Sequence[BenchResult]) -> list[dict[str, Any]]:
     rows = []
     for result in results:
         for row in result.rows:
-            shared = {"collective": result.plan.collective, "root": result.plan.root, "nbytes": row.nbytes, "bound": str(result.plan.bound)}
+            shared = {"collective": result.plan.collective, "root": result.plan.root, "nbytes": row.nbytes}
             for name, timing in zip(("blinkcoll", *result.peers), (row.ours, *row.peers), strict=True):
                 if timing is not None:
-                    merged = shared | {"library": name} | asdict(timing)
+                    merged = shared | {"library": name} | asdict(timing) | {"bound": str(timing.bound)}
                     rows.append({column: merged[column] for column in COLUMNS})
     return rows
 

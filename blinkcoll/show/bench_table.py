@@ -25,12 +25,12 @@ def bench_text(result: BenchResult, datatype: str) -> str:
         beside = "".join(_beside(ours, peer, len(result.peers)) for peer in row.peers)
         lines.append(
             f"{row.nbytes:>12} {row.count:>12} {datatype:>8} {redop:>6} {root:>5} {ours.time_us:>10.2f} {ours.algbw:>7.2f} {ours.busbw:>7.2f} "
-            f"{ours.algbw / float(plan.bound) * 100:>6.1f}{beside}  {ours.algorithm}"
+            f"{ours.reached:>6.1f}{beside}  {ours.algorithm}"
         )
-    best = result.best.ours.algbw
+    best = result.best.ours
     lines += [
         f"# Avg bus bandwidth    : {sum(row.ours.busbw for row in result.rows) / len(result.rows):.4f} (simulated)",
-        f"# Best algbw           : {best:.2f} GB/s, {best / float(plan.bound) * 100:.1f} % of the bound (simulated)",
+        f"# Best algbw           : {best.algbw:.2f} GB/s, {best.reached:.1f} % of the bound (simulated)",
     ]
     for i, peer in enumerate(result.peers):
         if ratios := [ratio for ratio, _ in result.ratios(i)]:
@@ -40,11 +40,10 @@ def bench_text(result: BenchResult, datatype: str) -> str:
 
 def verdict(result: BenchResult) -> list[str]:
     """Two lines in words: against the first baseline, and against the bound."""
-    plan, best = result.plan, result.best
+    best = result.best
     planned = sum(row.ours.kind == "plan" for row in result.rows)
-    part = best.ours.algbw / float(plan.bound) * 100
     second = (
-        f"{part:.1f} % of the bound of {gb_s(plan.bound)} GB/s is reached at {size_text(best.nbytes)}; "
+        f"{best.ours.reached:.1f} % of the bound of {gb_s(best.ours.bound)} GB/s{f' ({best.ours.model})' if best.ours.model else ''} is reached at {size_text(best.nbytes)}; "
         f"{planned} of {count(len(result.rows), 'size')} run a packed plan{', the others a classic algorithm' if planned < len(result.rows) else ''}."
     )
     return [f"# Verdict: {_against(result)}", f"#          {second}"]
@@ -90,6 +89,7 @@ def _header(result: BenchResult) -> list[str]:
     for algorithm, rows in _by_algorithm(result.rows).items():
         lines.append(
             f"# {algorithm}: program {rows[0].ours.program}, {count(rows[0].ours.nchannels, 'channel')}, verified; "
+            + (f"held to {gb_s(rows[0].ours.bound)} GB/s ({rows[0].ours.model}); " if rows[0].ours.model else "")
             + (f"at {size_text(rows[0].nbytes)}" if len(rows) == 1 else f"{len(rows)} sizes from {size_text(rows[0].nbytes)} to {size_text(rows[-1].nbytes)}")
         )
     for i, peer in enumerate(result.peers):

@@ -55,15 +55,15 @@ def _columns(peers: Sequence[str], width: int) -> list[str]:
 
 
 def _line(result: BenchResult, width: int) -> str:
-    row, bound = result.rows[0], float(result.plan.bound)
+    row = result.rows[0]
     beside = "".join(
         f"  {'-':>10} {'-':>7}" if peer is None else f"  {peer.algbw:>10.2f} {peer.time_us / row.ours.time_us:>6.2f}x" for peer in row.peers
     )
-    return f"{_gpus(result):<{width}} {bound:>7.2f} {row.ours.algbw:>7.2f} {row.ours.algbw / bound * 100:>6.1f}{beside}  {row.ours.algorithm}"
+    return f"{_gpus(result):<{width}} {float(row.ours.bound):>7.2f} {row.ours.algbw:>7.2f} {row.ours.reached:>6.1f}{beside}  {row.ours.algorithm}"
 
 
 def _means(topology: Topology, collective: str, results: Sequence[BenchResult]) -> list[str]:
-    reached = [result.rows[0].ours.algbw / float(result.plan.bound) for result in results]
+    reached = [result.rows[0].ours.reached / 100 for result in results]
     packed = sum(result.rows[0].ours.kind == "plan" for result in results)
     lines = [
         f"# of the bound: {geometric_mean(reached) * 100:.1f} % geometric mean, {min(reached) * 100:.1f} % at least",

@@ -58,7 +58,12 @@ verifier::Program program_from(nb::handle p) {
   program.in_place = nb::cast<bool>(p.attr("in_place"));
   program.collective_ranks = nb::cast<int>(p.attr("nranks"));
   for (nb::handle w : p.attr("weights")) program.weights.push_back(nb::cast<long long>(w));
-  for (nb::handle c : p.attr("connections")) program.connections.push_back({nb::cast<int>(c.attr("src")), nb::cast<int>(c.attr("dst")), nb::cast<int>(c.attr("slots"))});
+  // What carries nothing only signals: by a counter, whatever the protocol is called.
+  const nb::frozenset carrying = nb::cast<nb::frozenset>(p.attr("carrying"));
+  for (nb::handle c : p.attr("connections")) {
+    const bool carries = carrying.contains(nb::int_(program.connections.size()));
+    program.connections.push_back({nb::cast<int>(c.attr("src")), nb::cast<int>(c.attr("dst")), nb::cast<int>(c.attr("slots")), carries && nb::cast<std::string>(c.attr("protocol")) != "simple"});
+  }
   for (nb::handle channels : p.attr("ranks")) {
     auto& rank = program.ranks.emplace_back();
     for (nb::handle channel : channels) {

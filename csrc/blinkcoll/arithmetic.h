@@ -178,20 +178,25 @@ BC_HD float divided(float value, u32 divisor) { return value / float(divisor); }
 template <>
 BC_HD double divided(double value, u32 divisor) { return value / double(divisor); }
 
+// What source s of a step brings in, and what the step stores.
+template <u32 kType>
+BC_HD typename Element<kType>::Value taken(typename Element<kType>::Stored stored, u32 s, const Scaling& scaling) {
+  const auto value = Element<kType>::take(stored);
+  return scaling.prescaled >> s & 1 ? multiplied(value, scaling.factor) : value;
+}
+
+template <u32 kType>
+BC_HD typename Element<kType>::Stored given(typename Element<kType>::Value value, const Scaling& scaling) {
+  return Element<kType>::give(scaling.postscaled ? divided(value, scaling.divisor) : value);
+}
+
 // Element i of a step: its sources in their order, scaled; see the head of this file.
 template <u32 kType, u32 kOp, class Take>
 BC_HD typename Element<kType>::Stored combined(const Take& stored, u32 nsrcs, const Scaling& scaling) {
-  using E = Element<kType>;
-  using Value = typename E::Value;
-  Value result = E::take(stored(0));
-  if (scaling.prescaled & 1) result = multiplied(result, scaling.factor);
-  for (u32 s = 1; s < nsrcs; s++) {
-    Value next = E::take(stored(s));
-    if (scaling.prescaled >> s & 1) next = multiplied(next, scaling.factor);
-    result = Combine<kOp, Value>::apply(result, next);
-  }
-  if (scaling.postscaled) result = divided(result, scaling.divisor);
-  return E::give(result);
+  using Value = typename Element<kType>::Value;
+  Value result = taken<kType>(stored(0), 0, scaling);
+  for (u32 s = 1; s < nsrcs; s++) result = Combine<kOp, Value>::apply(result, taken<kType>(stored(s), s, scaling));
+  return given<kType>(result, scaling);
 }
 
 // Whether a switch can reduce this (PTX ISA, multimem.ld_reduce of sm_90 and newer): sums of floats and of 32- and 64-bit

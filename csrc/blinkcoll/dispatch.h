@@ -14,18 +14,29 @@
 //   void copy(dsts, ndsts, src, nbytes), void reduce(dsts, ndsts, srcs, nsrcs, count, scaling)
 //   void move_group(step)        a step with operands of all ranks; on its own it orders what it does through a multicast
 //                                mapping after what other lanes' looks acquired and before what is published next
+//   kLines                       whether it moves low-latency protocols by their lines (protocol.h). If not, every
+//                                connection is run by the simple protocol, whose promises are the stronger ones. If so:
+//   bool copy_lines(...), reduce_lines(...)    the same on Places; false where a line did not come in time
+//   bool has_lines(place, units)               whether all have come; for notes about waits that failed
 //
 // How the order of memory operations follows: data is written by all lanes, barrier(), then one lane publishes `tail`
 // with release; the reader's lane looks with acquire, all(), then all lanes read. Both are cumulative over the barrier,
 // so the acquire orders every lane's reads after every writer lane's writes. The same chain in the other direction
 // (`head`) orders the reader's last read of a slot before the writer's next write to it, and, since causality is
 // transitive, the up half of a tree before the down half that overwrites the input of an in-place call.
+//
+// Of a connection in lines the reader waits for no counter: its movers look at every line, and a line is both data and
+// news (protocol.h). It makes no such chain. Where a later step overwrites what an earlier one read, what it writes has
+// been computed from what that one read, element by element, so the load was over before the store could begin
+// (cuda/lines.h); the verifier lets nothing else rest on lines. Credit goes by `head` as above: a slot's lines are loaded,
+// barrier, release; acquire, barrier, and the slot's lines are stored anew.
 #pragma once
 
 #include "arithmetic.h"
 #include "launch.h"
 #include "partition.h"
 #include "program.h"
+#include "protocol.h"
 #include "types.h"
 
 namespace blinkcoll {
@@ -39,6 +50,15 @@ enum class Outcome : u32 { kProgress, kBlocked, kFinished, kFailed };
 struct Condition {
   const u64* word;
   u64 target;
+};
+
+// Where an operand of a step with lines is: plain memory (kSimple), or a slot in lines and the flag of its chunk.
+// `sweep`: lines behind the chunk's end are stored, too.
+struct Place {
+  char* at;
+  u64 flag;
+  u32 protocol;
+  bool sweep;
 };
 
 template <class T>
@@ -96,8 +116,10 @@ class ChannelRun {
         if (p.lane() == 0) record(p, step);
         return Outcome::kFailed;
       }
-      move(p, step);
-      p.barrier();
+      if (!move(p, step)) {
+        if (p.lane() == 0) record(p, step);
+        return Outcome::kFailed;
+      }
       signal_all(p, step);
     }
     if (entry_->watched && p.lane() == 0) publish_progress(p, iteration_ * entry_->nsteps + position_ + 1);
@@ -130,7 +152,7 @@ class ChannelRun {
       const ConnectionEntry& c = view_.connection(sync.connection);
       const ConnectionAddresses& at = addresses(sync.connection);
       u64 needed = sequence(sync.connection, sync.use) + 1;
-      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), needed};  // the chunk has arrived
+      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), in_lines(c) ? 0 : needed};  // the chunk has arrived
       return {pointer<const u64>(at.head), needed > c.slots ? needed - c.slots : 0};  // its slot has been given back
     }
     const AfterEntry& after = view_.afters(step.first_after)[i - step.nwaits];
@@ -146,6 +168,7 @@ class ChannelRun {
     for (u32 i = 0; i < u32(step.nwaits) + step.nafters; i++) {
       Condition c = condition(step, i);
       u64 seen = p.peek(c.word);
+      if (i < step.nwaits && lines_are_missing(p, step, view_.syncs(step.first_sync)[i], &c.target)) seen = c.target - 1;
       if (seen >= c.target) continue;
       bool slot = i < step.nwaits;
       note.kind = slot ? kOnConnection : kOnChannel;
@@ -157,18 +180,48 @@ class ChannelRun {
     pointer<ChannelRecord>(launch_.records)[local_] = note;
   }
 
+  // Whether the rank reads this connection in lines, and the chunk that it waits for has not come whole. `target` is then
+  // how many chunks would have to be there.
+  BC_HD bool lines_are_missing(Platform& p, const StepEntry& step, const SyncEntry& sync, u64* target) {
+    if constexpr (Platform::kLines) {
+      const ConnectionEntry& c = view_.connection(sync.connection);
+      if (c.dst != launch_.rank || !in_lines(c)) return false;
+      const Place place = slot_of(sync.connection, sync.use);
+      if (p.has_lines(place, units_of(chunk(step.shard, step.share).length * launch_.elem_size))) return false;
+      *target = sequence(sync.connection, sync.use) + 1;
+      return true;
+    }
+    return false;
+  }
+
+  BC_HD bool in_lines(const ConnectionEntry& c) const { return Platform::kLines && c.protocol != kSimple; }
+
   // -- moving --------------------------------------------------------------------------------------------------
 
-  BC_HD void move(Platform& p, const StepEntry& step) {
-    if (step.op == kNop) return;
-    const Range range = chunk(step.shard, step.share);
-    if (range.length == 0) return;
+  // Moves the step's data, all lanes together: when it returns, all have done so. False where data did not come.
+  BC_HD bool move(Platform& p, const StepEntry& step) {
+    const Range range = step.op == kNop ? Range{0, 0} : chunk(step.shard, step.share);
     const OperandEntry* operands = view_.operands(step.first_operand);
+    if constexpr (Platform::kLines) {
+      if (touches_lines(step, operands)) return p.all(move_lines(p, step, operands, range));
+    }
+    if (range.length != 0) move_plain(p, step, operands, range);
+    p.barrier();
+    return true;
+  }
+
+  BC_HD bool touches_lines(const StepEntry& step, const OperandEntry* operands) const {
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++)
+      if (operands[i].buffer == kSlot && in_lines(view_.connection(operands[i].index))) return true;
+    return false;
+  }
+
+  BC_HD void move_plain(Platform& p, const StepEntry& step, const OperandEntry* operands, const Range& range) {
     char* at[kMostOperands];
     bool group = false;
     for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) {
       group = group || operands[i].buffer == kMulticast;
-      at[i] = locate(operands[i], step.shard, range);
+      at[i] = locate(operands[i], step.shard, range).at;
     }
     const Scaling scaling = scaling_of(step, operands);
     if (group) return move_group(p, step, operands, at, range, scaling);
@@ -205,6 +258,17 @@ class ChannelRun {
     return {pointer<const BufferAddresses>(launch_.buffers), bytes, operand.index, view_.header().nranks, mapped ? mapped + bytes : 0};
   }
 
+  // Also where the chunk is empty: its lines are what synchronises.
+  BC_HD bool move_lines(Platform& p, const StepEntry& step, const OperandEntry* operands, const Range& range) {
+    Place places[kMostOperands];
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) places[i] = locate(operands[i], step.shard, range);
+    const Scaling scaling = scaling_of(step, operands);
+    if (step.op == kCopy && !scaling.prescaled && !scaling.postscaled) {
+      return p.copy_lines(places + 1, step.ndsts, places[0], range.length * launch_.elem_size);
+    }
+    return p.reduce_lines(places + step.nsrcs, step.ndsts, places, step.nsrcs, range.length, scaling);
+  }
+
   // Scaling by 1 is left out, so that a launch without it computes as if the program had no marks.
   BC_HD Scaling scaling_of(const StepEntry& step, const OperandEntry* operands) const {
     Scaling scaling{0, step.postscaled && launch_.divisor != 1, launch_.prescale, launch_.divisor};
@@ -213,15 +277,19 @@ class ChannelRun {
     return scaling;
   }
 
-  BC_HD char* locate(const OperandEntry& operand, u32 shard, const Range& range) const {
-    if (operand.buffer == kSlot) {
-      u64 slot = sequence(operand.index, operand.use) % view_.connection(operand.index).slots;
-      return pointer<char>(addresses(operand.index).slots + slot * launch_.slot_bytes);
-    }
-    if (operand.buffer == kMulticast) return nullptr;
+  BC_HD Place locate(const OperandEntry& operand, u32 shard, const Range& range) const {
+    if (operand.buffer == kSlot) return slot_of(operand.index, operand.use);
+    if (operand.buffer == kMulticast) return {nullptr, 0, kSimple, false};
     u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
     u64 offset = operand.buffer == kOutput ? partition_.output_offset(shard, range) : range.offset;
-    return pointer<char>(base + offset * launch_.elem_size);
+    return {pointer<char>(base + offset * launch_.elem_size), 0, kSimple, false};
+  }
+
+  BC_HD Place slot_of(u32 connection, u32 use) const {
+    const ConnectionEntry& c = view_.connection(connection);
+    const u64 n = sequence(connection, use);
+    char* at = pointer<char>(addresses(connection).slots + n % c.slots * slot_stride(c.protocol, launch_.slot_bytes));
+    return {at, flag_of(n), in_lines(c) ? c.protocol : u32(kSimple), c.protocol == kLL && sweeps(n, c.slots)};
   }
 
   // -- signalling ----------------------------------------------------------------------------------------------
@@ -230,7 +298,9 @@ class ChannelRun {
     for (u32 i = p.lane(); i < step.nsignals; i += p.lanes()) {
       const SyncEntry& sync = view_.syncs(step.first_sync + step.nwaits)[i];
       const ConnectionAddresses& at = addresses(sync.connection);
-      bool reads = view_.connection(sync.connection).dst == launch_.rank;
+      const ConnectionEntry& c = view_.connection(sync.connection);
+      bool reads = c.dst == launch_.rank;
+      if (!reads && in_lines(c)) continue;  // its lines have said so
       p.publish(pointer<u64>(reads ? at.head : at.tail), sequence(sync.connection, sync.use) + 1);
     }
   }

@@ -10,7 +10,7 @@
 namespace blinkcoll {
 
 constexpr u32 kProgramMagic = 0x4c4f4342u;  // "BCOL"
-constexpr u32 kProgramVersion = 2;
+constexpr u32 kProgramVersion = 3;
 
 enum StepOp : u8 { kNop = 0, kCopy = 1, kReduce = 2 };
 enum BufferKind : u16 { kInput = 0, kOutput = 1, kScratch = 2, kSlot = 3, kMulticast = 4 };
@@ -30,9 +30,9 @@ struct RankEntry {
 };
 
 // A FIFO of `slots` slots from rank `src` to rank `dst`; it carries chunks of one share only, `uses` of them per
-// iteration, so that the sequence number of any use is a closed form (ChannelRun::sequence).
+// iteration, so that the sequence number of any use is a closed form (ChannelRun::sequence). `protocol`: see protocol.h.
 struct ConnectionEntry {
-  u32 src, dst, slots, uses, share;
+  u32 src, dst, slots, uses, share, protocol;
 };
 
 // Steps [first_step, first_step + nsteps), repeated over the iterations. `watched`: some step waits `after` one of

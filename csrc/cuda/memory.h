@@ -56,41 +56,51 @@ BC_DEVICE void store_release_gpu(u64* word, u64 value) {
 #endif
 }
 
-BC_DEVICE u64 load_relaxed_system(const u64* word) {
+// Relaxed at system scope, one pair a size: for words that say nothing about other memory, and for the units of plain
+// memory beside lines (cuda/lines.h).
 #if !defined(__CUDA_ARCH__)
-  return __atomic_load_n(word, __ATOMIC_RELAXED);
+#define BC_RELAXED(Word, Register, constraint, type)                                                                       \
+  BC_DEVICE Word load_relaxed_system(const Word* word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }                 \
+  BC_DEVICE void store_relaxed_system(Word* word, Word value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
 #else
-  u64 value;
 #if __CUDA_ARCH__ >= 700
-  asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
+#define BC_STRENGTH "relaxed.sys"
 #else
-  asm volatile("ld.volatile.global.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
+#define BC_STRENGTH "volatile"
 #endif
-  return value;
+#define BC_RELAXED(Word, Register, constraint, type)                                                                       \
+  BC_DEVICE Word load_relaxed_system(const Word* word) {                                                                   \
+    Register value;                                                                                                        \
+    asm volatile("ld." BC_STRENGTH ".global." type " %0, [%1];" : "=" constraint(value) : "l"(word) : "memory");           \
+    return Word(value);                                                                                                    \
+  }                                                                                                                        \
+  BC_DEVICE void store_relaxed_system(Word* word, Word value) {                                                            \
+    asm volatile("st." BC_STRENGTH ".global." type " [%0], %1;" ::"l"(word), constraint(Register(value)) : "memory");      \
+  }
+#endif
+BC_RELAXED(u64, u64, "l", "u64")
+BC_RELAXED(u32, u32, "r", "u32")
+BC_RELAXED(u8, u32, "r", "u8")
+#undef BC_RELAXED
+
+// Two lines of a slot (blinkcoll/protocol.h): relaxed, because a line's flag and data come by one access of 64 bits and
+// nothing else is read on the strength of them; system scope, because another GPU is at the other end. The halves of such a
+// pair may come one after the other, in any order.
+BC_DEVICE void load_lines(const u64* at, u64* first, u64* second) {
+#if !defined(__CUDA_ARCH__)
+  *first = __atomic_load_n(at, __ATOMIC_RELAXED);
+  *second = __atomic_load_n(at + 1, __ATOMIC_RELAXED);
+#else
+  asm volatile("ld." BC_STRENGTH ".global.v2.b64 {%0, %1}, [%2];" : "=l"(*first), "=l"(*second) : "l"(at) : "memory");
 #endif
 }
 
-BC_DEVICE u32 load_relaxed_system(const u32* word) {
+BC_DEVICE void store_lines(u64* at, u64 first, u64 second) {
 #if !defined(__CUDA_ARCH__)
-  return __atomic_load_n(word, __ATOMIC_RELAXED);
+  __atomic_store_n(at, first, __ATOMIC_RELAXED);
+  __atomic_store_n(at + 1, second, __ATOMIC_RELAXED);
 #else
-  u32 value;
-#if __CUDA_ARCH__ >= 700
-  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
-#else
-  asm volatile("ld.volatile.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
-#endif
-  return value;
-#endif
-}
-
-BC_DEVICE void store_relaxed_system(u32* word, u32 value) {
-#if !defined(__CUDA_ARCH__)
-  __atomic_store_n(word, value, __ATOMIC_RELAXED);
-#elif __CUDA_ARCH__ >= 700
-  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
-#else
-  asm volatile("st.volatile.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+  asm volatile("st." BC_STRENGTH ".global.v2.b64 [%0], {%1, %2};" ::"l"(at), "l"(first), "l"(second) : "memory");
 #endif
 }
 

@@ -11,6 +11,7 @@
 #ifdef BC_MULTICAST
 #include "cuda/multimem.h"
 #endif
+#include "cuda/whole_lines.h"
 
 #ifndef BC_DTYPE
 #define BC_DTYPE kFloat32
@@ -25,23 +26,37 @@ class CudaPlatform {
  public:
   BC_DEVICE explicit CudaPlatform(const Launch& launch) : launch_(launch) {}
 
+  static constexpr bool kLines = true;
+
   BC_DEVICE u32 lane() const { return threadIdx.x; }
   BC_DEVICE u32 lanes() const { return blockDim.x; }
   BC_DEVICE bool all(bool mine) const { return __syncthreads_and(mine); }
   BC_DEVICE void barrier() const { __syncthreads(); }
 
-  // Spins. Acquire at system scope: the writer is another GPU (or another block of this one, a special case of it);
-  // pairs with publish(). The clock and the abort word are looked at now and then only, they cost a trip to memory.
+  // Acquire at system scope: the writer is another GPU (or another block of this one, a special case of it); pairs with
+  // publish().
   BC_DEVICE Look look(const u64* word, u64 target) const {
+    return wait([=] { return reached_acquire_system(word, target); }) ? Look::kReached : Look::kGaveUp;
+  }
+
+  // Spins until `reached`; false where the rank was told to leave, or the time is up. The clock and the abort word are
+  // looked at now and then only, they cost a trip to memory.
+  template <class Reached>
+  BC_DEVICE bool wait(const Reached& reached) const {
+    return wait_together(reached, [](bool mine) { return mine; });
+  }
+
+  // The same for lanes that only `reached` and `all` ask together: they give up together, too.
+  template <class Reached, class All>
+  BC_DEVICE bool wait_together(const Reached& reached, const All& all) const {
     u64 deadline = 0;
     for (u32 spins = 0;; spins++) {
-      if (reached_acquire_system(word, target)) return Look::kReached;
+      if (reached()) return true;
       relax();
       if (spins % 64 != 63) continue;
-      if (aborted()) return Look::kGaveUp;
       u64 now = now_ns();
       if (deadline == 0) deadline = now + launch_.timeout_ns;
-      if (now > deadline) return Look::kGaveUp;
+      if (!all(now <= deadline && !aborted())) return false;
     }
   }
 
@@ -69,6 +84,15 @@ class CudaPlatform {
     asm volatile("trap;");  // a kernel for programs that have no such step
 #endif
   }
+
+  BC_DEVICE bool copy_lines(const Place* dsts, u32 ndsts, const Place& src, u64 nbytes) const {
+    return move_in_lines<CopiedUnit>({dsts, &src, ndsts, 1, nbytes, launch_.slot_bytes, {0, false, 1, 1}}, lane(), lanes(), *this);
+  }
+  BC_DEVICE bool reduce_lines(const Place* dsts, u32 ndsts, const Place* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
+    const u64 nbytes = count * sizeof(Element<BC_DTYPE>::Stored);
+    return move_in_lines<ReducedUnit<BC_DTYPE, BC_OP>>({dsts, srcs, ndsts, nsrcs, nbytes, launch_.slot_bytes, scaling}, lane(), lanes(), *this);
+  }
+  BC_DEVICE bool has_lines(const Place& slot, u64 units) const { return all_lines_flagged(slot, units); }
 
  private:
   const Launch& launch_;

@@ -38,7 +38,7 @@ class Builder {
     std::vector<int> held;  // connections whose current chunk or slot this channel has waited for
     for (size_t s = 0; s < channel.size(); s++) {
       const int id = int(made_.events.size());
-      made_.events.push_back({rank, c, int(s), &channel[s], track, int(s) + 1, {}, {}});
+      made_.events.push_back({rank, c, int(s), &channel[s], track, int(s) + 1, {}, {}, {}});
       Event& event = made_.events.back();
       if (s > 0) event.before.push_back(id - 1);
       number_uses(event, id, held);
@@ -88,7 +88,7 @@ class Builder {
       for (int c : event.step->wait) {
         const size_t k = size_t(c);
         const int use = event.use(c), slots = program_.connections[k].slots;
-        if (program_.connections[k].dst == event.rank) event.before.push_back(sent_[k][size_t(use)]);  // arrival: d = 0
+        if (program_.connections[k].dst == event.rank) (program_.connections[k].lines ? event.before_by_lines : event.before).push_back(sent_[k][size_t(use)]);  // arrival: d = 0
         // Credit: use number i * U + u waits for number i * U + u - slots to be given back; the same iteration's if u >= slots.
         else if (use >= slots) event.before.push_back(taken_[k][size_t(use - slots)]);
       }
@@ -106,11 +106,12 @@ class Builder {
       if (made_.events[e].step->op == Op::kExchange) uses[made_.events[e].step->group][made_.events[e].rank].push_back(int(e));
     for (const auto& [group, of_rank] : uses) {
       for (size_t k = 0; k < of_rank.begin()->second.size(); k++) {
-        std::vector<int> members, before, given;
+        std::vector<int> members, before, before_by_lines, given;
         for (int rank : group) members.push_back(of_rank.at(rank)[k]);
         for (int e : members) {
           const Event& event = made_.events[size_t(e)];
           before.insert(before.end(), event.before.begin(), event.before.end());
+          before_by_lines.insert(before_by_lines.end(), event.before_by_lines.begin(), event.before_by_lines.end());
           if (!event.step->srcs.empty()) given.insert(given.end(), event.before.begin(), event.before.end());
         }
         for (int e : members) {
@@ -118,6 +119,7 @@ class Builder {
           event.surely = event.before;
           if (!event.step->dsts.empty()) event.surely.insert(event.surely.end(), given.begin(), given.end());
           event.before = before;
+          event.before_by_lines = before_by_lines;
           event.exchange = int(made_.exchanges.size());
         }
         made_.exchanges.push_back(members);
@@ -131,14 +133,22 @@ class Builder {
     std::vector<size_t> missing(n);
     std::vector<int>& order = made_.order;
     for (size_t e = 0; e < n; e++) {
-      missing[e] = made_.events[e].before.size();
-      for (int earlier : made_.events[e].before) follows[size_t(earlier)].push_back(int(e));
+      const std::vector<int> before = all_before(int(e));
+      missing[e] = before.size();
+      for (int earlier : before) follows[size_t(earlier)].push_back(int(e));
       if (missing[e] == 0) order.push_back(int(e));
     }
     for (size_t at = 0; at < order.size(); at++)
       for (int later : follows[size_t(order[at])])
         if (--missing[size_t(later)] == 0) order.push_back(later);
     if (order.size() < n) refuse_cycle(missing);
+  }
+
+  std::vector<int> all_before(int e) const {
+    std::vector<int> all = made_.events[size_t(e)].before;
+    const std::vector<int>& lines = made_.events[size_t(e)].before_by_lines;
+    all.insert(all.end(), lines.begin(), lines.end());
+    return all;
   }
 
   [[noreturn]] void refuse_cycle(const std::vector<size_t>& missing) const {
@@ -148,7 +158,7 @@ class Builder {
     while (!seen[size_t(event)]) {
       seen[size_t(event)] = 1;
       trail.push_back(event);
-      const std::vector<int>& before = made_.events[size_t(event)].before;
+      const std::vector<int> before = all_before(event);
       event = *std::find_if(before.begin(), before.end(), [&](int b) { return missing[size_t(b)] > 0; });
     }
     std::string text = "deadlock: ";
@@ -156,6 +166,7 @@ class Builder {
     throw Refused(text + name(made_.events[size_t(event)]));
   }
 
+  // What memory is ordered by: an arrival in lines is not among it.
   void fill_clocks() {
     const size_t width = size_t(made_.ntracks);
     made_.clocks.assign(made_.events.size() * width, 0);

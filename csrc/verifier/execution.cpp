@@ -4,6 +4,7 @@
 // holds for one iteration holds for each, and two iterations meet nowhere but in the slots, which credit keeps apart.
 #include <algorithm>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "expressions.h"
@@ -138,7 +139,10 @@ class Execution {
   int read(int event, const Place& place) {
     Content& held = content(place);
     if (held.value < 0) refuse(event, "reads " + words(place) + " before anything is written there");
-    if (held.writer >= 0) check_ordered(held.writer, event, place);
+    if (held.writer >= 0) {
+      check_ordered(held.writer, event, place);
+      sources_[event].push_back(held.writer);
+    }
     const int shard = dependence_.events[size_t(event)].step->shard;
     // A slot holds as many elements as its writer's chunk had, which is another number for another shard.
     if (place.kind == Place::kSlot && held.shard != shard && !contract_.interchangeable())
@@ -150,14 +154,42 @@ class Execution {
   void write(int event, const Place& place, int value) {
     Content& held = content(place);
     if (held.writer >= 0) check_ordered(held.writer, event, place);
-    for (int reader : held.readers) check_ordered(reader, event, place);
+    for (int reader : held.readers)
+      if (!computed_from(reader, event)) check_ordered(reader, event, place);
     held.value = value;
     held.writer = event;
     held.shard = dependence_.events[size_t(event)].step->shard;
     held.readers.clear();
   }
 
+  // Whether what the later step writes was computed from what the earlier one read, both by the movers of lines, which
+  // load and store units by relaxed accesses: then a load is over before the store that depends on it.
+  bool computed_from(int earlier, int later) const {
+    if (!in_lines(earlier) || !in_lines(later)) return false;
+    std::vector<int> open{later};
+    std::set<int> seen;
+    while (!open.empty()) {
+      const int event = open.back();
+      open.pop_back();
+      if (event == earlier) return true;
+      const auto found = sources_.find(event);
+      if (found == sources_.end()) continue;
+      for (int source : found->second)
+        if (seen.insert(source).second) open.push_back(source);
+    }
+    return false;
+  }
+
+  bool in_lines(int event) const {
+    const Step& step = *dependence_.events[size_t(event)].step;
+    for (const std::vector<Operand>* listed : {&step.srcs, &step.dsts})
+      for (const Operand& o : *listed)
+        if (o.connection != kNone && program_.connections[size_t(o.connection)].lines) return true;
+    return false;
+  }
+
   void check_ordered(int earlier, int later, const Place& place) const {
+    if (place.kind == Place::kSlot && program_.connections[size_t(place.owner)].lines) return;  // its flags order it
     if (earlier != later && !dependence_.ordered(earlier, later))
       refuse(later, "touches " + words(place) + ", and nothing orders it after (" + name(dependence_.events[size_t(earlier)]) + "), which does too");
   }
@@ -255,6 +287,7 @@ class Execution {
   Expressions expressions_;
   std::map<Place, Content> memory_;
   std::map<int, int> exchanged_;  // an exchange, what it hands to its members
+  std::map<int, std::vector<int>> sources_;  // per event, who wrote what it read
   std::map<Place, std::vector<Access>> scratch_;
 };
 

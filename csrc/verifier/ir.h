@@ -36,6 +36,7 @@ struct Step {
 
 struct Connection {
   int src, dst, slots;
+  bool lines;  // a protocol whose data is its own news (LL): an arrival orders what is computed from it, and nothing else
 };
 
 using Channel = std::vector<Step>;

@@ -56,6 +56,7 @@ class Structure {
       for (const Operand& o : step.srcs) check_operand(o, rank, step, true);
       for (const Operand& o : step.dsts) check_operand(o, rank, step, false);
       check_owner(step, rank, channel);
+      check_lines(step);
       check_after(step, rank);
     }
   }
@@ -147,6 +148,23 @@ class Structure {
     for (const std::vector<Operand>* operands : {&step.srcs, &step.dsts})
       for (const Operand& o : *operands)
         if (o.connection != kNone) claim(o.connection);
+  }
+
+  // A use of a connection in lines is one step on either side: its data is what the reader waits for, so there is no
+  // wait without it, and what was stored cannot be held back until a later signal.
+  void check_lines(const Step& step) const {
+    std::map<int, int> operands;
+    for (const std::vector<Operand>* listed : {&step.srcs, &step.dsts})
+      for (const Operand& o : *listed)
+        if (o.connection != kNone) operands[o.connection]++;
+    auto lists = [](const std::vector<int>& listed, int c) { return std::find(listed.begin(), listed.end(), c) != listed.end(); };
+    for (const std::vector<int>* touched : {&step.wait, &step.signal})
+      for (int c : *touched) operands.try_emplace(c, 0);
+    for (const auto& [c, times] : operands) {
+      if (!program_.connections[size_t(c)].lines) continue;
+      if (times != 1 || !lists(step.wait, c) || !lists(step.signal, c))
+        refuse("c" + std::to_string(c) + " is in lines: a step that uses it waits for it, reads or writes its slot once, and signals it");
+    }
   }
 
   void check_after(const Step& step, int rank) const {

@@ -38,6 +38,7 @@ struct Event {
   const Step* step;
   int track, order;                 // the channel's number in this share, the place among its steps (from 1)
   std::vector<int> before;          // events of the same iteration that it may have to wait for: what deadlocks are made of
+  std::vector<int> before_by_lines; // more of them: whose data arrives in lines
   std::vector<std::pair<int, int>> uses;  // connection, and which use of it in an iteration
   int exchange = -1;                // which of the share's exchanges it is part of
   std::vector<int> surely;          // of an exchange: those of `before` that it waits for whatever the engine does
@@ -49,7 +50,7 @@ struct Dependence {
   std::vector<Event> events;
   std::vector<int> order;           // a topological order of the events
   int ntracks = 0;
-  std::vector<int> clocks;          // per event: for each track, how many of its events are complete before or at it
+  std::vector<int> clocks;          // per event: for each track, how many of its events are complete, in memory, before or at it
   std::vector<int> last;            // per track, its last event
   std::vector<int> rank_of_track;
   std::vector<std::vector<int>> exchanges;  // of each, its members' events in the order of the group

@@ -89,7 +89,7 @@ def test_every_baseline_fits_beside():
 def test_a_verdict_in_two_lines_ends_the_table():
     first, second = invoke(*THREE, "-b", "64K", "-f", "16").splitlines()[-2:]
     assert first.startswith("# Verdict: up to ") and "faster than nccl" in first and "never slower" in first
-    assert "% of the bound of 20 GB/s is reached" in second and "packed plan" in second
+    assert "% of the bound of 32 GB/s (all links) is reached" in second and "packed plan" in second
 
 
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])

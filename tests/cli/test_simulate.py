@@ -69,7 +69,7 @@ def test_launch_modes_order_small_calls():
 
 
 def test_chunk_sizes_can_be_given():
-    (row,) = json.loads(invoke(*THREE, "--chunk", "64K", "-b", "1M", "-e", "1M", "--json"))["rows"]
+    (row,) = json.loads(invoke(*THREE, "--algorithm", "trees", "--chunk", "64K", "-b", "1M", "-e", "1M", "--json"))["rows"]
     assert (row["chunk_bytes"], row["nsteps"]) == (1 << 16, 16 * 5)
 
 

@@ -48,6 +48,8 @@ class BlockBarrier {
 };
 
 inline thread_local BlockBarrier* block_barrier = nullptr;
+inline thread_local BlockBarrier* team_barrier = nullptr;  // of eight neighbouring lanes (cuda/whole_lines.h)
+inline bool host_team_all(bool mine) { return team_barrier->wait(mine); }
 
 struct Index {
   unsigned x = 0;
@@ -86,9 +88,15 @@ inline void launch_on_host(std::vector<std::thread>& threads, std::vector<std::u
   for (unsigned b = 0; b < grid; b++) {
     barriers.push_back(std::make_unique<BlockBarrier>(block));
     BlockBarrier* barrier = barriers.back().get();
+    BlockBarrier* team = nullptr;
     for (unsigned t = 0; t < block; t++) {
+      if (t % 8 == 0) {
+        barriers.push_back(std::make_unique<BlockBarrier>(block - t < 8 ? block - t : 8));
+        team = barriers.back().get();
+      }
       threads.emplace_back([=] {
         block_barrier = barrier;
+        team_barrier = team;
         blockIdx.x = b;
         threadIdx.x = t;
         blockDim.x = block;

@@ -19,5 +19,5 @@ def test_python_mirrors_have_the_sizes_of_the_structs():
     assert sizes["line"] == launch.LINE_BYTES
     assert sizes["ProgramHeader"] == encoding._HEADER.size
     assert sizes["most_operands"] == MOST_OPERANDS
-    entries = {"RankEntry": 8, "ConnectionEntry": 20, "ChannelEntry": 12, "StepEntry": 28, "OperandEntry": 12, "SyncEntry": 8, "AfterEntry": 12}
+    entries = {"RankEntry": 8, "ConnectionEntry": 24, "ChannelEntry": 12, "StepEntry": 28, "OperandEntry": 12, "SyncEntry": 8, "AfterEntry": 12}
     assert {name: sizes[name] for name in entries} == entries

@@ -12,6 +12,7 @@ from blinkcoll.runtime.cuda.executor import CudaExecutor
 from blinkcoll.runtime.processes import ProcessExecutor
 from blinkcoll.runtime.threads import ThreadExecutor
 from blinkcoll.schedules import Program, lower_rings
+from blinkcoll.schedules.protocols import with_protocol
 
 COUNT = 301  # vectors, and a ragged end
 
@@ -19,7 +20,7 @@ COUNT = 301  # vectors, and a ragged end
 @pytest.fixture(scope="module")
 def star() -> Program:
     """GPUs 0, 1, 4: rank 0 adds its own input, and what ranks 1 and 2 have stored, in one step."""
-    return bc.plan(bc.load_topology("dgx1-v100").subset([0, 1, 4]), "allreduce").schedule(nbytes=64)
+    return bc.plan(bc.load_topology("dgx1-v100").subset([0, 1, 4]), "allreduce").schedule(nbytes=64, protocol="simple")
 
 
 def _options(dtype, op):
@@ -58,15 +59,17 @@ def test_every_step_of_a_ring_rounds_once(dtype, op):
 
 @pytest.mark.parametrize(("dtype", "op"), PAIRS)
 def test_the_kernel_gives_the_same_bits_as_the_host(star, dtype, op):
+    """By counters and in lines: each has movers of its own."""
     load_ptxrun()
     inputs = [make_input(dtype, rank, COUNT, seed=3) for rank in range(3)]
     with ThreadExecutor(star, **_options(dtype, op)) as executor:
         on_host = executor.run(inputs, factors=_factors(op, 3))
-    layer = EmulatedDevices(seed=len(op), mode="weak")
-    with CudaExecutor(star, layer=layer, arch="sm_80", threads=32, **_options(dtype, op)) as executor:
-        on_gpu = executor.run(inputs, factors=_factors(op, 3))
-    for a, b in zip(on_host, on_gpu, strict=True):
-        assert np.array_equal(a.view(np.uint8), b.view(np.uint8))
+    for program in (star, with_protocol(star, "LL"), with_protocol(star, "LL128")):
+        layer = EmulatedDevices(seed=len(op), mode="weak")
+        with CudaExecutor(program, layer=layer, arch="sm_80", threads=32, **_options(dtype, op)) as executor:
+            on_gpu = executor.run(inputs, factors=_factors(op, 3))
+        for a, b in zip(on_host, on_gpu, strict=True):
+            assert np.array_equal(a.view(np.uint8), b.view(np.uint8)), program.connections[0].protocol
 
 
 @pytest.mark.parametrize(("dtype", "op"), [("bfloat16", "premul_sum"), ("int16", "avg"), ("bool", "bxor")])

@@ -38,7 +38,7 @@ def run(program, inputs, *, arch, mode, seed, threads=32, in_place=False, chunk_
 @pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
 def test_a_spread_of_allocations_equals_numpy_bit_for_bit(topology, collective, arch, mode):
     root = topology.nranks // 2 if collective == "broadcast" else None
-    program = bc.plan(topology, collective, root=root).schedule(nbytes=1 << 20)
+    program = bc.plan(topology, collective, root=root).schedule(nbytes=1 << 20, protocol="simple")
     for seed in range(3):
         inputs = integers(topology.nranks, count := 1021, seed)
         outputs = run(program, inputs, arch=arch, mode=mode, seed=seed, in_place=seed % 2 == 1)
@@ -49,7 +49,7 @@ def test_a_spread_of_allocations_equals_numpy_bit_for_bit(topology, collective, 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 127, 128, 129])
 def test_ragged_counts(count, mode):
     topology = bc.load_topology("dgx1-v100").subset([0, 2, 3])
-    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20)
+    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20, protocol="simple")
     inputs = integers(3, count, seed=count)
     assert_result("allreduce", None, inputs, run(program, inputs, arch="sm_80", mode=mode, seed=count, chunk_bytes=64), f"count {count}")
 
@@ -58,7 +58,7 @@ def test_ragged_counts(count, mode):
 @pytest.mark.parametrize("mode", ["weak", "race"])
 def test_any_number_of_threads_a_block(threads, mode):
     topology = bc.load_topology("dgx1-p100").subset([0, 1, 2, 3])
-    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20)
+    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20, protocol="simple")
     inputs = integers(4, 515, seed=threads)
     assert_result("allreduce", None, inputs, run(program, inputs, arch="sm_70", mode=mode, seed=threads, threads=threads), f"{threads} threads")
 
@@ -87,7 +87,7 @@ def test_handmade_programs(name, arch, mode):
 def test_hostile_machines(options):
     """Vector stores that tear, stores that hardly drain, slow devices and threads."""
     topology = bc.load_topology("dgx1-v100").subset([0, 1, 4])
-    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20)
+    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20, protocol="simple")
     for seed in range(5):
         inputs = integers(3, 301, seed)
         outputs = run(program, inputs, arch="sm_80", mode="weak", seed=seed, chunk_bytes=128, **options)
@@ -96,7 +96,7 @@ def test_hostile_machines(options):
 
 def test_the_three_executors_give_the_same_bits_where_sums_are_inexact():
     topology = bc.load_topology("dgx1-v100").subset([0, 1, 2, 3, 4])
-    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20)
+    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20, protocol="simple")
     rng = np.random.default_rng(11)
     inputs = [(rng.standard_normal(777) * 10.0 ** rng.integers(-30, 30, 777)).astype(np.float32) for _ in range(5)]
     inputs[0][:3] = [1e-45, -0.0, np.inf]  # a denormal is no zero
@@ -114,7 +114,7 @@ def test_the_three_executors_give_the_same_bits_where_sums_are_inexact():
 @pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
 def test_every_allocation_on_the_emulator(topology, collective, arch):
     root = topology.nranks - 1 if collective == "broadcast" else None
-    program = bc.plan(topology, collective, root=root).schedule(nbytes=1 << 20)
+    program = bc.plan(topology, collective, root=root).schedule(nbytes=1 << 20, protocol="simple")
     for seed, mode in enumerate((*MODES, "weak", "weak")):
         inputs = integers(topology.nranks, count := 700 + seed, seed)
         outputs = run(program, inputs, arch=arch, mode=mode, seed=seed, in_place=seed % 2 == 1, chunk_bytes=128)

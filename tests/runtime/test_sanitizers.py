@@ -96,11 +96,23 @@ def run_image(binary: Path, folder: Path, program, inputs: list[np.ndarray], *, 
 @pytest.mark.parametrize("what", ["host", "kernel"])
 def test_trees_under_sanitizers(what, sanitizer, gpus, binaries, tmp_path):
     topology = bc.load_topology("dgx1-v100").subset(gpus)
-    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20)
+    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20, protocol="simple")
     for seed, in_place in ((0, False), (1, True)):
         inputs = integers(topology.nranks, 1021, seed)
         outputs = run_image(binaries(what, sanitizer), tmp_path, program, inputs, chunk_bytes=128, threads=3, in_place=in_place)
         assert_result("allreduce", None, inputs, outputs, f"in place {in_place}")
+
+
+@pytest.mark.parametrize("sanitizer", BUILDS)
+@pytest.mark.parametrize(("what", "protocol"), [("host", "LL"), ("kernel", "LL"), ("kernel", "LL128")])
+def test_lines_under_sanitizers(what, protocol, sanitizer, binaries, tmp_path):
+    """The kernel's movers of lines; the host executor runs the same bytes by the simple protocol."""
+    topology = bc.load_topology("dgx1-v100").subset([0, 2, 4, 6])
+    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 10, protocol=protocol)
+    for count, in_place in ((1021, False), (1021, True), (3, True)):
+        inputs = integers(topology.nranks, count, count)
+        outputs = run_image(binaries(what, sanitizer), tmp_path, program, inputs, chunk_bytes=512, threads=8 if protocol == "LL128" else 3, in_place=in_place)
+        assert_result("allreduce", None, inputs, outputs, f"count {count}, in place {in_place}")
 
 
 @pytest.mark.parametrize("name", HANDMADE)
@@ -165,6 +177,6 @@ def test_the_thread_sanitizer_would_notice(binaries, tmp_path):
          str(SOURCE / "tests" / "csrc" / "run_image.cpp"), "-o", str(binary)], check=True,
     )  # fmt: skip
     topology = bc.load_topology("dgx1-v100").subset([0, 1, 4])
-    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20)
+    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20, protocol="simple")
     with pytest.raises(AssertionError, match="ThreadSanitizer: data race"):
         run_image(binary, tmp_path, program, integers(3, 1021, 0), chunk_bytes=64, threads=1, in_place=False)

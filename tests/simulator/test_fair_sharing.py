@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blinkcoll.schedules import INPUT, OUTPUT, Channel, Connection, Program, Step, slot
+from blinkcoll.schedules.program import PROTOCOLS
 from blinkcoll.simulator import Launch, Parameters, Protocol, run
 from blinkcoll.topology import Device, Link, Switch, Topology
 
@@ -19,11 +20,12 @@ CHANNEL_GB_S = 30.0
 def crossings(draw: st.DrawFn) -> tuple[list[float], list[tuple[tuple[int, ...], int, float]]]:
     """Capacities of up to five links in a row (GB/s), and flows: the links each crosses, its weight, when it starts (us)."""
     capacities = [float(draw(st.integers(1, 60))) for _ in range(draw(st.integers(1, 5)))]
+    starts = [float(draw(st.integers(0, 40))) for _ in PROTOCOLS]
     flows = []
     for _ in range(draw(st.integers(1, 8))):
         first = draw(st.integers(0, len(capacities) - 1))
         last = draw(st.integers(first, len(capacities) - 1))
-        flows.append((tuple(range(first, last + 1)), draw(st.integers(1, 20)), float(draw(st.integers(0, 40)))))
+        flows.append((tuple(range(first, last + 1)), draw(st.integers(1, 20)), draw(st.sampled_from(starts))))
     return capacities, flows
 
 
@@ -60,6 +62,7 @@ def fluid_ends(capacities: list[float], flows: list[tuple[tuple[int, ...], float
 @given(crossings())
 def test_ends_are_those_of_a_fluid_model(case):
     capacities, flows = case
+    starts = sorted({start for _, _, start in flows})  # each is what one protocol's synchronisation takes
     n = len(capacities)
     switches = tuple(Switch(f"s{i}", "pcie") for i in range(n + 1))
     links = [Link(f"s{i}", f"s{i + 1}", "PCIE", Fraction(int(c))) for i, c in enumerate(capacities)]
@@ -68,14 +71,14 @@ def test_ends_are_those_of_a_fluid_model(case):
         devices += [Device(f"from{i}"), Device(f"to{i}")]
         links += [Link(f"from{i}", f"s{crossed[0]}", "PCIE", Fraction(10_000)), Link(f"s{crossed[-1] + 1}", f"to{i}", "PCIE", Fraction(10_000))]
         path = (2 * i, *(f"s{k}" for k in (*crossed, crossed[-1] + 1)), 2 * i + 1)
-        connections.append(Connection(2 * i, 2 * i + 1, path, protocol=f"start{i}"))
+        connections.append(Connection(2 * i, 2 * i + 1, path, protocol=PROTOCOLS[starts.index(flows[i][2])]))
         ranks.append((Channel((Step("copy", i, (INPUT,), (slot(i),), wait=(i,), signal=(i,)),)),))
         ranks.append((Channel((Step("copy", i, (slot(i),), (OUTPUT,), wait=(i,), signal=(i,)),)),))
     weights = tuple(weight for _, weight, _ in flows)
     program = Program("by hand", "alltoall", Topology("row", tuple(devices), switches, tuple(links)), 1, weights, tuple(connections), tuple(ranks))
     params = Parameters(
         launch=Launch(0), channel_gb_s=CHANNEL_GB_S, memory_gb_s=1e6,
-        protocols=(("simple", Protocol()), *((f"start{i}", Protocol(busy_us=start)) for i, (_, _, start) in enumerate(flows))),
+        protocols=tuple((name, Protocol(busy_us=starts[i] if i < len(starts) else 0.0)) for i, name in enumerate(PROTOCOLS)),
     )  # fmt: skip
     nbytes = 160_000 * sum(weights)
     result = run(program, nbytes, chunk_bytes=nbytes, params=params, trace=True)

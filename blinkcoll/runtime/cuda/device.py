@@ -11,7 +11,13 @@ from typing import Protocol
 
 
 class DeviceLayer(Protocol):
-    """Memory and kernels of several GPUs that can reach each other's memory."""
+    """Memory and kernels of several GPUs that can reach each other's memory.
+
+    ``whole_lines``: whether a store of 128 bytes by neighbouring lanes of a warp arrives at another GPU whole, as NVLink
+    has it from Volta on. Where it is not known to, kernels are built to do without (``csrc/cuda/whole_lines.h``).
+    """
+
+    whole_lines: bool
 
     def allocate(self, nbytes: int, device: int, name: str) -> int:
         """The address of ``nbytes`` zero bytes on ``device``, aligned to 256 bytes; ``name`` is for reports."""

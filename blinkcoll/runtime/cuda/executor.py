@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import ExecutionError
 from ...schedules.contract import REDUCING
+from ...schedules.protocols import has_whole_lines, keeps_lines_whole
 from ..buffers import RankBuffers, Regions
 from ..executor import Array, Executor
 from ..launch import BUFFER_ORDER, ChannelRecord, HostArena, LaunchRecord, Work, buffer_table, connection_table
@@ -48,11 +49,12 @@ class CudaExecutor(Executor):
             raise ExecutionError(f"{arch} has no multimem instructions, sm_{_FIRST_WITH_MULTIMEM} and newer have; use in_switch=False, or a program by trees or rings")
         if in_switch and not program.multicasts:
             raise ExecutionError(f"program {program.hash} has no operands of all ranks: there is nothing for a switch to do")
+        _check_whole_lines(program, layer, arch, threads)
         self._layer = layer
         self._in_switch = in_switch
         self._mappings: dict[int, int] = {}  # region to the mapping of a multicast object of all ranks' regions
         self._threads = threads
-        self._module = layer.load(kernel_ptx(arch, *self._variant(), multicast=bool(program.multicasts)))
+        self._module = layer.load(kernel_ptx(arch, *self._variant(), multicast=bool(program.multicasts), whole_lines=layer.whole_lines))
         self._addresses: list[int] = []
         try:
             self._set_up()
@@ -158,3 +160,18 @@ class CudaExecutor(Executor):
         for address in self._addresses:
             self._layer.free(address)
         self._addresses = []
+
+
+def _check_whole_lines(program: Any, layer: DeviceLayer, arch: str, threads: int) -> None:
+    """LL128 needs teams of eight lanes that run on their own, and ways that its stores cross whole."""
+    used = [i for i, c in enumerate(program.connections) if c.protocol == "LL128"]
+    if not used:
+        return
+    if not has_whole_lines(arch):
+        raise ExecutionError(f"c{used[0]} has protocol LL128, which {arch} does not have: it needs sm_70 or newer")
+    if threads % 8:
+        raise ExecutionError(f"c{used[0]} has protocol LL128, whose lines are moved by eight threads; {threads} threads a block are no multiple of that")
+    if layer.whole_lines:
+        crossed = [i for i in used if not keeps_lines_whole(program.topology, program.connections[i].path)]
+        if crossed:
+            raise ExecutionError(f"c{crossed[0]} has protocol LL128, but its way is not NVLink alone: stores of 128 bytes may arrive in parts there")

@@ -15,10 +15,11 @@ SOURCE = Path(__file__).resolve().parents[2] / "csrc"
 
 
 @lru_cache(maxsize=128)
-def kernel_ptx(arch: str, dtype: str = "float32", op: str = "sum", multicast: bool = False) -> str:
+def kernel_ptx(arch: str, dtype: str = "float32", op: str = "sum", multicast: bool = False, whole_lines: bool = False) -> str:
     """The PTX of ``csrc/cuda/run.cu`` for an architecture (``"sm_80"``), reducing one dtype by one operation.
 
-    ``multicast``: for programs with operands of all ranks; others do without what these need.
+    ``multicast``: for programs with operands of all ranks; others do without what these need. ``whole_lines``: whether
+    LL128 may rely on stores of 128 bytes (:class:`.device.DeviceLayer`).
 
     Raises
     ------
@@ -27,5 +28,5 @@ def kernel_ptx(arch: str, dtype: str = "float32", op: str = "sum", multicast: bo
     """
     source = SOURCE / "cuda" / "run.cu"
     # Sums must round as on every other executor: no fused multiply-add, no flushed denormals.
-    options = ["--fmad=false", "--ftz=false", f"-DBC_DTYPE={DTYPES[dtype]}", f"-DBC_OP={OPS[op]}", *(["-DBC_MULTICAST"] if multicast else [])]
+    options = ["--fmad=false", "--ftz=false", f"-DBC_DTYPE={DTYPES[dtype]}", f"-DBC_OP={OPS[op]}", f"-DBC_WHOLE_LINES={int(whole_lines)}", *(["-DBC_MULTICAST"] if multicast else [])]
     return compile_ptx(source.read_text(encoding="utf-8"), arch, name=str(source), include=[str(SOURCE)], options=options)
