@@ -23,6 +23,8 @@ from .candidates import FAMILIES, Draft, Request
 _TUNED_FROM, _NEAR = 1 << 20, 1.15
 #: From this size on larger chunks are tried, and with so many shares no smaller ones, whose simulation takes longest.
 _LARGE, _MANY = 1 << 26, 16
+#: Trees of so few hops have large chunks by the formula already, so these are tried at any size.
+_SHALLOW = 4
 #: What NCCL cuts broadcasts and reduces into: an eighth of its buffer of 4 MiB.
 _CHAIN_CHUNK_BYTES = 1 << 19
 
@@ -66,7 +68,7 @@ class Candidate:
         if self._shape.lockstep or nbytes < _TUNED_FROM:
             return (chunk,)
         sizes = [2 * chunk]
-        if nbytes < _LARGE or len(self.draft.program.weights) < _MANY:
+        if nbytes < _LARGE or len(self.draft.program.weights) < _MANY or self._shape.depth <= _SHALLOW:
             sizes.append(chunk)
         if nbytes >= _LARGE:
             sizes.append(4 * chunk)

@@ -274,7 +274,8 @@ def test_what_lines_of_128_bytes_need_is_refused_where_it_is_missing():
         _executor(program, 0, "sc", threads=12, max_count=4)
     layer = EmulatedDevices(0, "sc")
     layer.whole_lines = True
-    simple = bc.plan(bc.load_topology("l40sx8").subset([0, 1]), "allreduce").schedule(nbytes=1 << 20, protocol="simple")
+    plan = bc.plan(bc.load_topology("l40sx8").subset([0, 1]), "broadcast", root=0)
+    simple = plan.schedule(nbytes=64, protocol="simple")
     over_pcie = replace(simple, connections=tuple(replace(c, protocol="LL128") for c in simple.connections))
     with pytest.raises(ExecutionError, match="its way is not NVLink alone"):
         cuda.CudaExecutor(over_pcie, layer=layer, arch="sm_80", max_count=4)
