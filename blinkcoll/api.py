@@ -69,7 +69,7 @@ def _lowerable(made: packing.Plan) -> Plan:
 
 def schedule(
     plan: packing.Plan, *, nbytes: int, protocol: str | None = None, max_channels: int = MAX_CHANNELS,
-    channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4, engine: str | None = None,
+    channel_gb_s: Fraction = CHANNEL_GB_S, slots: int = 4, uneven: bool = False, engine: str | None = None,
 ) -> Program:  # fmt: skip
     """The verified program of a plan.
 
@@ -86,6 +86,9 @@ def schedule(
         What one channel moves. Trees get channels of one equal rate, at most this, where the budget allows.
     slots
         Slots of each connection.
+    uneven
+        The program is to take unequal shards at launch. Those of all-gather, reduce-scatter, gather and scatter do anyway; an
+        all-to-all becomes an ``alltoallv``.
     engine
         What carries three-phase plans' exchanges between servers: ``"c10d"`` leaves them opaque steps for that engine;
         None makes one-hop connections over the network of them, which executors and the simulator take.
@@ -102,7 +105,7 @@ def schedule(
 
     if engine not in (None, "c10d"):
         raise ScheduleError(f"engine={engine!r}: expected None or 'c10d'")
-    program = schedules.lower(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s)
+    program = schedules.lower(plan, slots=slots, max_channels=max_channels, channel_gb_s=channel_gb_s, uneven=uneven)
     expanded = schedules.expand_exchanges(program, slots=slots)
     if expanded is program and not program.multicasts:
         if protocol is None:

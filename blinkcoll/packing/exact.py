@@ -27,7 +27,7 @@ from .certificates import (
     TreeDualCertificate,
 )
 from .collectives import FLOWS, HAS_DOWN, HAS_UP
-from .equaltrees import equal_trees
+from .equaltrees import equal_arborescences, equal_trees
 from .exactlp import BudgetExceeded
 from .links import Network, network_of
 from .minimise import Wish, with_fewer_trees
@@ -199,11 +199,15 @@ class Problem:
         return Solved(certificate, certificate.bound, {"both": lambda attempt: pack_undirected(network, network.unit, attempt % network.nranks, taste(attempt))})
 
     def equalised(self, solved: Solved, most: int) -> Solved:
-        """The same bound, and at most ``most`` all-reduce trees of one rate."""
-        if self.collective != "allreduce":
-            raise PackingError(f"trees of one rate are packed for allreduce only, not for {self.collective}")
-        trees = equal_trees(self.network, solved.certificate.bound / self.network.unit, most)
-        return Solved(solved.certificate, sum((t.rate for t in trees), Fraction(0)), {"both": lambda attempt: trees})
+        """The same bound, and at most ``most`` trees of one rate."""
+        bound = solved.certificate.bound / self.network.unit
+        if self.collective == "allreduce":
+            half, trees = "both", equal_trees(self.network, bound, most)
+        elif self.collective in ("allgather", "reducescatter"):
+            half, trees = "up" if self.reverse else "down", equal_arborescences(self.network, self._arcs(), bound, most)
+        else:
+            raise PackingError(f"trees of one rate are packed for allreduce, allgather and reducescatter, not for {self.collective}")
+        return Solved(solved.certificate, sum((t.rate for t in trees), Fraction(0)), {half: lambda attempt: trees})
 
     def _tree_lp(self) -> Solved:
         """Unbalanced forwarders, or all-reduce on asymmetric links."""

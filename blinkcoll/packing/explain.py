@@ -75,7 +75,7 @@ class Unused:
 
 @dataclass(frozen=True)
 class Gain:
-    """The rate with one more device, as ``"rank"`` or as ``"relay"`` (that is no rank, but may pass data on)."""
+    """The rate with one more device, as ``"rank"`` or as ``"relay"`` (that is no rank, but passes data on, copies and adds)."""
 
     device: str
     index: int | None

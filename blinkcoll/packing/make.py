@@ -76,9 +76,9 @@ def make_plan(
         shallowest. ``"depth"``: the shallowest found (depth: ranks passed between a root and the farthest rank), and
         of those the fewest. With ``max_trees``, ``"depth"`` looks for shallow trees at the rate that so many reach.
     equal_trees
-        For all-reduce on symmetric links without switches: at most so many trees, all of one rate, as fast as such can
-        be. Fair links carry equal channels as planned; trees of unequal rates need more channels for that.
-
+        For all-reduce (on symmetric links), all-gather and reduce-scatter without switches: at most so many trees, all of
+        one rate, as fast as such can be. Fair links carry equal channels as planned; trees of unequal rates need more
+        channels for that.
     time_limit_s
         Seconds that cuts and packings may take in all; 0: as long as they need.
 

@@ -7,6 +7,7 @@ address every buffer alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ExecutionError
@@ -16,12 +17,14 @@ from ..schedules.contract import elements, first_element, view
 Regions = tuple[int, int, int]
 
 
-def region_elements(program: Program, rank: int, max_count: int) -> Regions:
-    """The most elements that a rank's input, output and scratch hold."""
+def region_elements(program: Program, rank: int, max_count: int, uneven: bool) -> Regions:
+    """The most elements that a rank's input, output and scratch hold; where calls may be uneven, one rank may have all."""
     n, root = program.nranks, program.root
     if rank >= n:
         return 0, 0, max_count  # a relay has no part in the collective
     size = [elements(program.collective, buffer, rank, root, n, max_count) for buffer in ("input", "output")]
+    if uneven:
+        size = [max_count if held else 0 for held in size]
     return size[0], size[1], max_count
 
 
@@ -54,8 +57,8 @@ class RankBuffers:
         return self.addresses(regions, elem_size)[1] + self.output_first * elem_size
 
 
-def buffers_of(program: Program, rank: int, count: int, in_place: bool) -> RankBuffers:
-    """A rank's buffers for ``count`` elements in all."""
+def buffers_of(program: Program, rank: int, count: int, in_place: bool, bounds: Sequence[int] | None = None) -> RankBuffers:
+    """A rank's buffers for ``count`` elements in all, where shard s is ``bounds[s]`` to ``bounds[s + 1]`` (None: equal ones)."""
     n, root, name = program.nranks, program.root, program.collective
     if rank >= n:
         return RankBuffers(0, 0, 0, 0, None)
@@ -64,16 +67,16 @@ def buffers_of(program: Program, rank: int, count: int, in_place: bool) -> RankB
     if in_place and "none" not in views:
         shared = 1 if views[1] == "whole" else 0
     return RankBuffers(
-        input=elements(name, "input", rank, root, n, count),
-        output=elements(name, "output", rank, root, n, count),
-        input_first=first_element(name, "input", rank, root, n, count),
-        output_first=first_element(name, "output", rank, root, n, count),
+        input=elements(name, "input", rank, root, n, count, bounds),
+        output=elements(name, "output", rank, root, n, count, bounds),
+        input_first=first_element(name, "input", rank, root, n, count, bounds),
+        output_first=first_element(name, "output", rank, root, n, count, bounds),
         shared=shared,
     )
 
 
-def check_count(program: Program, count: int) -> None:
-    """Shards that are the ranks' own are exactly equal.
+def check_count(program: Program, count: int, uneven: bool = False) -> None:
+    """Shards that are the ranks' own are exactly equal, unless the call says how large they are.
 
     Raises
     ------
@@ -83,5 +86,5 @@ def check_count(program: Program, count: int) -> None:
     """
     if not 0 <= count <= 1 << 40:
         raise ExecutionError(f"count is {count}, expected 0 to 2^40 elements")
-    if program.equal_shards and count % program.nranks:
-        raise ExecutionError(f"{program.collective} of {count} elements: not a multiple of {program.nranks} ranks, each of which has an equal shard")
+    if program.equal_shards and not uneven and count % program.nranks:
+        raise ExecutionError(f"{program.collective} of {count} elements: not a multiple of {program.nranks} ranks, each of which has an equal shard; unequal ones need counts")

@@ -11,9 +11,10 @@ import numpy as np
 
 from ..errors import ExecutionError, WaitTimeout
 from ..schedules import Program, encode, verify
-from ..schedules.contract import view
+from ..schedules.contract import elements, view
 from .buffers import RankBuffers, buffers_of, check_count, region_elements
 from .launch import Arena, LaunchRecord, Work, describe_work, explain_records, launch_record, lay_out, lay_out_host
+from .shards import Counts, Shards, shards_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: About three years: what 64 bits of nanoseconds hold is far more.
@@ -40,11 +41,13 @@ class Executor(ABC):
         The most bytes of a chunk; the program's own default where None.
     timeout_s
         How long a rank may go without progress before the call fails and says who waited for whom.
+    uneven
+        Whether calls may give ``counts``: buffers and slots are then as large as if one shard were all of ``max_count``.
     """
 
     def __init__(
         self, program: Program, *, max_count: int, dtype: Any = np.float32, op: str = "sum",
-        chunk_bytes: int | None = None, timeout_s: float = 60.0,
+        chunk_bytes: int | None = None, timeout_s: float = 60.0, uneven: bool = False,
     ) -> None:  # fmt: skip
         verify(program)
         self.dtype_name = "bfloat16" if str(dtype) == "bfloat16" else np.dtype(dtype).name
@@ -56,16 +59,21 @@ class Executor(ABC):
         self.op = op
         self.max_count = max_count
         self.timeout_s = timeout_s
+        self.uneven = uneven
+        if uneven:  # what cannot be is refused here already
+            shards_of(program, _no_counts(program))
+            check_count(program, max_count, uneven)
         self.chunk_bytes = program.chunk_bytes if chunk_bytes is None else chunk_bytes
         self.epoch = 0
-        self.arenas: list[Arena] = [
-            lay_out(program, self.code, rank, self._work(max_count).slot_bytes) for rank in range(program.nexecutors)
-        ]
-        self.host_arenas = lay_out_host(program, self._work(max_count).slot_bytes)
+        slot_bytes = self._work(0 if uneven else max_count).slot_bytes
+        self.arenas: list[Arena] = [lay_out(program, self.code, rank, slot_bytes) for rank in range(program.nexecutors)]
+        self.host_arenas = lay_out_host(program, slot_bytes)
         self._failed = self._closed = False
         self._factors: list[float] = []
 
-    def run(self, inputs: Sequence[Array | None], *, in_place: bool = False, factors: Sequence[float] | None = None) -> list[Array]:
+    def run(
+        self, inputs: Sequence[Array | None], *, in_place: bool = False, factors: Sequence[float] | None = None, counts: Counts | None = None
+    ) -> list[Array]:
         """One call of the collective; arrays are taken as flat. It begins and ends on all ranks together.
 
         Parameters
@@ -77,6 +85,10 @@ class Executor(ABC):
             Whether input and output are the same memory while it runs. ``inputs`` itself is never written.
         factors
             What each rank's input is multiplied by, for ``premul_sum``.
+        counts
+            Elements of each rank's shard where they are not equal (all-gather, reduce-scatter, gather, scatter); for an
+            all-to-all lowered with ``uneven=True`` a row for each rank, of what it sends to each. The executor must have been
+            made with ``uneven=True``.
 
         Returns
         -------
@@ -96,14 +108,16 @@ class Executor(ABC):
             raise ExecutionError(f"program {self.program_hash} is not made to be called in place")
         if (factors is not None) != (self.op == "premul_sum") or len(factors or inputs) != len(inputs):
             raise ExecutionError(f"{self.op} with {'no' if factors is None else len(factors)} factors: premul_sum takes one a rank, other operations none")
-        arrays, count = self._check(inputs)
+        shards = self._shards(counts)
+        arrays, count = self._check(inputs) if shards is None else self._check_uneven(inputs, shards)
         everyone = range(self.program.nexecutors)
         self._factors = [1.0] * len(everyone)
         self._factors[: len(inputs)] = [1.0] * len(inputs) if factors is None else [float(f) for f in factors]
-        buffers = [buffers_of(self.program, executor, count, in_place) for executor in everyone]
+        bounds = None if shards is None else shards.bounds
+        buffers = [buffers_of(self.program, executor, count, in_place, bounds) for executor in everyone]
         self.epoch += 1
         self._failed = True
-        outputs = self._run(arrays, self._work(count), buffers)
+        outputs = self._run(arrays, self._work(count, shards), buffers)
         self._failed = False
         return outputs[: self.program.nranks]
 
@@ -127,15 +141,16 @@ class Executor(ABC):
     def _release(self) -> None:
         """What close does."""
 
-    def _work(self, count: int) -> Work:
-        return describe_work(self.program, count, self.max_count, self.dtype_name, self.dtype.itemsize, self.op, self.chunk_bytes)
+    def _work(self, count: int, shards: Shards | None = None) -> Work:
+        described = (count, self.max_count, self.dtype_name, self.dtype.itemsize, self.op, self.chunk_bytes)
+        return describe_work(self.program, *described, uneven=self.uneven, shards=shards)
 
     def _record(self, work: Work, rank: int, base: int) -> LaunchRecord:
         return launch_record(work, rank, self.arenas[rank], base, self.epoch, self.timeout_s, self._factors[rank])
 
     def _region_bytes(self, rank: int) -> tuple[int, int, int]:
         """Sizes of a rank's input, output and scratch at ``max_count``; none is empty, so that each has an address."""
-        sizes = [max(1, size) * self.dtype.itemsize for size in region_elements(self.program, rank, self.max_count)]
+        sizes = [max(1, size) * self.dtype.itemsize for size in region_elements(self.program, rank, self.max_count, self.uneven)]
         return sizes[0], sizes[1], sizes[2]
 
     def _check(self, inputs: Sequence[Array | None]) -> tuple[list[Array], int]:
@@ -163,9 +178,42 @@ class Executor(ABC):
         check_count(program, count)
         return arrays, count
 
+    def _shards(self, counts: Counts | None) -> Shards | None:
+        if counts is None:
+            if self.program.collective == "alltoallv":
+                raise ExecutionError("alltoallv needs counts: a row for each rank, of what it sends to each")
+            return None
+        if not self.uneven:
+            raise ExecutionError("this executor was made for equal shards; make it with uneven=True to give counts")
+        return shards_of(self.program, counts)
+
+    def _check_uneven(self, inputs: Sequence[Array | None], shards: Shards) -> tuple[list[Array], int]:
+        """The inputs that the collective looks at (empty arrays for others and for relays), and how many elements there are in all."""
+        program, count = self.program, shards.count
+        if len(inputs) != program.nranks:
+            raise ExecutionError(f"{len(inputs)} inputs for a program of {program.nranks} ranks")
+        if count > self.max_count:
+            raise ExecutionError(f"counts make {count} elements, this executor was made for at most {self.max_count}")
+        arrays = [np.zeros(0, dtype=self.dtype)] * program.nexecutors
+        for rank, array in enumerate(inputs):
+            if view(program.collective, "input", rank, program.root) == "none":
+                continue
+            wanted = elements(program.collective, "input", rank, program.root, program.nranks, count, shards.bounds)
+            if array is None or array.dtype != self.dtype:
+                raise ExecutionError(f"rank {rank}: input is {None if array is None else array.dtype}, this executor was made for {self.dtype}")
+            if array.size != wanted:
+                raise ExecutionError(f"rank {rank}: input has {array.size} elements, counts say {wanted}")
+            arrays[rank] = np.ascontiguousarray(array).reshape(-1)
+        return arrays, count
+
     def _timed_out(self, records: Sequence[bytes]) -> WaitTimeout:
         what = f"{self.program.collective} (program {self.program_hash}, call {self.epoch})"
         return WaitTimeout(f"{what} did not finish:\n  {explain_records(self.program, records, self.timeout_s)}")
+
+
+def _no_counts(program: Program) -> Counts:
+    n = program.nranks
+    return [[0] * n] * n if program.collective == "alltoallv" else [0] * n
 
 
 def _check_executable(program: Program, dtype: np.dtype[Any], timeout_s: float) -> None:

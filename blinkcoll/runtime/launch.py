@@ -15,6 +15,7 @@ from ..schedules import Program
 from ..schedules.contract import REDUCING
 from ..schedules.program import PROTOCOLS
 from .buffers import check_count
+from .shards import Shards, table_bytes
 
 LINE_BYTES = 128
 _SLOT_ALIGNMENT = 256
@@ -33,7 +34,7 @@ class LaunchRecord(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_uint64) for name in ("program", "buffers", "connections", "cursors", "progress", "records", "abort", "doorbell")),
-        *((name, ctypes.c_uint64) for name in ("count", "chunk_bytes", "slot_bytes", "timeout_ns")),
+        *((name, ctypes.c_uint64) for name in ("bounds", "places", "count", "chunk_bytes", "slot_bytes", "timeout_ns")),
         ("prescale", ctypes.c_double),
         *((name, ctypes.c_uint32) for name in ("rank", "elem_size", "dtype", "op", "epoch", "divisor")),
         ("multicast", ctypes.c_uint64 * 3),
@@ -78,10 +79,16 @@ class Work:
     chunk_bytes: int
     slot_bytes: int
     divisor: int = 1
+    shards: Shards | None = None
 
 
-def describe_work(program: Program, count: int, max_count: int, dtype: str, elem_size: int, op: str, chunk_bytes: int) -> Work:
-    """Check what is asked for and turn it into the numbers that a launch carries; slots are sized for ``max_count``.
+def describe_work(
+    program: Program, count: int, max_count: int, dtype: str, elem_size: int, op: str, chunk_bytes: int, *,
+    uneven: bool = False, shards: Shards | None = None,
+) -> Work:  # fmt: skip
+    """Check what is asked for and turn it into the numbers that a launch carries.
+
+    Slots are sized for ``max_count`` elements, all of them in one shard where calls may be ``uneven``.
 
     Raises
     ------
@@ -91,19 +98,21 @@ def describe_work(program: Program, count: int, max_count: int, dtype: str, elem
     """
     from .._core import Partition
 
-    check_count(program, count)
+    check_count(program, count, shards is not None)
     if chunk_bytes < 1:
         raise ExecutionError(f"chunk_bytes is {chunk_bytes}, expected at least 1")
     _check_operation(program, dtype, op)
-    partition = Partition(count, elem_size, program.nshards, program.weights, chunk_bytes, program.equal_shards)
+    bounds = () if shards is None else shards.bounds
+    partition = Partition(count, elem_size, program.nshards, program.weights, chunk_bytes, program.equal_shards, bounds)
     steps = max((len(channel.steps) for channels in program.ranks for channel in channels), default=0)
     iterations = max(partition.iterations(share) for share in range(len(program.weights)))
     if iterations * steps >= 1 << 32:
         raise ExecutionError(f"{iterations} iterations of {steps} steps are more than a launch can count; raise chunk_bytes (now {chunk_bytes})")
-    largest = Partition(max_count, elem_size, program.nshards, program.weights, chunk_bytes, program.equal_shards)
+    one_has_all = (0, *[max_count] * program.nshards) if uneven else ()
+    largest = Partition(max_count, elem_size, program.nshards, program.weights, chunk_bytes, program.equal_shards, one_has_all)
     longest = max(largest.chunk_range(shard, share, 0)[1] for shard in range(program.nshards) for share in range(len(program.weights)))
     slot_bytes = _round_up(max(longest, 1) * elem_size, _SLOT_ALIGNMENT)
-    return Work(count, elem_size, DTYPES.get(dtype, 0), OPS[op], chunk_bytes, slot_bytes, program.nranks if op == "avg" else 1)
+    return Work(count, elem_size, DTYPES.get(dtype, 0), OPS[op], chunk_bytes, slot_bytes, program.nranks if op == "avg" else 1, shards)
 
 
 def _check_operation(program: Program, dtype: str, op: str) -> None:
@@ -136,6 +145,7 @@ class Arena:
     buffers: int
     connections: int
     program: int
+    shards: int
     heads: dict[int, int]
     tails: dict[int, int]
     slots: dict[int, int]
@@ -168,6 +178,7 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         buffers=take(program.nexecutors * ctypes.sizeof(BufferAddresses)),
         connections=take(nconnections * ctypes.sizeof(ConnectionAddresses)),
         program=take(len(code)),
+        shards=take(table_bytes(program)),
         heads={i: take(8) for i in leaving},
         tails={i: take(8) for i in arriving},
         slots_begin=take(0, _SLOT_ALIGNMENT),
@@ -261,6 +272,8 @@ def launch_record(
         records=base + arena.records,
         abort=base + arena.abort,
         doorbell=base + arena.doorbell,
+        bounds=base + arena.shards if work.shards is not None else 0,
+        places=base + arena.shards + 8 * len(work.shards.bounds) if work.shards is not None and work.shards.places is not None else 0,
         count=work.count,
         chunk_bytes=work.chunk_bytes,
         slot_bytes=work.slot_bytes,

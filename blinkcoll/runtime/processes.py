@@ -113,6 +113,8 @@ class ProcessExecutor(Executor):
         table = buffer_table([b.addresses(r, work.elem_size) for b, r in zip(buffers, regions, strict=True)])
         for rank, array in enumerate(inputs):
             self._segment.store(self._layout.arenas[rank] + self.arenas[rank].buffers, table)
+            if work.shards is not None:
+                self._segment.store(self._layout.arenas[rank] + self.arenas[rank].shards, work.shards.table())
             for start, nbytes in zip(regions[rank], self._region_bytes(rank), strict=True):
                 self._segment.view(start, nbytes)[:] = 0
             self._segment.view(buffers[rank].input_at(regions[rank], work.elem_size), array.nbytes)[:] = array.view(np.uint8)

@@ -19,6 +19,8 @@ from .launch import Arena, HostArena, LaunchRecord
 
 _ALIGNMENT = 4096
 _ADDRESSES = ("program", "buffers", "connections", "cursors", "progress", "records", "abort", "doorbell")
+#: 0 where a launch has none; no table lies at the segment's start.
+_OPTIONAL_ADDRESSES = ("bounds", "places")
 
 
 @dataclass(frozen=True)
@@ -143,5 +145,7 @@ def rebase(record: bytes, segment: Segment, nranks: int, nconnections: int) -> t
         tables.append(offsets + np.uint64(segment.base))
     for name in _ADDRESSES:
         setattr(launch, name, getattr(launch, name) + segment.base)
+    for name in _OPTIONAL_ADDRESSES:
+        setattr(launch, name, getattr(launch, name) and getattr(launch, name) + segment.base)
     launch.buffers, launch.connections = (table.ctypes.data for table in tables)
     return bytes(launch), list(tables)

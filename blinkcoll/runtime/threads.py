@@ -27,6 +27,8 @@ class ThreadExecutor(Executor):
         for rank, arena in enumerate(self.arenas):
             ctypes.memmove(buffers[rank].input_at(regions[rank], work.elem_size), inputs[rank].ctypes.data, inputs[rank].nbytes)
             _store(memory[rank], arena.buffers, table)
+            if work.shards is not None:
+                _store(memory[rank], arena.shards, work.shards.table())
             launches.append(bytes(self._record(work, rank, memory[rank].ctypes.data)))
         if not all(_core.run_threads(launches)):
             raise self._timed_out([_records(m, a.records, len(c)) for m, a, c in zip(memory, self.arenas, self.program.ranks, strict=True)])

@@ -4,6 +4,7 @@ from .barrier import lower_barrier
 from .doubletrees import lower_double_trees
 from .encoding import encode
 from .exchanges import expand_exchanges, has_exchanges
+from .forests import lower_forest
 from .halvingdoubling import lower_halving_doubling
 from .lower import lower
 from .nvls import lower_nvls
@@ -26,7 +27,8 @@ from .protocols import with_protocol
 from .rings import lower_rings
 from .sendrecv import lower_sendrecv
 from .sharded import lower_flows, lower_sharded_trees
-from .text import program_text
+from .split import split_wide_steps
+from .text import program_summary, program_text
 from .threephase import lower_three_phase
 from .trees import lower_trees
 from .twoshot import lower_two_shot
@@ -34,7 +36,7 @@ from .verifier import verify
 
 __all__ = [
     "INPUT", "OUTPUT", "SCALED_INPUT", "SCRATCH", "After", "Channel", "Connection", "Operand", "Program", "Step",
-    "encode", "expand_exchanges", "has_exchanges", "lower", "lower_barrier", "lower_double_trees", "lower_flows", "lower_halving_doubling", "lower_nvls",
-    "lower_one_shot", "lower_rings", "lower_sendrecv", "lower_sharded_trees", "lower_three_phase", "lower_trees", "lower_two_shot", "multicast",
-    "program_text", "slot", "verify", "with_protocol",
+    "encode", "expand_exchanges", "has_exchanges", "lower", "lower_barrier", "lower_double_trees", "lower_flows", "lower_forest", "lower_halving_doubling",
+    "lower_nvls", "lower_one_shot", "lower_rings", "lower_sendrecv", "lower_sharded_trees", "lower_three_phase", "lower_trees", "lower_two_shot", "multicast",
+    "program_summary", "program_text", "slot", "split_wide_steps", "verify", "with_protocol",
 ]  # fmt: skip

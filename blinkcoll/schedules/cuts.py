@@ -7,7 +7,7 @@ two and four. The shares are equal because links are shared fairly among channel
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from math import ceil, lcm
 from typing import TypeVar
@@ -27,9 +27,13 @@ def common_cut(rates: Mapping[Key, Sequence[Fraction]], most: int) -> dict[Key, 
         then carry up to one share more or less of each shard than planned, so links may be loaded unevenly.
     """
     ends = {key: _ends(ways) for key, ways in rates.items()}
-    exact = lcm(*(end.denominator for of_key in ends.values() for end in of_key))
-    grid = min(exact, most)
+    grid = min(exact_parts(rates.values()), most)
     return {key: [next(way for way, end in enumerate(of_key) if round(end * grid) > i) for i in range(grid)] for key, of_key in ends.items()}
+
+
+def exact_parts(rates: Iterable[Sequence[Fraction]]) -> int:
+    """How many equal shares cut every key's ways exactly."""
+    return lcm(*(end.denominator for ways in rates for end in _ends(ways)))
 
 
 def _ends(rates: Sequence[Fraction]) -> list[Fraction]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from ..errors import ScheduleError
 from .program import BUFFERS, OPS, PROTOCOLS, REGIONS, Operand, Program, Step
+from .split import MOST_OPERANDS
 
 MAGIC = 0x4C4F4342
 VERSION = 3
 _HEADER = struct.Struct("<21I")
-_MOST_OPERANDS = 64  # kMostOperands of csrc/blinkcoll/dispatch.h
 
 
 @dataclass(frozen=True)
@@ -176,12 +176,12 @@ def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
         raise ScheduleError(f"{where}: unknown operation {step.op!r}; known: {', '.join(OPS)}")
     added = any(o.buffer == "multicast" for o in step.srcs)  # by a switch: the only source, and more than one value
     least = {"nop": (0, 0), "copy": (1, 1), "reduce": (1 if added else 2, 1)}[step.op]
-    most_srcs = {"nop": 0, "copy": 1, "reduce": _MOST_OPERANDS}[step.op]
-    most_dsts = 0 if step.op == "nop" else _MOST_OPERANDS
+    most_srcs = {"nop": 0, "copy": 1, "reduce": MOST_OPERANDS}[step.op]
+    most_dsts = 0 if step.op == "nop" else MOST_OPERANDS
     if not least[0] <= len(step.srcs) <= most_srcs or not least[1] <= len(step.dsts) <= most_dsts:
         raise ScheduleError(f"{where}: a {step.op} cannot have {len(step.srcs)} sources and {len(step.dsts)} destinations")
-    if len(step.srcs) + len(step.dsts) > _MOST_OPERANDS:
-        raise ScheduleError(f"{where}: {len(step.srcs) + len(step.dsts)} operands, at most {_MOST_OPERANDS} are supported")
+    if len(step.srcs) + len(step.dsts) > MOST_OPERANDS:
+        raise ScheduleError(f"{where}: {len(step.srcs) + len(step.dsts)} operands, at most {MOST_OPERANDS} are supported")
     if not 0 <= step.share < len(program.weights):
         raise ScheduleError(f"{where}: there is no share {step.share}")
     if not 0 <= step.shard < program.nshards:

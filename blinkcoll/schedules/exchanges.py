@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from ..topology import route
 from .program import After, Channel, Connection, Operand, Program, Step, slot
+from .split import split_wide_steps
 
 EXCHANGE = "exchange"
 
@@ -35,6 +36,8 @@ def expand_exchanges(program: Program, *, slots: int = 4) -> Program:
 
     Raises
     ------
+    ScheduleError
+        Where a hub adds up more than a step holds, and the program needs its scratch itself.
     TopologyError
         Where an exchange names no way and nothing leads from one member to another.
     """
@@ -47,7 +50,7 @@ def expand_exchanges(program: Program, *, slots: int = 4) -> Program:
         for c, channel in enumerate(channels):
             made.add(c, channel)
         ranks.append(tuple(Channel(tuple(steps)) for steps in made.channels))
-    return replace(program, connections=tuple(calls.connections), ranks=tuple(ranks))
+    return split_wide_steps(replace(program, connections=tuple(calls.connections), ranks=tuple(ranks)))
 
 
 class _Calls:

@@ -5,12 +5,9 @@ One step of latency and n - 1 times the traffic: for the smallest sizes.
 
 from __future__ import annotations
 
-from ..errors import ScheduleError
 from ..topology import Topology, route
 from .program import OUTPUT, SCALED_INPUT, Channel, Connection, Program, Step, slot
-
-#: A step has at most 64 operands: all inputs and the output.
-MOST_RANKS = 63
+from .split import split_wide_steps
 
 
 def lower_one_shot(topology: Topology, *, shares: int = 1, slots: int = 2, chunk_bytes: int = 1 << 19) -> Program:
@@ -18,14 +15,10 @@ def lower_one_shot(topology: Topology, *, shares: int = 1, slots: int = 2, chunk
 
     Raises
     ------
-    ScheduleError
-        For more than 63 ranks.
     TopologyError
         Where nothing leads from a rank to another.
     """
     n = topology.nranks
-    if n > MOST_RANKS:
-        raise ScheduleError(f"a one-shot all-reduce adds up to {MOST_RANKS} inputs in a step, there are {n} ranks")
     connections: list[Connection] = []
     channels: list[list[Channel]] = [[] for _ in range(n)]
     for share in range(shares):
@@ -43,7 +36,8 @@ def lower_one_shot(topology: Topology, *, shares: int = 1, slots: int = 2, chunk
             send = Step("copy", share, (SCALED_INPUT,), tuple(map(slot, leaves)), wait=leaves, signal=leaves)
             add = Step("reduce" if n > 1 else "copy", share, inputs, (OUTPUT,), wait=arrives, signal=arrives, postscaled=True)
             channels[rank].append(Channel((send, add) if n > 1 else (add,)))
-    return Program(
+    program = Program(
         algorithm="one-shot", collective="allreduce", topology=topology, nshards=1, weights=(1,) * shares,
         connections=tuple(connections), ranks=tuple(map(tuple, channels)), chunk_bytes=chunk_bytes,
     )  # fmt: skip
+    return split_wide_steps(program)

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
+from .. import __version__
 from ..errors import ScheduleError, TopologyError
 from ..topology import Path, Topology
 from .contract import SHARDED
@@ -203,7 +204,7 @@ class Program:
 
     @property
     def equal_shards(self) -> bool:
-        """Whether shards are the caller's: exactly ``count / nshards`` elements each."""
+        """Whether shards are the caller's: exactly ``count / nshards`` elements each, or as the launch's table says."""
         return self.collective in SHARDED
 
     @cached_property
@@ -260,8 +261,12 @@ class Program:
         }
 
     def to_json(self) -> str:
-        """This program as JSON, the topology included; sorted keys, the same bytes for equal programs."""
+        """This program as JSON, the topology included; sorted keys, the same bytes for equal programs.
+
+        It says by which version it was made, and the topology's fingerprint; neither is part of what is executed.
+        """
         body = self._as_dict() | {"hash": self.hash, "topology": json.loads(self.topology.to_json())}
+        body |= {"fingerprint": self.topology.fingerprint, "generator": f"blinkcoll {__version__}"}
         return json.dumps(body, sort_keys=True)
 
     @classmethod
@@ -293,6 +298,8 @@ class Program:
             if isinstance(error, (ScheduleError, TopologyError)):
                 raise
             raise ScheduleError(f"program JSON: missing or malformed field: {error!r}") from None
+        if program.topology.fingerprint != body.get("fingerprint", program.topology.fingerprint):
+            raise ScheduleError(f"program JSON: its topology has fingerprint {program.topology.fingerprint}, the file says {body['fingerprint']}")
         if program.hash != body.get("hash"):
             raise ScheduleError(f"program JSON: its hash says {body.get('hash')}, its content hashes to {program.hash}")
         return program

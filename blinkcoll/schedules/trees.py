@@ -62,6 +62,12 @@ def lower_trees(
     )
 
 
+def fits(plan: Plan, max_channels: int) -> bool:
+    """Whether every tree can have channels of its own."""
+    trees = [t for t in plan.trees if t.rate > 0]
+    return not trees or _budget(trees, plan.topology, max_channels)([1] * len(trees))
+
+
 def _copies(trees: Sequence[Tree], topology: Topology, channel_gb_s: Fraction, max_channels: int) -> list[int]:
     """Channels of one rate for trees that share links, of another for those beside them on others (PCIe beside NVLink)."""
     fits, copies = _budget(trees, topology, max_channels), [1] * len(trees)

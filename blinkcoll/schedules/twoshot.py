@@ -5,12 +5,9 @@ Two steps of latency and a ring's traffic, where every pair has a link or a swit
 
 from __future__ import annotations
 
-from ..errors import ScheduleError
 from ..topology import Topology, route
 from .program import OUTPUT, SCALED_INPUT, Channel, Connection, Program, Step, slot
-
-#: A step has at most 64 operands: n inputs, the output and n - 1 slots.
-MOST_RANKS = 32
+from .split import split_wide_steps
 
 
 def lower_two_shot(topology: Topology, *, shares: int = 1, slots: int = 2, chunk_bytes: int = 1 << 19) -> Program:
@@ -18,14 +15,10 @@ def lower_two_shot(topology: Topology, *, shares: int = 1, slots: int = 2, chunk
 
     Raises
     ------
-    ScheduleError
-        For more than 32 ranks.
     TopologyError
         Where nothing leads from a rank to another.
     """
     n = topology.nranks
-    if n > MOST_RANKS:
-        raise ScheduleError(f"a two-shot all-reduce has up to {MOST_RANKS} ranks, there are {n}")
     connections: list[Connection] = []
     channels: list[list[Channel]] = [[] for _ in range(n)]
     for share in range(shares):
@@ -38,10 +31,11 @@ def lower_two_shot(topology: Topology, *, shares: int = 1, slots: int = 2, chunk
                         connections.append(Connection(a, b, route(topology, a, b), slots))
         for rank in range(n):
             channels[rank].append(Channel(_steps(rank, n, share, number)))
-    return Program(
+    program = Program(
         algorithm="two-shot", collective="allreduce", topology=topology, nshards=n, weights=(1,) * shares,
         connections=tuple(connections), ranks=tuple(map(tuple, channels)), chunk_bytes=chunk_bytes,
     )  # fmt: skip
+    return split_wide_steps(program)
 
 
 def _steps(rank: int, n: int, share: int, number: dict[tuple[int, int, int], int]) -> tuple[Step, ...]:

@@ -138,7 +138,7 @@ def _gains(facts: Explanation) -> list[str]:
     if facts.machine is None:
         return ["", "one more GPU", "  this is the whole machine: there is none"]
     lines = ["", f"one more GPU of {facts.machine}"]
-    for role, words in (("rank", "as a rank"), ("relay", "as a relay, that only passes data on")):
+    for role, words in (("rank", "as a rank"), ("relay", "as a relay, without a part in the result")):
         gains = [gain for gain in facts.gains if gain.role == role]
         lines.append(f"  {words}: {_best(gains, facts.plan.rate)}")
     if facts.untried:

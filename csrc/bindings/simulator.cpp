@@ -9,6 +9,7 @@
 #include <string>
 #include <tuple>
 
+#include "bindings/bounds.h"
 #include "simulator/simulation.h"
 
 namespace nb = nanobind;
@@ -56,9 +57,11 @@ class BoundSimulation {
   }
   BoundSimulation(const BoundSimulation&) = delete;
 
-  void run(uint64_t count, uint32_t elem_size, uint64_t chunk_bytes, bool trace) {
+  void run(uint64_t count, uint32_t elem_size, uint64_t chunk_bytes, bool trace, const std::vector<u64>& bounds) {
+    const ProgramHeader& h = ProgramView{program_.data()}.header();
+    if (!bounds.empty()) check_bounds(bounds, h.nshards, count, h.equal_shards != 0);
     nb::gil_scoped_release unlocked;
-    simulation_->run({count, chunk_bytes, elem_size, trace});
+    simulation_->run({count, chunk_bytes, elem_size, trace, bounds.empty() ? nullptr : bounds.data()});
   }
   double makespan_us() const { return simulation_->makespan_us(); }
   double longest_rank_us() const { return simulation_->longest_rank_us(); }
@@ -95,7 +98,7 @@ void bind_simulator(nb::module_& m) {
   nb::class_<BoundSimulation>(m, "Simulation", "A program on a machine, to be run for any size.")
       .def(nb::init<nb::bytes, std::vector<double>, std::vector<double>, const std::vector<RouteTuple>&, const std::vector<CostTuple>&, const std::vector<RouteTuple>&, const LoadsTuple&, const LoadsTuple&, double>(),
            nb::arg("program"), nb::arg("link_rate"), nb::arg("memory_rate"), nb::arg("connections"), nb::arg("costs"), nb::arg("pairs"), nb::arg("group_out"), nb::arg("group_back"), nb::arg("group_latency_us"))
-      .def("run", &BoundSimulation::run, nb::arg("count"), nb::arg("elem_size"), nb::arg("chunk_bytes"), nb::arg("trace"))
+      .def("run", &BoundSimulation::run, nb::arg("count"), nb::arg("elem_size"), nb::arg("chunk_bytes"), nb::arg("trace"), nb::arg("bounds") = std::vector<u64>())
       .def_prop_ro("makespan_us", &BoundSimulation::makespan_us)
       .def_prop_ro("longest_rank_us", &BoundSimulation::longest_rank_us)
       .def_prop_ro("steps_run", &BoundSimulation::steps_run)

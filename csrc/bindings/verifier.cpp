@@ -78,7 +78,7 @@ verifier::Program program_from(nb::handle p) {
 void check_partition(u32 nshards, const std::vector<u32>& weights, bool equal_shards, u64 count, u32 elem_size, u64 chunk_bytes) {
   std::vector<u32> cumulative{0};
   for (u32 weight : weights) cumulative.push_back(cumulative.back() + weight);
-  const Partition partition{count, chunk_bytes, elem_size, nshards, u32(weights.size()), u32(equal_shards), cumulative.data()};
+  const Partition partition{count, chunk_bytes, elem_size, nshards, u32(weights.size()), u32(equal_shards), cumulative.data(), nullptr, nullptr};
   std::vector<std::pair<unsigned long long, unsigned long long>> ranges;
   for (u32 share = 0; share < partition.nshares; share++) {
     const u64 iterations = partition.iterations(share);

@@ -96,7 +96,7 @@ class ChannelRun {
       : launch_(launch), view_{pointer<const char>(launch.program)}, local_(channel) {
     const ProgramHeader& h = view_.header();
     entry_ = &view_.channel(view_.rank(launch.rank).first_channel + channel);
-    partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, h.nshards, h.nshares, h.equal_shards, view_.cumulative()};
+    partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, h.nshards, h.nshares, h.equal_shards, view_.cumulative(), pointer<const u64>(launch.bounds), pointer<const u64>(launch.places)};
     chunk_ = partition_.chunk_elements();
     for (u32 s = 0; s < entry_->nsteps; s++) {
       u64 n = iterations_of(view_.step(entry_->first_step + s).share);
@@ -221,7 +221,7 @@ class ChannelRun {
     bool group = false;
     for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) {
       group = group || operands[i].buffer == kMulticast;
-      at[i] = locate(operands[i], range.offset).at;
+      at[i] = locate(operands[i], step.shard, range).at;
     }
     const Scaling scaling = scaling_of(step, operands);
     if (group) return move_group(p, step, operands, at, range, scaling);
@@ -261,7 +261,7 @@ class ChannelRun {
   // Also where the chunk is empty: its lines are what synchronises.
   BC_HD bool move_lines(Platform& p, const StepEntry& step, const OperandEntry* operands, const Range& range) {
     Place places[kMostOperands];
-    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) places[i] = locate(operands[i], range.offset);
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) places[i] = locate(operands[i], step.shard, range);
     const Scaling scaling = scaling_of(step, operands);
     if (step.op == kCopy && !scaling.prescaled && !scaling.postscaled) {
       return p.copy_lines(places + 1, step.ndsts, places[0], range.length * launch_.elem_size);
@@ -277,10 +277,11 @@ class ChannelRun {
     return scaling;
   }
 
-  BC_HD Place locate(const OperandEntry& operand, u64 offset) const {
+  BC_HD Place locate(const OperandEntry& operand, u32 shard, const Range& range) const {
     if (operand.buffer == kSlot) return slot_of(operand.index, operand.use);
     if (operand.buffer == kMulticast) return {nullptr, 0, kSimple, false};
     u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
+    u64 offset = operand.buffer == kOutput ? partition_.output_offset(shard, range) : range.offset;
     return {pointer<char>(base + offset * launch_.elem_size), 0, kSimple, false};
   }
 

@@ -53,6 +53,7 @@ struct Launch {
   u64 records;      // ChannelRecord[channels of this rank]
   u64 abort;        // u32 of this rank; not zero: leave
   u64 doorbell;     // u32 of this rank that peers raise when it sleeps; 0: it never sleeps on it
+  u64 bounds, places;  // u64[nshards + 1] and u64[nshards] where shards are unequal, see partition.h; else 0
   u64 count, chunk_bytes, slot_bytes;
   u64 timeout_ns;   // the longest a channel waits without progress
   double prescale;  // inputs marked so are multiplied by it, this rank's own; 1: they are not

@@ -3,8 +3,8 @@
 // A buffer of `count` elements is cut into `nshards` shards, each shard into shares by weight (one a tree, or a part of a
 // tree), each share into chunks (one an iteration). Shards are either ours to choose (ring blocks): then every boundary
 // is a multiple of 16 bytes from the start of the buffer, except the very end. Or they are the caller's, one a rank
-// (`equal_shards`, all-gather and its like): then each has exactly count / nshards elements, and boundaries within one
-// are multiples of 16 bytes from its start. Empty shares and ragged tails are ordinary. The cut into shards and shares
+// (`equal_shards`, all-gather and its like): then each has exactly count / nshards elements, or what the launch's table
+// `bounds` gives it, and boundaries within one are multiples of 16 bytes from its start. Empty shares and ragged tails are ordinary. The cut into shards and shares
 // does not depend on chunk_bytes, so tuning the chunk size never changes the bits of a result.
 #pragma once
 
@@ -21,8 +21,10 @@ struct Partition {
   u64 chunk_bytes;        // the most bytes of a chunk
   u32 elem_size;          // bytes of an element
   u32 nshards, nshares;
-  u32 equal_shards;       // not zero: count is a multiple of nshards, and shards are exactly equal
+  u32 equal_shards;       // not zero: shards are the caller's: exactly count / nshards elements, or as `bounds` has it
   const u32* cumulative;  // nshares + 1 cumulative weights, from 0, total below 2^31
+  const u64* bounds;      // null, or nshards + 1 elements from 0 to count: where each of the caller's shards begins
+  const u64* places;      // null, or where each shard begins in the output that holds it (all-to-all of unequal pieces)
 
   // The fewest elements that are a multiple of 16 bytes.
   BC_HD u64 unit() const {
@@ -49,11 +51,13 @@ struct Partition {
   }
 
   BC_HD Range share_of_equal_shard(u32 shard, u32 share) const {
-    u64 u = unit(), length = count / nshards, size = divided_up(length, u);
+    u64 begin = bounds ? bounds[shard] : shard * (count / nshards);
+    u64 length = bounds ? bounds[shard + 1] - begin : count / nshards;
+    u64 u = unit(), size = divided_up(length, u);
     u32 total = cumulative[nshares];
     u64 from = least(scaled(size, cumulative[share], total) * u, length);
     u64 to = least(scaled(size, cumulative[share + 1], total) * u, length);
-    return {shard * length + from, to - from};
+    return {begin + from, to - from};
   }
 
   BC_HD Range share_of_aligned_shard(u32 shard, u32 share) const {
@@ -90,6 +94,11 @@ struct Partition {
     if (begin >= whole.length) return {whole.offset + whole.length, 0};
     u64 left = whole.length - begin;
     return {whole.offset + begin, left < chunk_elements ? left : chunk_elements};
+  }
+
+  // Where a chunk of a shard lies in an output.
+  BC_HD u64 output_offset(u32 shard, const Range& chunk) const {
+    return places ? places[shard] + (chunk.offset - bounds[shard]) : chunk.offset;
   }
 
   BC_HD Range chunk_range(u32 shard, u32 share, u64 iteration) const {

@@ -158,7 +158,7 @@ void Simulation::drop_resources_that_never_bind() {
 
 void Simulation::reset(const Launch& launch) {
   const ProgramHeader& header = program_.header();
-  partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, header.nshards, header.nshares, header.equal_shards, program_.cumulative()};
+  partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, header.nshards, header.nshares, header.equal_shards, program_.cumulative(), launch.bounds, nullptr};
   elem_size_ = launch.elem_size;
   trace_ = launch.trace;
   iterations_.resize(header.nshares);

@@ -40,6 +40,7 @@ class Simulation {
     u64 count, chunk_bytes;
     u32 elem_size;
     bool trace;
+    const u64* bounds;  // where unequal shards begin, or null (partition.h)
   };
   // Throws std::runtime_error, naming who waits for what, where the program deadlocks.
   void run(const Launch& launch);

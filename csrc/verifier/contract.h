@@ -7,8 +7,9 @@
 
 namespace blinkcoll::verifier {
 
-// What a rank's input or output holds: nothing (the caller need not pass one), the rank's own shard, or all shards.
-enum class View { kNothing, kOwnShard, kWhole };
+// What a rank's input or output holds: nothing (the caller need not pass one), the rank's own shard, all shards; or of n x n
+// pieces, piece a * n + b from a to b, those that it sends (its row) or gets (its column).
+enum class View { kNothing, kOwnShard, kWhole, kRow, kColumn };
 
 // What an output's shard must be at the end.
 struct Promise {
@@ -22,19 +23,20 @@ class Contract {
   explicit Contract(const Program& program);
 
   View view(Buffer buffer, int rank) const;
+  // Whether what a rank's buffer is seen as holds this shard.
+  bool holds(View view, int rank, int shard) const;
   Promise promise(int rank, int shard) const;
-  // Shards are equal and the caller's own (one a rank), rather than a way to cut one buffer.
-  bool sharded() const { return sharded_; }
+  // Whether all shards have the same size whatever the launch, so that a chunk may be passed on as one of another.
+  bool interchangeable() const { return kind_ == Kind::kAllToAll; }
   bool reduces() const { return kind_ == Kind::kReduce || kind_ == Kind::kAllReduce || kind_ == Kind::kReduceScatter; }
   bool barrier() const { return kind_ == Kind::kBarrier; }
 
  private:
-  enum class Kind { kBroadcast, kReduce, kAllReduce, kAllGather, kReduceScatter, kGather, kScatter, kAllToAll, kBarrier, kSendRecv };
+  enum class Kind { kBroadcast, kReduce, kAllReduce, kAllGather, kReduceScatter, kGather, kScatter, kAllToAll, kAllToAllV, kBarrier, kSendRecv };
   static Kind kind_of(const std::string& collective);
 
   Kind kind_;
   int root_, nranks_;
-  bool sharded_;
 };
 
 }  // namespace blinkcoll::verifier

@@ -132,11 +132,9 @@ class Execution {
   Content& content(const Place& place) {
     auto [found, fresh] = memory_.try_emplace(place);
     const bool input = place.kind == Place::kInput || (in_place_ && place.kind == Place::kOutput);
-    if (fresh && input && holds(contract_.view(Buffer::kInput, place.owner), place)) found->second.value = expressions_.input(place.owner, place.shard);
+    if (fresh && input && contract_.holds(contract_.view(Buffer::kInput, place.owner), place.owner, place.shard)) found->second.value = expressions_.input(place.owner, place.shard);
     return found->second;
   }
-
-  static bool holds(View view, const Place& place) { return view == View::kWhole || (view == View::kOwnShard && place.shard == place.owner); }
 
   int read(int event, const Place& place) {
     Content& held = content(place);
@@ -146,8 +144,8 @@ class Execution {
       sources_[event].push_back(held.writer);
     }
     const int shard = dependence_.events[size_t(event)].step->shard;
-    // A slot holds as many elements as its writer's chunk had: only equal shards may be told apart freely.
-    if (place.kind == Place::kSlot && held.shard != shard && !contract_.sharded())
+    // A slot holds as many elements as its writer's chunk had, which is another number for another shard.
+    if (place.kind == Place::kSlot && held.shard != shard && !contract_.interchangeable())
       refuse(event, "reads " + words(place) + " as a chunk of shard " + std::to_string(shard) + ", it was filled as one of shard " + std::to_string(held.shard));
     held.readers.push_back(event);
     return held.value;

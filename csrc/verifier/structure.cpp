@@ -127,7 +127,7 @@ class Structure {
     const View view = contract_.view(o.buffer, owner);
     const std::string which = std::string(o.buffer == Buffer::kInput ? "input" : "output") + " of rank " + std::to_string(owner);
     if (view == View::kNothing) refuse(program_.collective + " has no " + which);
-    if (view == View::kOwnShard && step.shard != owner) refuse("names shard " + std::to_string(step.shard) + " of the " + which + ", which holds that rank's own shard only");
+    if (!contract_.holds(view, owner, step.shard)) refuse("names shard " + std::to_string(step.shard) + " of the " + which + ", which holds that rank's own shard" + (view == View::kOwnShard ? "" : "s") + " only");
   }
 
   // A place of all ranks: each of them has it, and it is no input where it is stored to.

@@ -62,6 +62,19 @@ def test_show_prints_the_text_view(file):
     assert blinkcoll("show", file).stdout == program_text(bc.Program.from_json(file.read_text())) + "\n"
 
 
+@pytest.mark.parametrize("collective", ["allreduce", "allgather", "alltoall"])
+def test_a_summary_of_eight_ranks_fits_a_screen(collective, tmp_path):
+    program = bc.plan(bc.load_topology("dgx1-v100"), collective).schedule(nbytes=1 << 20)
+    path = tmp_path / "p.json"
+    path.write_text(program.to_json())
+    shown = blinkcoll("show", path, "--summary").stdout
+    assert shown.count("\n") <= 40 and max(map(len, shown.splitlines())) <= 120
+    ways = {(c.src, c.dst) for c in program.connections}
+    rows = [line.split()[1:] for line in shown.splitlines() if line[:5].strip().isdigit() and len(line.split()) == 9]
+    assert [[cell != "." for cell in row] for row in rows] == [[(a, b) in ways for b in range(8)] for a in range(8)]
+    assert blinkcoll("show", path, "--summary", "--dot").returncode == 2
+
+
 def test_show_draws_every_connection_once(file):
     program = bc.Program.from_json(file.read_text())
     dot = blinkcoll("show", file, "--dot").stdout

@@ -40,11 +40,38 @@ def test_roots_are_spread():
 
 @pytest.mark.parametrize(
     ("layout", "collective", "most", "message"),
-    [("dgx1-v100", "broadcast", 8, "allreduce only"), ("hgx-h100", "allreduce", 8, "without switches only"), ("dgx1-v100", "allreduce", 2, "equal_trees=2")],
+    [
+        ("dgx1-v100", "broadcast", 8, "not for broadcast"), ("hgx-h100", "allreduce", 8, "without switches only"), ("dgx1-v100", "allreduce", 2, "equal_trees=2"),
+        ("hgx-h100", "allgather", 8, "without switches only"), ("dgx1-v100", "reducescatter", 7, "each of the 8 ranks is the root of a tree"),
+    ],
 )
-def test_what_cannot_be_had_is_refused(layout, collective, most, message):
+def test_what_cannot_be_had_is_refused(layout, collective, most, message):  # fmt: skip
     with pytest.raises(bc.PackingError, match=message):
         bc.plan(bc.load_topology(layout), collective, root=0 if collective == "broadcast" else None, equal_trees=most)
+
+
+@pytest.mark.parametrize("topology", classes()[::4], ids=name_of)
+@pytest.mark.parametrize("collective", ["allgather", "reducescatter"])
+def test_equal_trees_from_every_root_are_as_fast_as_such_can_be(topology, collective):
+    """By Edmonds' condition, checked with networkx: k trees from every root fit if each rank can be sent n k of them."""
+    n, most = topology.nranks, 24
+    capacity = {hop: c for hop, c in topology.restrict(["NVLINK"]).capacities().items()}
+    arcs = {(v, u): c for (u, v), c in capacity.items()} if collective == "reducescatter" else capacity
+
+    def fits(k, rate):
+        graph = nx.DiGraph()
+        graph.add_weighted_edges_from(((u, v, int(c / rate)) for (u, v), c in arcs.items()), "capacity")
+        graph.add_weighted_edges_from((("source", v, k) for v in range(n)), "capacity")
+        return all(nx.maximum_flow_value(graph, "source", v) == n * k for v in range(n))
+
+    rates = {Fraction(c, m) for c in set(arcs.values()) for m in range(1, most + 1)}
+    best = max(n * k * max(rate for rate in rates if fits(k, rate)) for k in range(1, most // n + 1))
+    plan = bc.plan(topology, collective, equal_trees=most)
+    plan.check()
+    assert plan.rate == best <= plan.bound == bc.plan(topology, collective).bound
+    shares = [sum(t.rate for t in plan.trees if t.root == root) for root in range(n)]
+    smallest = min(t.rate for t in plan.trees)
+    assert len(set(shares)) == 1 and all((t.rate / smallest).denominator == 1 for t in plan.trees)
 
 
 @settings(max_examples=80, deadline=None)

@@ -7,6 +7,7 @@ import ctypes
 from blinkcoll import _core
 from blinkcoll.runtime import launch
 from blinkcoll.schedules import encoding
+from blinkcoll.schedules.split import MOST_OPERANDS
 
 
 def test_python_mirrors_have_the_sizes_of_the_structs():
@@ -17,6 +18,6 @@ def test_python_mirrors_have_the_sizes_of_the_structs():
     assert sizes["ChannelRecord"] == ctypes.sizeof(launch.ChannelRecord)
     assert sizes["line"] == launch.LINE_BYTES
     assert sizes["ProgramHeader"] == encoding._HEADER.size
-    assert sizes["most_operands"] == encoding._MOST_OPERANDS
+    assert sizes["most_operands"] == MOST_OPERANDS
     entries = {"RankEntry": 8, "ConnectionEntry": 24, "ChannelEntry": 12, "StepEntry": 28, "OperandEntry": 12, "SyncEntry": 8, "AfterEntry": 12}
     assert {name: sizes[name] for name in entries} == entries

@@ -274,8 +274,9 @@ def test_what_lines_of_128_bytes_need_is_refused_where_it_is_missing():
         _executor(program, 0, "sc", threads=12, max_count=4)
     layer = EmulatedDevices(0, "sc")
     layer.whole_lines = True
-    hops = ((1, "plx0", 0), (0, "plx0", 1))
-    over_pcie = replace(program, connections=tuple(replace(c, path=hops[c.src == 0]) if {c.src, c.dst} == {0, 1} else c for c in program.connections))
+    plan = bc.plan(bc.load_topology("l40sx8").subset([0, 1]), "broadcast", root=0)
+    simple = plan.schedule(nbytes=64, protocol="simple")
+    over_pcie = replace(simple, connections=tuple(replace(c, protocol="LL128") for c in simple.connections))
     with pytest.raises(ExecutionError, match="its way is not NVLink alone"):
         cuda.CudaExecutor(over_pcie, layer=layer, arch="sm_80", max_count=4)
 

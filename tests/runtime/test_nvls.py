@@ -208,6 +208,8 @@ def test_the_assembler_would_refuse_wrong_ones(tmp_path):
 class Recording:
     """A device layer that runs nothing: what would be launched."""
 
+    whole_lines = False
+
     def __init__(self):
         self.mapped, self.records, self._next = [], [], 1 << 20
 

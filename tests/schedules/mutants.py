@@ -157,6 +157,50 @@ def fewer_slots(program: Program, random: Random):
     return replace(program, connections=tuple(replace(c, slots=slots) if i == index else c for i, c in enumerate(program.connections)))
 
 
+def swap_shards(program: Program, random: Random):
+    """Two steps work on each other's chunk."""
+    places = spots(program)
+    a, b = random.choice(places), random.choice(places)
+    first, second = step_at(program, a).shard, step_at(program, b).shard
+    return None if first == second else with_step(with_step(program, a, shard=second), b, shard=first)
+
+
+def swap_buffers(program: Program, random: Random):
+    """Two steps read from each other's first source, or write to each other's last destination."""
+    side, at = random.choice([("srcs", 0), ("dsts", -1)])
+    places = spots(program, lambda step: getattr(step, side))
+    a, b = random.choice(places), random.choice(places)
+    if a == b:
+        return None
+    first, second = list(getattr(step_at(program, a), side)), list(getattr(step_at(program, b), side))
+    first[at], second[at] = second[at], first[at]
+    return with_step(with_step(program, a, **{side: tuple(first)}), b, **{side: tuple(second)})
+
+
+def change_op(program: Program, random: Random):
+    """A copy instead of a sum, a sum instead of a copy, or nothing at all."""
+    spot = random.choice(spots(program, lambda step: step.op != "nop"))
+    step = step_at(program, spot)
+    if random.random() < 0.3:
+        return with_step(program, spot, op="nop", srcs=(), dsts=(), postscaled=False)
+    if step.op == "reduce":
+        return with_step(program, spot, op="copy", srcs=(random.choice(step.srcs),))
+    return with_step(program, spot, op="reduce", srcs=step.srcs * 2)
+
+
+def _add_sync(name):
+    """One more wait or signal, on a connection of the step's rank."""
+
+    def mutate(program: Program, random: Random):
+        spot = random.choice(spots(program))
+        ends = [i for i, c in enumerate(program.connections) if spot[0] in (c.src, c.dst)]
+        if not ends:
+            return None
+        return with_step(program, spot, **{name: (*getattr(step_at(program, spot), name), random.choice(ends))})
+
+    return mutate
+
+
 KINDS = {
     "step dropped": drop_step,
     "step duplicated": duplicate_step,
@@ -172,4 +216,9 @@ KINDS = {
     "destination changed": change_destination,
     "scale changed": change_scale,
     "slots fewer": fewer_slots,
+    "shards swapped": swap_shards,
+    "buffers swapped": swap_buffers,
+    "operation changed": change_op,
+    "wait added": _add_sync("wait"),
+    "signal added": _add_sync("signal"),
 }

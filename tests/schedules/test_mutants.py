@@ -1,32 +1,43 @@
-"""Five hundred mutants a kind: what the verifier accepts, full unrolling accepts, and what it refuses, unrolling refuses.
+"""Mutants by kind: what the verifier accepts, unrolling accepts, and what it refuses, unrolling or an execution shows wrong.
 
-The two share no code. A mutant that both accept is right, though it differs: it survives because the change does not
-matter (two steps that nothing orders, sources of a sum in another order on the one rank that adds them up). A mutant that
-only the verifier refuses breaks a rule that keeps programs uniform, not a promise; those rules are named here.
+Verifier, unrolling and interpreter share no code. An accepted mutant differs from its program and yet is right: it has the
+same normal form, so all that ranks tell each other and end with is the same. A mutant that unrolling lets pass but the
+verifier refuses breaks a rule that keeps programs uniform, not a promise; such are counted, and executed in unkind orders
+with as few slots as the program allows, to tell how many of them nothing shows wrong.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from random import Random
 
+import numpy as np
 import pytest
 from schedules import unrolled
+from schedules.interpreter import Interpreter
 from schedules.mutants import KINDS
+from schedules.normalform import normal_form
+from schedules.test_covering import expected_outputs, inputs_of, same_bits
 
 import blinkcoll as bc
 from blinkcoll.errors import ScheduleError
 from blinkcoll.schedules import lower_halving_doubling, lower_nvls, lower_one_shot, lower_rings, lower_two_shot
+from blinkcoll.schedules.contract import SHARDED
 from blinkcoll.topology import Device, Link, Switch, Topology
 
 MUTANTS = 500
+#: Of each kind, as many that a rule refuses are executed by default.
+EXECUTED = 25
+ORDERS = 6
 #: What the verifier refuses by rule, and an execution may get away with.
 RULES = (
     "has no output of rank", "has no input of rank", "own shard only", "writes one place twice", "a reduce of", "a copy of", "a nop", "lists a connection twice",
-    "scaling in a", "writes a slot of", "reads a slot of", "does not end at rank", "is used by another channel", "carries share", "must join two different ranks",
+    "a reduce in a", "scaling in a", "writes a slot of", "reads a slot of", "does not end at rank", "is used by another channel", "carries share", "must join two different ranks",
     "without having waited", "again before signalling", "ends without signalling", "are published in an iteration", "does not lead through switches", "there is no link",
-    "what a switch adds", "a malformed operand",
+    "writes an input", "what a switch adds", "a malformed operand",
 )  # fmt: skip
 
 
@@ -61,27 +72,92 @@ def _programs():
 PROGRAMS = list(_programs())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_mutant_survives_that_unrolling_refuses(kind, record_property):
-    random = Random(kind)  # the seed is the kind's name
-    counts: Counter[str] = Counter()
-    while sum(counts.values()) < MUTANTS:
+def mutants(kind: str):
+    """Pairs of program and mutant, for ever; the seed is the kind's name."""
+    random = Random(kind)
+    while True:
         program = random.choice(PROGRAMS)
         mutant = KINDS[kind](program, random)
-        if mutant is None or mutant == program:
-            continue
+        if mutant is not None and mutant != program:
+            yield program, mutant
+
+
+def judge(kind: str, executed: int) -> Counter[str]:
+    """What becomes of the mutants of a kind; at most so many that a rule refuses are executed."""
+    counts: Counter[str] = Counter()
+    for number, (program, mutant) in zip(range(MUTANTS), mutants(kind), strict=False):
+        what = f"{kind}, {program.collective} by {program.algorithm}"
         complaint = _complaint(bc.verify, mutant)
         if complaint is None:
             wrong = _complaint(_unroll, mutant)
-            assert wrong is None, f"the verifier accepts a mutant ({kind}, {program.collective} by {program.algorithm}) of which unrolling says: {wrong}"
-            counts["equivalent"] += 1
+            assert wrong is None, f"the verifier accepts a mutant ({what}) of which unrolling says: {wrong}"
+            assert normal_form(mutant) == normal_form(program), f"the verifier accepts a mutant ({what}) that is not equivalent"
+            if number % 10 == 0:
+                shown = execute(program, mutant)
+                assert shown is None, f"the verifier accepts a mutant ({what}) that an execution shows wrong: {shown}"
+            counts["accepted"] += 1
         elif any(rule in complaint for rule in RULES):
-            counts["refused by rule"] += 1
+            counts["refused by a rule"] += 1
+            if counts["executed"] < executed:
+                counts["executed"] += 1
+                counts["harmless"] += execute(program, mutant) is None
         else:
-            assert _complaint(_unroll, mutant) is not None, f"unrolling finds nothing wrong with a mutant ({kind}, {program.collective} by {program.algorithm}): {complaint}"
-            counts["refused, and unrolling agrees"] += 1
+            assert _complaint(_unroll, mutant) is not None, f"unrolling finds nothing wrong with a mutant ({what}): {complaint}"
+            counts["both refuse"] += 1
+    return counts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_mutant_survives_that_is_wrong(kind, record_property):
+    counts = judge(kind, EXECUTED)
     record_property("mutants", dict(counts))
-    assert counts["refused by rule"] + counts["refused, and unrolling agrees"] > 0 or kind in ("slots fewer", "sources swapped")
+    assert counts["refused by a rule"] + counts["both refuse"] > 0 or kind == "slots fewer"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_mutants_that_a_rule_refuses_are_executed(kind):
+    counts = judge(kind, MUTANTS)
+    print(f"| {kind} | {counts['both refuse']} | {counts['refused by a rule']} | {counts['harmless']} | {counts['accepted']} |")
+    assert counts["executed"] == counts["refused by a rule"]
+
+
+def test_executions_show_what_they_should():
+    """The interpreter is no yes-man: of mutants that verifier and unrolling refuse, it shows most wrong."""
+    shown = Counter()
+    for kind in ("source changed", "source dropped", "destination changed", "wait dropped"):
+        for (program, mutant), _ in zip(mutants(kind), range(20), strict=False):
+            shown[execute(program, mutant) is not None] += 1
+    assert shown[True] >= 60
+
+
+@lru_cache(maxsize=64)
+def _fewest_slots(program) -> int:
+    return next(n for n in range(1, 33) if _complaint(bc.verify, replace(program, connections=tuple(replace(c, slots=n) for c in program.connections))) is None)
+
+
+def execute(program, mutant) -> str | None:
+    """What an execution in some unkind order, in two calls, with the mutant's slots or as few as suit the program, shows wrong."""
+    rng = np.random.default_rng(1)
+    # Whole numbers: a sum in another order is the same; none is a sum of others.
+    make = lambda size: rng.integers(1, 1 << 20, size).astype(np.float64)  # noqa: E731
+    count = 37 if program.collective in SHARDED else 37 * program.nshards
+    inputs, _ = inputs_of(program, count, None, make)
+    factors = [2.0**rank for rank in range(program.nranks)]
+    op = "premul_sum" if program.scales else "sum"
+    data = [i if i is None or op == "sum" else i * f for i, f in zip(inputs, factors, strict=True)]
+    wanted = expected_outputs(program, data, None, "float64", "sum")
+    for seed in range(ORDERS):
+        interpreter = Interpreter(mutant, slots=_fewest_slots(program) if seed % 2 else None)
+        for call in range(2):
+            in_place = mutant.in_place and seed % 3 == 0
+            try:
+                outputs = interpreter.run(inputs, dtype="float64", op=op, chunk_bytes=48, in_place=in_place, factors=factors, seed=seed)
+            except Exception as error:
+                return repr(error)
+            if any(want is not None and not same_bits(got, want) for got, want in zip(outputs, wanted, strict=True)):
+                return f"wrong results in order {seed}, call {call}"
+    return None
 
 
 def _unroll(program):

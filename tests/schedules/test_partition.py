@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from math import gcd
 
 import pytest
@@ -52,6 +53,42 @@ def test_the_chunk_size_moves_no_element_to_another_share(count, nshards, weight
     for shard in range(nshards):
         for share in range(len(weights)):
             assert first.share_range(shard, share) == second.share_range(shard, share)
+
+
+SHARDS = st.lists(st.one_of(st.just(0), st.integers(0, 2000)), min_size=1, max_size=9)
+
+
+@given(counts=SHARDS, elem_size=st.integers(1, 24), weights=WEIGHTS, chunk_bytes=st.integers(1, 4096))
+def test_chunks_tile_unequal_shards_exactly(counts, elem_size, weights, chunk_bytes):
+    bounds = [0, *accumulate(counts)]
+    partition = Partition(bounds[-1], elem_size, len(counts), weights, chunk_bytes, True, bounds)
+    unit, owners = 16 // gcd(16, elem_size), [0] * bounds[-1]
+    for shard in range(len(counts)):
+        for share in range(len(weights)):
+            for iteration in range(partition.iterations(share)):
+                offset, length = partition.chunk_range(shard, share, iteration)
+                assert bounds[shard] <= offset <= offset + length <= bounds[shard + 1]
+                assert length <= partition.chunk_elements and (length == 0 or (offset - bounds[shard]) % unit == 0)
+                for i in range(offset, offset + length):
+                    owners[i] += 1
+    assert owners == [1] * bounds[-1]
+
+
+@given(size=st.integers(0, 1 << 36), n=st.integers(1, 9), elem_size=st.sampled_from([1, 2, 4, 8, 16]), weights=WEIGHTS)
+def test_a_table_of_equal_shards_is_no_table(size, n, elem_size, weights):
+    even = Partition(size * n, elem_size, n, weights, 1 << 20, True)
+    table = Partition(size * n, elem_size, n, weights, 1 << 20, True, [size * shard for shard in range(n + 1)])
+    for shard in range(n):
+        for share in range(len(weights)):
+            assert even.share_range(shard, share) == table.share_range(shard, share)
+
+
+@pytest.mark.parametrize("bounds", [[0, 5], [1, 5, 9], [0, 5, 8], [0, 10, 9]])
+def test_tables_that_cut_nothing_are_refused(bounds):
+    with pytest.raises(ValueError, match="bounds must"):
+        Partition(9, 4, 2, [1], 16, True, bounds)
+    with pytest.raises(ValueError, match="only shards that are the caller's"):
+        Partition(9, 4, 2, [1], 16, False, [0, 5, 9])
 
 
 @pytest.mark.parametrize(

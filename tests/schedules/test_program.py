@@ -86,6 +86,16 @@ def test_shares_are_in_the_proportion_of_the_rates():
     assert rates == expected, "each root ends up with its trees' weight"
 
 
+def test_json_says_who_made_it_for_which_machine(program):
+    body = json.loads(program.to_json())
+    assert body["generator"] == f"blinkcoll {bc.__version__}" and body["fingerprint"] == program.topology.fingerprint
+    assert bc.Program.from_json(json.dumps(body | {"generator": "another 7"})).hash == program.hash, "no part of what is executed"
+    with pytest.raises(bc.ScheduleError, match="the file says 0123"):
+        bc.Program.from_json(json.dumps(body | {"fingerprint": "0123"}))
+    again = bc.plan(program.topology, program.collective).schedule(nbytes=1 << 20)
+    assert again.to_json() == program.with_chunk_bytes(again.chunk_bytes).to_json(), "the same bytes"
+
+
 @pytest.mark.parametrize("rates", [["1/3", "1/2"], ["1"], ["5/7", "10/7", "1/7"], ["1/1000003", "999983/7"]])
 def test_integer_weights_are_exact_where_they_fit(rates):
     exact = [Fraction(r) for r in rates]

@@ -223,6 +223,13 @@ def _cycle(events: list[_Event], order: list[_Event]) -> str:
     return " waits for ".join(str(e) for e in [*loop, event])
 
 
+def _holds(program: Program, buffer: str, owner: int, shard: int) -> bool:
+    """Whether a rank's input or output has this shard."""
+    n = program.nranks
+    here = {"none": False, "own": shard == owner, "whole": True, "row": shard // n == owner, "column": shard % n == owner}
+    return here[view(program.collective, buffer, owner, program.root)]
+
+
 class _Memory:
     """Places, what they hold as expressions (nested tuples), and who touched them last."""
 
@@ -237,10 +244,8 @@ class _Memory:
             return ("slot", operand.connection, event.slots[operand.connection] % self.program.connections[operand.connection].slots)
         owner = event.rank if operand.rank is None else operand.rank
         cell: Cell = (event.step.shard, event.step.share, event.iteration)
-        if operand.buffer != "scratch":
-            held = view(self.program.collective, operand.buffer, owner, self.program.root)
-            if held == "none" or (held == "own" and event.step.shard != owner):
-                raise ScheduleError(f"{event}: rank {owner} has no such {operand.buffer}")
+        if operand.buffer != "scratch" and not _holds(self.program, operand.buffer, owner, event.step.shard):
+            raise ScheduleError(f"{event}: rank {owner} has no such {operand.buffer}")
         buffer = "output" if operand.buffer == "input" and self.in_place else operand.buffer
         return (buffer, owner, cell)
 
@@ -249,8 +254,7 @@ class _Memory:
         if place not in self.value and place[0] in ("input", "output"):
             buffer, owner, cell = place
             there = buffer == "input" or self.in_place
-            held = view(self.program.collective, "input", owner, self.program.root)
-            if there and (held == "whole" or (held == "own" and cell[0] == owner)):
+            if there and _holds(self.program, "input", owner, cell[0]):
                 return ("input", owner, cell)
         return self.value.get(place)
 
@@ -305,7 +309,7 @@ def _execute(program: Program, event: _Event, memory: _Memory) -> None:
         value = memory.read(memory.locate(event, operand), event)
         if operand.connection is not None:
             shard, value = value
-            if shard != event.step.shard and not program.equal_shards:
+            if shard != event.step.shard and program.collective != "alltoall":
                 raise ScheduleError(f"{event}: reads a slot filled as shard {shard}")
         values.append(("prescaled", value) if operand.prescaled else value)
     in_switch = any(o.buffer == "multicast" for o in event.step.srcs)
@@ -361,8 +365,7 @@ def _check_result(program: Program, trips: Sequence[int], memory: _Memory, track
     for cell in ((shard, share, i) for shard in range(program.nshards) for share, n in enumerate(trips) for i in range(n)):
         sums = set()
         for rank in range(program.nranks):
-            held = view(program.collective, "output", rank, program.root)
-            if held == "none" or (held == "own" and cell[0] != rank):
+            if not _holds(program, "output", rank, cell[0]):
                 continue
             got = memory.at(("output", rank, cell))
             if got is None:
@@ -391,6 +394,8 @@ def _origin(program: Program, rank: int, cell: Cell) -> tuple[int, Cell]:
         return shard, cell
     if program.collective == "alltoall":
         return shard, (rank, *rest)
+    if program.collective == "alltoallv":
+        return shard // program.nranks, cell
     assert program.root is not None
     return program.root, cell
 

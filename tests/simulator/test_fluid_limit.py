@@ -23,8 +23,8 @@ CHANNELS = {
     ("hgx-b200", "broadcast"): 42, ("hgx-b200", "allreduce"): 45,
 }  # fmt: skip
 SOME = [("dgx1-v100", (0, 1, 4)), ("dgx1-v100", (0, 2, 3)), ("dgx1-v100", (0, 1, 2, 4, 5)), ("dgx1-v100", tuple(range(7))), ("dgx1-p100", tuple(range(4)))]
-#: All layouts: meshes, switches, one-hop trees, PCIe uplinks that several ways share. Not 72 GPUs: their one-hop trees
-#: want 71 destinations of a step, more than programs have.
+#: All layouts: meshes, switches, one-hop trees, PCIe uplinks that several ways share. Not 72 GPUs: their 72
+#: one-hop trees take minutes to simulate at this size.
 LAYOUTS = sorted({load_topology(name).name for name in layout_names()} - {"gb200-nvl72"})
 #: The least that default parameters reach where it is not 98 %. Filling a pipeline of D hops and stopping between its
 #: chunks cost at least ``2 sqrt((D - 1) busy_us / T)`` of a call of T us: 1.8 % of 6 ms at two hops, besides the launch;

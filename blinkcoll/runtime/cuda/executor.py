@@ -117,6 +117,8 @@ class CudaExecutor(Executor):
         for rank, array in enumerate(inputs):
             base, arena, regions = self._bases[rank], self.arenas[rank], self._buffers[rank]
             self._layer.write(base + arena.buffers, table)
+            if work.shards is not None:
+                self._layer.write(base + arena.shards, work.shards.table())
             for address, nbytes in zip(regions, self._region_bytes(rank), strict=True):
                 self._layer.write(address, bytes(nbytes))
             if array.nbytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from ...errors import ScheduleError, SimulationError
+from ...errors import SimulationError
 from ...schedules.oneshot import lower_one_shot
 from ...schedules.program import Program
 from ...schedules.twoshot import lower_two_shot
@@ -26,7 +26,7 @@ def direct(topology: Topology, collective: str, root: int | None, nbytes: int) -
     Raises
     ------
     SimulationError
-        Where some pair may not access each other's memory, or there are more ranks than a step takes.
+        Where some pair may not access each other's memory.
     TopologyError
         Where nothing leads from a rank to another.
     """
@@ -44,7 +44,4 @@ def one_shot(nranks: int, nbytes: int) -> bool:
 
 @lru_cache(maxsize=64)
 def _built(topology: Topology, once: bool) -> Program:
-    try:
-        return lower_one_shot(topology, shares=copies(topology)) if once else lower_two_shot(topology, shares=copies(topology))
-    except ScheduleError as error:
-        raise SimulationError(f"direct: {error}") from error
+    return lower_one_shot(topology, shares=copies(topology)) if once else lower_two_shot(topology, shares=copies(topology))

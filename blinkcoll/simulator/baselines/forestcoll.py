@@ -52,7 +52,7 @@ def _built(topology: Topology, collective: str) -> Program:
 
 
 def _proven(program: Program) -> Program:
-    """The program under the baseline's name; a rank with more neighbours in a tree than a step takes operands has none."""
+    """The program under the baseline's name."""
     named = replace(program, algorithm="forestcoll")
     verify(named, repeated=True)
     return named

@@ -98,8 +98,6 @@ def test_direct_needs_access_between_all_peers():
     refused = replace(V100, no_peer_access=(("gpu0", "gpu5"), ("gpu5", "gpu0")))
     with pytest.raises(SimulationError, match="gpu0 and gpu5 cannot access"):
         baseline_program("direct", refused, "allreduce", None, SMALL)
-    with pytest.raises(SimulationError, match="32 ranks"):
-        baseline_program("direct", complete(33), "allreduce", None, LARGE)
 
 
 @pytest.mark.parametrize("gpus", [(0, 1, 2, 3), (0, 1, 2, 3, 4, 5, 6, 7)], ids=str)
@@ -148,9 +146,9 @@ def test_forestcoll_has_no_plan_for_one_rank():
         baseline_program("forestcoll", V100.subset([0]), "allreduce", None, SMALL)
 
 
-def test_trees_with_too_many_children_are_a_gap():
+def test_trees_with_many_children_are_split():
     devices = tuple(Device(f"gpu{i}") for i in range(66))
     links = tuple(Link(*ends, "NVLINK", Fraction(50)) for d in devices for ends in ((d.name, "switch"), ("switch", d.name)))
     star = Topology("star66", devices, (Switch("switch", "nvswitch"),), links)
-    with pytest.raises(SimulationError, match=r"forestcoll: rank 0, .* destinations"):
-        baseline_program("forestcoll", star, "allgather", None, SMALL)
+    program = baseline_program("forestcoll", star, "allgather", None, SMALL)
+    assert max(len(step.srcs) + len(step.dsts) for channels in program.ranks for channel in channels for step in channel.steps) <= 64
