@@ -37,7 +37,11 @@ _MOST_MESSAGE = 1 << 30
 _RETRY_S = 0.01
 #: How long a message may wait for its reader to make room.
 _SEND_S = 60.0
-_MOST_FDS = 8
+#: Of one message: what Linux carries (SCM_MAX_FD of include/net/scm.h).
+MOST_FDS = 253
+_CHECK_S = 0.1
+#: How long the watching thread may take to see why a socket has closed.
+_MOMENT_S, _MOMENTS = 0.01, 40
 
 
 @dataclass
@@ -47,6 +51,8 @@ class Group:
     rank: int
     world_size: int
     peers: dict[int, socket.socket] = field(default_factory=dict)
+    #: Asked ten times a second while a message is waited for; raises where there is no point in it.
+    check: Callable[[], None] | None = None
 
     def close(self) -> None:
         """Close the sockets; the others see that this rank has gone."""
@@ -61,48 +67,72 @@ class Group:
             try:
                 _send(peer, data, fds)
             except OSError as error:
+                self._look_closer()
                 raise RankFailed(f"rank {rank} is gone: {error.strerror}") from None
 
     def hear(self, doing: str, timeout_s: float) -> tuple[dict[str, Any], list[int]]:
         """A rank other than 0: the next message of rank 0, and the descriptors that came with it."""
         try:
-            return _receive(self.peers[0], time.monotonic() + timeout_s)
+            return _receive(self.peers[0], time.monotonic() + timeout_s, check=self.check)
         except TimeoutError:
             raise WaitTimeout(f"rank {self.rank}: {doing}: rank 0 said nothing for {timeout_s:g} s") from None
         except OSError:
+            self._look_closer()
             raise RankFailed(f"rank {self.rank}: {doing}: rank 0 is gone") from None
 
-    def answer(self, message: dict[str, Any]) -> None:
+    def answer(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         """A rank other than 0: to rank 0."""
         try:
-            _send(self.peers[0], json.dumps(message).encode(), ())
+            _send(self.peers[0], json.dumps(message).encode(), fds)
         except OSError:
+            self._look_closer()
             raise RankFailed(f"rank {self.rank}: rank 0 is gone") from None
 
     def answers(self, doing: str, timeout_s: float) -> dict[int, dict[str, Any]]:
         """Rank 0: one message of every other rank; names who said nothing."""
+        return {rank: message for rank, (message, _) in self.answers_with_fds(doing, timeout_s).items()}
+
+    def answers_with_fds(self, doing: str, timeout_s: float) -> dict[int, tuple[dict[str, Any], list[int]]]:
+        """The same with the descriptors that came along."""
         deadline, heard = time.monotonic() + timeout_s, {}
         for rank, peer in self.peers.items():
             try:
-                heard[rank], _ = _receive(peer, deadline)
+                heard[rank] = _receive(peer, deadline, check=self.check)
             except TimeoutError:
                 silent = sorted(set(self.peers) - set(heard))
                 raise WaitTimeout(f"rank 0: {doing}: no answer for {timeout_s:g} s from {_names(silent)}") from None
             except OSError:
+                self._look_closer()
                 raise RankFailed(f"rank 0: {doing}: rank {rank} is gone") from None
         return heard
 
+    def _look_closer(self) -> None:
+        """A socket has closed: give whoever watches the other process a moment to find out why, and raise that."""
+        for _ in range(_MOMENTS if self.check is not None else 0):
+            assert self.check is not None
+            self.check()
+            time.sleep(_MOMENT_S)
+
 
 class Address:
-    """A listening socket that nobody else knows yet. Its ``text`` tells others how to reach it, and the job's secret."""
+    """A listening socket that nobody else knows yet. Its ``text`` tells others how to reach it, and the job's secret.
 
-    def __init__(self) -> None:
-        name, self.token = f"blinkcoll-{secrets.token_hex(16)}", secrets.token_hex(16)
-        self.text = json.dumps({"name": name, "token": self.token})
+    With a ``text`` that :meth:`invent` made: there.
+    """
+
+    def __init__(self, text: str | None = None) -> None:
+        self.text = self.invent() if text is None else text
+        said = json.loads(self.text)
+        name, self.token = said["name"], said["token"]
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind("\0" + name)
         self.listener.listen(128)
         self.listener.setblocking(False)
+
+    @staticmethod
+    def invent() -> str:
+        """How to reach a place where nobody listens yet, and that nobody can guess."""
+        return json.dumps({"name": f"blinkcoll-{secrets.token_hex(16)}", "token": secrets.token_hex(16)})
 
     def close(self) -> None:
         """Nobody can reach it any more."""
@@ -122,11 +152,11 @@ def meet(rank: int, world_size: int, store: Store | None, key: str, timeout_s: f
     if store is None or world_size == 1:
         return Group(rank, world_size)
     if rank != 0:
-        return _join(rank, world_size, lambda: store.get(key), timeout_s)
+        return join(rank, world_size, lambda: store.get(key), timeout_s)
     address = Address()
     try:
         store.set(key, address.text)
-        return _gather(address, world_size, timeout_s)
+        return gather(address, Group(0, world_size), timeout_s)
     finally:
         address.close()
 
@@ -135,24 +165,25 @@ def meet_at(own: Address, leader: str, rank: int, world_size: int, timeout_s: fl
     """The same where every rank knows rank 0's address already; ``own`` is this rank's."""
     if world_size == 1:
         return Group(rank, world_size)
-    return _gather(own, world_size, timeout_s) if rank == 0 else _join(rank, world_size, leader.encode, timeout_s)
+    return gather(own, Group(0, world_size), timeout_s) if rank == 0 else join(rank, world_size, leader.encode, timeout_s)
 
 
 # -- rank 0 ---------------------------------------------------------------------------------------------------------
 
 
-def _gather(address: Address, world_size: int, timeout_s: float) -> Group:
-    group, deadline = Group(0, world_size), time.monotonic() + timeout_s
+def gather(address: Address, group: Group, timeout_s: float, gone: Callable[[], set[int]] = set) -> Group:
+    """Wait at ``address`` until all ranks of the group but its own, and those that are ``gone``, are here."""
+    deadline = time.monotonic() + timeout_s
     waiting: dict[socket.socket, float] = {}  # strangers so far, and when they have to have said who they are
     with selectors.DefaultSelector() as selector:
         selector.register(address.listener, selectors.EVENT_READ)
         try:
-            while len(group.peers) < world_size - 1:
+            while missing := [rank for rank in range(group.world_size) if rank != group.rank and rank not in group.peers and rank not in gone()]:
                 now = time.monotonic()
                 if now > deadline:
-                    raise WaitTimeout(f"rank 0: after {timeout_s:g} s {_names(_missing(group))} of {world_size} had not come")
+                    raise WaitTimeout(f"rank {group.rank}: after {timeout_s:g} s {_names(missing)} of {group.world_size} had not come")
                 _turn_away_the_silent(waiting, selector, now)
-                for key, _ in selector.select(min([deadline, *waiting.values()]) - now):
+                for key, _ in selector.select(min([deadline, *waiting.values(), *([now + _CHECK_S] if gone is not set else [])]) - now):
                     caller = key.fileobj
                     assert isinstance(caller, socket.socket)
                     if caller is address.listener:
@@ -168,10 +199,6 @@ def _gather(address: Address, world_size: int, timeout_s: float) -> Group:
             for caller in waiting:
                 caller.close()
     return group
-
-
-def _missing(group: Group) -> list[int]:
-    return [rank for rank in range(1, group.world_size) if rank not in group.peers]
 
 
 def _accept(listener: socket.socket, selector: selectors.BaseSelector, waiting: dict[socket.socket, float]) -> None:
@@ -197,9 +224,11 @@ def _turn_away_the_silent(waiting: dict[socket.socket, float], selector: selecto
 def _admit(caller: socket.socket, group: Group, token: str) -> None:
     """Let a caller in that says who it is, or turn it away."""
     try:
-        hello, _ = _receive(caller, time.monotonic() + _HELLO_S, _MOST_HELLO)
+        hello, fds = _receive(caller, time.monotonic() + _HELLO_S, _MOST_HELLO)
     except (OSError, ValueError) as error:
         return _refuse(caller, f"no intelligible greeting: {error}")
+    for fd in fds:  # nobody sends any with a greeting
+        os.close(fd)
     reason = _objection(hello, group, token)
     if reason is not None:
         return _refuse(caller, reason)
@@ -218,9 +247,9 @@ def _objection(hello: Any, group: Group, token: str) -> str | None:
     if hello.get("world_size") != group.world_size:
         return f"its world has {hello.get('world_size')!r} ranks, this one {group.world_size}"
     rank = hello.get("rank")
-    if type(rank) is not int or not 0 < rank < group.world_size:
+    if type(rank) is not int or not 0 <= rank < group.world_size:
         return f"there is no rank {rank!r} among {group.world_size}"
-    if rank in group.peers:
+    if rank in group.peers or rank == group.rank:
         return f"rank {rank} is here already: two jobs on one store, or two processes of one rank"
     return None
 
@@ -235,7 +264,8 @@ def _refuse(caller: socket.socket, reason: str) -> None:
 # -- the others -----------------------------------------------------------------------------------------------------
 
 
-def _join(rank: int, world_size: int, look_up: Callable[[], bytes], timeout_s: float) -> Group:
+def join(rank: int, world_size: int, look_up: Callable[[], bytes], timeout_s: float) -> Group:
+    """Find who gathers the ranks, at the address that ``look_up`` says each time."""
     deadline = time.monotonic() + timeout_s
     last = "rank 0 has published no address"
     for _ in _tries(deadline):
@@ -287,8 +317,8 @@ def _send(peer: socket.socket, data: bytes, fds: Sequence[int]) -> None:
     peer.sendall(data)
 
 
-def _receive(peer: socket.socket, deadline: float, most: int = _MOST_MESSAGE) -> tuple[Any, list[int]]:
-    """The next message and its descriptors.
+def _receive(peer: socket.socket, deadline: float, most: int = _MOST_MESSAGE, check: Callable[[], None] | None = None) -> tuple[Any, list[int]]:
+    """The next message and its descriptors; ``check`` may raise while it does not come.
 
     Raises
     ------
@@ -305,12 +335,17 @@ def _receive(peer: socket.socket, deadline: float, most: int = _MOST_MESSAGE) ->
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            peer.settimeout(left)
-            if first:
-                part, got, _, _ = socket.recv_fds(peer, count - len(data), _MOST_FDS)
-                fds.extend(got)
-            else:
-                part = peer.recv(min(count - len(data), 1 << 20))
+            peer.settimeout(min(left, _CHECK_S) if check else left)
+            try:
+                if first:
+                    part, got, _, _ = socket.recv_fds(peer, count - len(data), MOST_FDS)
+                    fds.extend(got)
+                else:
+                    part = peer.recv(min(count - len(data), 1 << 20))
+            except TimeoutError:
+                if check:
+                    check()
+                continue
             if not part:
                 raise ConnectionResetError("the other end closed")
             data += part

@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import _core
-from ..errors import ExecutionError, RankFailed
+from ..errors import BlinkcollError, ExecutionError, RankFailed
 from ..schedules import Program, encode, verify
 from ..schedules.contract import VIEWS, view
 from ..topology import Topology
+from .board import ABORTED, TIMED_OUT
 from .bootstrap import Group
+from .callword import COLLECTIVES
 from .hostprograms import HostProgram, programs_for
-from .launch import LINE_BYTES, Arena, HostArena, LaunchRecord, connection_table, counter_lines, lay_out, lay_out_host
+from .launch import LINE_BYTES, Arena, HostArena, LaunchRecord, connection_table, counter_lines, explain_records, lay_out, lay_out_host
+from .neighbours import Neighbours
 from .pairs import Pairs
 from .segment import Segment
 
@@ -55,9 +58,11 @@ class HostGroup:
         Rank i is its device i; the same on all ranks.
     timeout_s
         How long to wait for the others while a collective is set up.
+    name
+        The communicator's, for people.
     """
 
-    def __init__(self, group: Group, topology: Topology, timeout_s: float) -> None:
+    def __init__(self, group: Group, topology: Topology, timeout_s: float, name: str) -> None:
         self.group, self.topology, self.timeout_s = group, topology, timeout_s
         self.rank, self.world_size = group.rank, group.world_size
         self.calls = _core.HostCalls(self.rank, self.world_size)
@@ -69,18 +74,88 @@ class HostGroup:
         self._pool: Segment | None = None
         self._pool_share = 0
         self.pairs = Pairs(self.rank, self.world_size)
-        if self.world_size > 1:
-            self._share_pairs()
-        self.prepare(("barrier", None))
+        self.neighbours = Neighbours(self, group, name, timeout_s)
+        self.boards = self.neighbours.boards
+        try:
+            if self.world_size > 1:
+                self._share_pairs()
+            self.prepare(("barrier", None))
+        except BaseException:
+            self.close()
+            raise
         self.calls.set_barrier(0)
+        compared = os.environ.get("BLINKCOLL_DEBUG", "") == "DETAIL"
+        self.calls.set_boards(self.boards.core, -1, compared)
+        self.boards.joining = False
 
     def table(self, call: Call) -> int:
         """The table of a collective; set up when it is first asked for, on all ranks together."""
         found = self._tables.get(call)
-        return self.prepare(call) if found is None else found
+        if found is not None:
+            return found
+        self.calls.announce(_core.announced_word(_base(call)))
+        self.boards.check()
+        return self.prepare(call)
 
-    def close(self) -> None:
-        """Unmap everything."""
+    def wake(self) -> None:
+        """Wake this rank's sleeping calls: there is something to be looked at on the boards."""
+        for calls in self._all_calls():
+            calls.wake()
+
+    # -- failing ----------------------------------------------------------------------------------------------------
+
+    def fail(self, text: str) -> None:
+        """End the calls under way on all ranks; ``text`` says who did it, and why. Where something failed before, that counts."""
+        self.boards.fail(ABORTED, self.boards.ended() + 1, f"{text} ({self.boards.whereabouts(self.rank)})")
+        self.wake()
+
+    def failure(self, name: str, timeout_s: float) -> BlinkcollError:
+        """Why the last call did not succeed, told to all."""
+        number = self.calls.last
+        program, records = self.program(number), self.records(number)
+        failure = self.boards.failure()
+        if failure is None:
+            told = "\n  ".join([*self.boards.missing(), explain_records(program, records, timeout_s)])
+            what = f"rank {self.rank}: {name} (program {program.hash}, call {self.boards.core.number}) did not finish:\n  {told}"
+            failure = self.boards.fail(TIMED_OUT, self.boards.core.number, what)
+        self.wake()
+        return failure
+
+    def pair_failure(self, src: int, dst: int, timeout_s: float) -> BlinkcollError:
+        """Why a message did not get through, told to all."""
+        peer = dst if src == self.rank else src
+        failure = self.boards.pair_failure(peer, f"a message from rank {src} to rank {dst}")
+        if failure is None:
+            told = explain_records(self.pairs.program, self.pairs.records(src, dst), timeout_s)
+            what = f"rank {self.rank}: a message from rank {src} to rank {dst} (here ranks 0 and 1) did not get through:\n  {told}"
+            failure = self.boards.fail(TIMED_OUT, self.boards.ended() + 1, what)
+        self.wake()
+        return failure
+
+    def stop(self) -> None:
+        """End this rank's calls that are under way, and wait for that."""
+        self.boards.core.stop()
+        for calls in self._all_calls():
+            calls.wake()
+            calls.settle()
+
+    def settle(self) -> None:
+        """Wait for the calls under way, which have been told to end."""
+        for calls in self._all_calls():
+            calls.settle()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return any(calls.busy for calls in self._all_calls())
+
+    def forked(self) -> None:
+        """In a child of fork: close its copies of descriptors. Mappings stay: who shares them is not asked."""
+        self.neighbours.forked()
+
+    def close(self, *, orderly: bool = True) -> None:
+        """Unmap everything, when no call is under way. ``orderly``: tell the others."""
+        self.neighbours.close(orderly=orderly)
         self.calls = None
         self._tables.clear()
         for segment in (*self._segments, *([self._pool] if self._pool else [])):
@@ -98,6 +173,9 @@ class HostGroup:
         sizes = [arena.progress - arena.records for arena in placed.arenas]
         return [home.load(at + arena.records, size) for at, arena, size in zip(placed.at, placed.arenas, sizes, strict=True)]
 
+    def _all_calls(self) -> list[Any]:
+        return [calls for calls in (self.calls, *self.pairs.calls()) if calls is not None]
+
     def _share_pairs(self) -> None:
         """One memory file for all pairs, of which only what is used takes memory."""
         if self.rank == 0:
@@ -108,7 +186,7 @@ class HostGroup:
             assert message == {"pairs": self.pairs.nbytes}, (message, self.pairs.nbytes)
             segment = Segment(self.pairs.nbytes, fds[0])
         self._segments.append(segment)
-        self.pairs.map(segment)
+        self.pairs.map(segment, self.boards)
 
     # -- setting up -------------------------------------------------------------------------------------------------
 
@@ -134,7 +212,7 @@ class HostGroup:
             entries.append((one.part.most_bytes, self._set_up(one, segment)))
         name, root = call
         views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
-        table: int = self.calls.add_table(*views, entries)
+        table: int = self.calls.add_table(*views, entries, _base(call))
         self._tables[call] = table
         if not all(one.part.program.in_place for one in placed):
             self.apart.add(table)
@@ -251,6 +329,12 @@ class HostGroup:
         self._programs.append(one)
         self._homes.append(segment)
         return number
+
+
+def _base(call: Call) -> int:
+    name, root = call
+    word: int = _core.call_base(COLLECTIVES[name], -1 if root is None else root)
+    return word
 
 
 def _named(call: Sequence[Any]) -> str:

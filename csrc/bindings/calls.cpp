@@ -105,11 +105,16 @@ void bind_calls(nb::module_& m) {
         std::memcpy(&launch, record.c_str(), sizeof launch);
         return calls.add_program(launch, {code.c_str(), code.size()}, {connections.c_str(), connections.size()}, pooled);
       }, nb::arg("record"), nb::arg("code"), nb::arg("connections"), nb::arg("pooled"))
-      .def("add_table", [](HostCalls& calls, int input, int output, const std::vector<std::pair<u64, u32>>& entries) {
+      .def("add_table", [](HostCalls& calls, int input, int output, const std::vector<std::pair<u64, u32>>& entries, u64 word) {
         std::vector<TableEntry> table;
         for (const auto& [most_bytes, program] : entries) table.push_back({most_bytes, program});
-        return calls.add_table(View(input), View(output), std::move(table));
-      }, nb::arg("input"), nb::arg("output"), nb::arg("entries"))
+        return calls.add_table(View(input), View(output), std::move(table), word);
+      }, nb::arg("input"), nb::arg("output"), nb::arg("entries"), nb::arg("word") = 0)
+      .def("set_boards", &HostCalls::set_boards, nb::arg("boards"), nb::arg("peer"), nb::arg("compared"), nb::keep_alive<1, 2>())
+      .def("announce", &HostCalls::announce, nb::arg("word"), nb::call_guard<nb::gil_scoped_release>())
+      .def("wake", &HostCalls::wake, "Wake whoever sleeps in a call.")
+      .def("settle", &HostCalls::settle, nb::call_guard<nb::gil_scoped_release>(), "Return once no call is under way.")
+      .def_prop_ro("busy", &HostCalls::busy)
       .def("set_barrier", &HostCalls::set_barrier, nb::arg("program"))
       .def("run", &run_objects, nb::arg("table"), nb::arg("input"), nb::arg("output").none(), nb::arg("op"), nb::arg("divisor"), nb::arg("prescale"),
            nb::arg("timeout_ns"), "0: done; 1: a wait ran out; 2: not a plain contiguous buffer of a known type.")

@@ -3,7 +3,9 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "blinkcoll/dispatch.h"
 #include "blinkcoll/program.h"
+#include "host/doorbell.h"
 #include "host/run.h"
 
 namespace blinkcoll {
@@ -39,9 +41,9 @@ u32 HostCalls::add_program(const Launch& launch, std::string code, const std::st
   return u32(programs_.size() - 1);
 }
 
-u32 HostCalls::add_table(View input, View output, std::vector<TableEntry> entries) {
+u32 HostCalls::add_table(View input, View output, std::vector<TableEntry> entries, u64 word) {
   if (entries.empty()) throw std::invalid_argument("a table needs at least one program");
-  tables_.push_back({input, output, std::move(entries)});
+  tables_.push_back({input, output, std::move(entries), word});
   return u32(tables_.size() - 1);
 }
 
@@ -63,7 +65,23 @@ u64 HostCalls::whole(View view, const UserBuffer& buffer, u64 count, u32 elem_si
 bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
   std::lock_guard<std::mutex> turn(busy_);
   const Table& t = tables_.at(table);
-  const u64 count = total(t, input, output), nbytes = count * kind.elem_size;
+  const u64 count = total(t, input, output);
+  if (!collective()) return run_table(t, count, input, output, kind, timeout_ns, interrupted);
+  Boards& boards = *watch_.boards;
+  if (!boards.begin(call_word(t.word, kind.dtype, kind.elem_size, kind.op, kind.divisor, count))) return false;
+  if (compared_ && !boards.assemble(timeout_ns, interrupted)) return false;
+  try {
+    if (!run_table(t, count, input, output, kind, timeout_ns, interrupted)) return false;
+  } catch (...) {  // no mover for it: nothing has begun
+    boards.withdraw();
+    throw;
+  }
+  boards.end();
+  return true;
+}
+
+bool HostCalls::run_table(const Table& t, u64 count, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
+  const u64 nbytes = count * kind.elem_size;
   size_t i = 0;
   while (i + 1 < t.entries.size() && nbytes > t.entries[i].most_bytes) i++;
   const u32 number = t.entries[i].program;
@@ -97,7 +115,17 @@ bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 tim
     program.checked = kind;
     program.any_checked = true;
   }
-  return run_checked(launch, interrupted);
+  return run_checked(launch, interrupted, watch_.boards ? &watch_ : nullptr);
+}
+
+void HostCalls::announce(u64 word) {
+  std::lock_guard<std::mutex> turn(busy_);
+  if (collective()) watch_.boards->announce(word);
+}
+
+void HostCalls::wake() const {
+  for (const auto& program : programs_)
+    if (program->launch.doorbell) ring(pointer<u32>(program->launch.doorbell));
 }
 
 }  // namespace blinkcoll

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "blinkcoll/launch.h"
+#include "host/board.h"
 
 namespace blinkcoll {
 
@@ -44,7 +45,28 @@ class HostCalls {
   // program's bytes and the table of connections are copied. Returns the program's number.
   u32 add_program(const Launch& launch, std::string code, const std::string& connections, bool pooled);
 
-  u32 add_table(View input, View output, std::vector<TableEntry> entries);
+  // `word`: call_base() of the collective.
+  u32 add_table(View input, View output, std::vector<TableEntry> entries, u64 word = 0);
+
+  // Where calls are shown and others' looked at; `peer`: these calls are sends or receives, with that rank. `compared`: a
+  // collective begins by waiting until all ranks have come to it, so that calls that differ move no data. Before any call.
+  void set_boards(Boards* boards, int peer, bool compared) {
+    watch_ = {boards, peer};
+    compared_ = compared;
+  }
+
+  // A collective is about to be set up: show it.
+  void announce(u64 word);
+
+  // Wake whoever sleeps in a call here: something is to be looked at. The program's doorbells outlive their segment's
+  // owner, HostGroup.
+  void wake() const;
+  // Until the call that is under way, if any, has ended.
+  void settle() { std::lock_guard<std::mutex> turn(busy_); }
+  bool busy() {
+    std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
+    return !turn.owns_lock();
+  }
 
   // The program that barriers run, which pooled programs are separated by.
   void set_barrier(u32 program) { barrier_ = int(program); }
@@ -72,13 +94,19 @@ class HostCalls {
   struct Table {
     View input, output;
     std::vector<TableEntry> entries;
+    u64 word;
   };
 
+  bool run_table(const Table& table, u64 count, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted);
   bool start(Program& program, u64 count, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted);
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 whole(View view, const UserBuffer& buffer, u64 count, u32 elem_size) const;
 
+  bool collective() const { return watch_.boards && watch_.peer < 0; }
+
   std::mutex busy_;
+  Watch watch_{nullptr};
+  bool compared_ = false;
   u32 rank_, nranks_, last_ = 0;
   int barrier_ = -1, pooled_ = -1;
   std::vector<std::unique_ptr<Program>> programs_;
