@@ -25,7 +25,17 @@ from .board import ABORTED, TIMED_OUT
 from .bootstrap import Group
 from .callword import COLLECTIVES
 from .hostprograms import HostProgram, programs_for
-from .launch import LINE_BYTES, Arena, HostArena, LaunchRecord, connection_table, counter_lines, explain_records, lay_out, lay_out_host
+from .launch import (
+    LINE_BYTES,
+    Arena,
+    HostArena,
+    LaunchRecord,
+    connection_table,
+    counter_lines,
+    explain_records,
+    lay_out,
+    lay_out_host,
+)
 from .neighbours import Neighbours
 from .pairs import Pairs
 from .segment import Segment
