@@ -207,10 +207,16 @@ class HostGroup:
         placed, nbytes, pool_share = self._lay_out(parts)
         error = None
         try:
-            self._reserve(segment, placed, nbytes, pool, pool_share)
-        except ExecutionError as failed:
-            error = str(failed)
-        self._conclude(error, doing)
+            try:
+                self._reserve(segment, placed, nbytes, pool, pool_share)
+            except ExecutionError as failed:
+                error = str(failed)
+            self._conclude(error, doing)
+        except BaseException:
+            for made in (segment, pool):
+                if made is not None:
+                    made.close()
+            raise
         for mapped in (segment, pool):
             if mapped is not None:
                 mapped.close_file()
@@ -239,7 +245,13 @@ class HostGroup:
             for p in parts
         ]
         message = {"call": list(call), "programs": [p.to_json() for p in programs], "uses": uses}
-        self.group.tell_all(message, [s.fd for s in (segment, pool) if s is not None])
+        made = [s for s in (segment, pool) if s is not None]
+        try:
+            self.group.tell_all(message, [s.fd for s in made])
+        except BaseException:
+            for one in made:
+                one.close()
+            raise
         return parts, segment, pool
 
     def _agree(self, call: Call, doing: str) -> tuple[list[HostProgram], Segment, Segment | None]:
@@ -248,6 +260,7 @@ class HostGroup:
         if theirs != list(call):
             for fd in fds:
                 os.close(fd)
+            self.boards.check()
             self.group.answer({"error": f"rank {self.rank} calls {_named(call)}, rank 0 {_named(tuple(theirs or ('?', None)))}"})
             raise ExecutionError(f"rank {self.rank} calls {_named(call)}, rank 0 calls {_named(tuple(theirs or ('?', None)))}")
         programs = [Program.from_json(text) for text in message["programs"]]
@@ -314,6 +327,7 @@ class HostGroup:
             self.group.answer({"error": error})
             error = self.group.hear(doing, self.timeout_s)[0].get("error")
         if error:
+            self.boards.check()  # it may know better
             raise ExecutionError(f"{doing}: {error}")
 
     def _replace_pool(self, pool: Segment, share: int) -> None:

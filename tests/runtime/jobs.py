@@ -25,7 +25,7 @@ class Job:
         context = multiprocessing.get_context("fork")
         self._pipes, self._processes = [], []
         for rank in range(world_size):
-            mine, theirs = context.Pipe()
+            mine, theirs = context.Pipe(duplex=False)
             process = context.Process(target=self._run, args=(rank, theirs), daemon=True)
             process.start()
             theirs.close()
