@@ -227,8 +227,6 @@ class Communicator:
 
     def _pair_call(self, src: int, dst: int, array: Any, async_op: bool) -> Any:
         self._check_usable()
-        if self._group is None:
-            raise ExecutionError("this communicator was closed")
         peer = dst if src == self.rank else src
         if not 0 <= peer < self.world_size or peer == self.rank:
             raise ExecutionError(f"rank {self.rank} cannot exchange with rank {peer} among {self.world_size}")
@@ -315,8 +313,7 @@ class Communicator:
         """
         from .runtime.shrink import regroup
 
-        if self._group is None:
-            raise ExecutionError("this communicator was closed")
+        self._check_open()
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         self.abort("shrink()")
         self._host.settle()
@@ -350,7 +347,7 @@ class Communicator:
             self._forget.detach()
             self._host.forked()
             self._group.close()
-            self._group, self._failed = None, ExecutionError(_FORKED)  # type: ignore[assignment]
+            self._group = None  # type: ignore[assignment]
 
     def _exit(self) -> None:
         """The interpreter ends: calls in the background end first, since their threads could not go on; others are told."""
@@ -386,16 +383,15 @@ class Communicator:
             table = self._prepare(name, root, op)
         divisor = self.world_size if op == "avg" else 1
         result = array if out is None else out
-        if out is None and table in self._host.apart:
-            array, out = self._copy(array), array
         try:
+            if out is None and table in self._host.apart:
+                array, out = self._copy(array), array
             ended = self._run(table, array, out, _OPS[op], divisor, factor, self._timeout_ns)
             if ended == _NOT_PLAIN:
                 ended = self._run_other(table, name, array, out, op, divisor, factor)
-        except ValueError as error:
-            raise ExecutionError(f"{name} ({op}): {error}") from None
-        except ExecutionError:  # an argument's: nothing has begun
-            raise
+        except (ValueError, ExecutionError) as error:  # the arguments are refused: nothing has begun
+            self._host.calls.cancel()
+            raise (error if isinstance(error, ExecutionError) else ExecutionError(f"{name} ({op}): {error}")) from None
         except BaseException as error:
             self._broke_off(error)
             raise
@@ -409,9 +405,12 @@ class Communicator:
         self._failed = error
         self._host.fail(f"rank {self.rank}: {type(error).__name__}" + (f": {error}" if str(error) else ""))
 
+    def _check_open(self) -> None:
+        if self._group is None:
+            self._run()  # says whether it was closed, or is a parent's
+
     def _check_usable(self) -> None:
-        if self._run is _forked:
-            raise ExecutionError(_FORKED)
+        self._check_open()
         if self._failed is not None:
             kind = type(self._failed) if isinstance(self._failed, BlinkcollError) else ExecutionError
             raise kind(f"this communicator failed in an earlier call and is of no further use: {self._failed}")
@@ -419,8 +418,6 @@ class Communicator:
     def _prepare(self, name: str, root: int | None, op: str) -> int:
         """What is checked, and set up, before the first call of a kind."""
         self._check_usable()
-        if self._group is None:
-            raise ExecutionError("this communicator was closed")
         if op not in _OPS:
             raise ExecutionError(f"operation {op!r} is not known; known: {', '.join(_OPS)}")
         if root is not None and not 0 <= root < self.world_size:

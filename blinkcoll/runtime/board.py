@@ -139,7 +139,7 @@ class Boards:
             closed = self.fate(culprit) == CLOSED
             return self.fail(MISMATCH if closed else GONE, number, self._gone(culprit, number))
         if verdict == _DIFFERS:
-            return self.fail(MISMATCH, number, self._difference(number))
+            return self.fail(MISMATCH, self.core.where, self._difference(self.core.where))
         return self._error_of(culprit)
 
     def pair_failure(self, peer: int, message: str) -> BlinkcollError | None:

@@ -25,7 +25,8 @@ void bind_board(nb::module_& m) {
       .def_prop_ro("alarmed", &Boards::alarmed)
       .def_prop_ro("number", &Boards::number, "The call that this rank began last.")
       .def_prop_ro("verdict", [](const Boards& boards) { return u32(boards.verdict()); })
-      .def_prop_ro("culprit", &Boards::culprit);
+      .def_prop_ro("culprit", &Boards::culprit)
+      .def_prop_ro("where", &Boards::where, "The call that the verdict is about.");
 }
 
 }  // namespace blinkcoll

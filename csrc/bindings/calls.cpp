@@ -112,6 +112,7 @@ void bind_calls(nb::module_& m) {
       }, nb::arg("input"), nb::arg("output"), nb::arg("entries"), nb::arg("word") = 0)
       .def("set_boards", &HostCalls::set_boards, nb::arg("boards"), nb::arg("peer"), nb::arg("compared"), nb::keep_alive<1, 2>())
       .def("announce", &HostCalls::announce, nb::arg("word"), nb::call_guard<nb::gil_scoped_release>())
+      .def("cancel", &HostCalls::cancel, nb::call_guard<nb::gil_scoped_release>())
       .def("wake", &HostCalls::wake, "Wake whoever sleeps in a call.")
       .def("settle", &HostCalls::settle, nb::call_guard<nb::gil_scoped_release>(), "Return once no call is under way.")
       .def_prop_ro("busy", &HostCalls::busy)

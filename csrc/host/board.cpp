@@ -34,6 +34,21 @@ bool Boards::assemble(u64 timeout_ns, const std::function<bool()>& interrupted) 
   }
 }
 
+bool Boards::anyone_differs() {
+  for (u32 r = 0; r < nranks_; r++) {
+    if (r == rank_) continue;
+    const u64 begun = __atomic_load_n(&board(r).begun, __ATOMIC_ACQUIRE), last = std::min(number_, begun);
+    u64& i = compared_[r];
+    if (i + kWords <= number_) i = number_ - kWords + 1;  // what is older is gone here, too
+    for (; i <= last; i++) {
+      const u64 theirs = word(r, i);
+      if (theirs && !same_call(theirs, mine().words[i % kWords])) return leave(Verdict::kDiffers, r, i);
+      if (i == number_ || (theirs && theirs >> 22 == kUnknownCount)) break;  // more may become known of it
+    }
+  }
+  return false;
+}
+
 void Boards::fail(u32 kind, u64 call, const char* why, u64 length) {
   Board& b = mine();
   if (!__atomic_load_n(&b.failed, __ATOMIC_ACQUIRE)) {

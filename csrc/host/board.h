@@ -12,13 +12,14 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "blinkcoll/types.h"
 #include "host/callword.h"
 
 namespace blinkcoll {
 
-constexpr u32 kBoardVersion = 1, kBoardBytes = 4096, kWords = 64;
+constexpr u32 kBoardVersion = 1, kBoardBytes = 4096, kWords = 64, kSweep = 16;
 
 enum Fate : u32 { kHere = 0, kDied = 1, kLeft = 2, kClosed = 3 };
 
@@ -63,7 +64,7 @@ enum class Verdict : u32 { kGoOn = 0, kFailed = 1, kGone = 2, kDiffers = 3, kSto
 class Boards {
  public:
   // `base`: of the header's page; the ranks' follow it.
-  Boards(u64 base, u32 rank, u32 nranks) : base_(base), rank_(rank), nranks_(nranks) {}
+  Boards(u64 base, u32 rank, u32 nranks) : base_(base), rank_(rank), nranks_(nranks), compared_(nranks) {}
 
   // -- this rank's calls; the caller sees to it that one begins after the other has ended
 
@@ -72,6 +73,7 @@ class Boards {
   // False where there is no point in it; verdict() says why.
   bool begin(u64 word) {
     count(word, false);
+    if (number_ % kSweep == 0 && anyone_differs()) return false;
     return !alarmed() || !must_leave();
   }
   // Relaxed would do for data (counters carry its order); release, so that who finds this rank dead and the call ended
@@ -80,8 +82,11 @@ class Boards {
     __atomic_store_n(&mine().ended, number_, __ATOMIC_RELEASE);
     last_ = Verdict::kGoOn;
   }
-  // The call failed before anything happened; the next one takes its place.
-  void withdraw() { announced_ = true; }
+  // An announced call is not begun after all (its arguments were refused): it counts as ended.
+  void cancel() {
+    if (announced_) end();
+    announced_ = false;
+  }
 
   // Wait until all have begun the same call, as those do who want to know before any data moves. False as in begin(), or
   // where not all came in time or `interrupted` said so.
@@ -96,15 +101,15 @@ class Boards {
   // calls that it has ended, and a failure none to earlier calls.
   bool must_leave() {
     if (!__atomic_load_n(&header().alarm, __ATOMIC_ACQUIRE)) return false;
-    if (__atomic_load_n(&mine().stopped, __ATOMIC_ACQUIRE)) return leave(Verdict::kStopped, rank_);
+    if (__atomic_load_n(&mine().stopped, __ATOMIC_ACQUIRE)) return leave(Verdict::kStopped, rank_, number_);
     const u32 first = __atomic_load_n(&header().first, __ATOMIC_ACQUIRE);
     for (u32 i = 0; first && i < nranks_; i++) {  // the first to fail first: its reason is the group's
       const u32 r = (first - 1 + i) % nranks_;
-      if (__atomic_load_n(&board(r).failed, __ATOMIC_ACQUIRE) && board(r).failed_call <= number_) return leave(Verdict::kFailed, r);
+      if (__atomic_load_n(&board(r).failed, __ATOMIC_ACQUIRE) && board(r).failed_call <= number_) return leave(Verdict::kFailed, r, number_);
     }
     for (u32 r = 0; r < nranks_; r++) {
       if (r != rank_ && __atomic_load_n(&board(r).fate, __ATOMIC_ACQUIRE) != kHere && __atomic_load_n(&board(r).ended, __ATOMIC_ACQUIRE) < number_)
-        return leave(Verdict::kGone, r);
+        return leave(Verdict::kGone, r, number_);
     }
     return false;
   }
@@ -117,15 +122,12 @@ class Boards {
 
   // Whether a rank calls something else than this one where this one is now.
   bool differs(u32 r) {
-    if (r == rank_) return false;
-    const u64 theirs = word(r, number_);
-    return theirs && !same_call(theirs, mine().words[number_ % kWords]) && leave(Verdict::kDiffers, r);
+    const u64 theirs = r == rank_ ? 0 : word(r, number_);
+    return theirs && !same_call(theirs, mine().words[number_ % kWords]) && leave(Verdict::kDiffers, r, number_);
   }
-  bool anyone_differs() {
-    for (u32 r = 0; r < nranks_; r++)
-      if (differs(r)) return true;
-    return false;
-  }
+  // The same for all ranks and all calls since it was asked last. Some ranks of some collectives wait for nobody, and would
+  // not notice: so this is asked once in kSweep calls, too.
+  bool anyone_differs();
 
   // A rank's call of that number; 0 where it has not come to it, or it is long ago. A writer stores word i + kWords over
   // word i after `begun` was i + kWords - 1, and both with release: who has read the new word, by acquire, finds at least
@@ -172,6 +174,7 @@ class Boards {
   u32 rank() const { return rank_; }
   Verdict verdict() const { return last_; }
   u32 culprit() const { return culprit_; }
+  u64 where() const { return where_; }  // the call that the verdict is about
 
  private:
   void count(u64 word, bool announced) {
@@ -183,16 +186,18 @@ class Boards {
   }
   // Release: fates and failures are stored before it.
   void alarm() { __atomic_store_n(&header().alarm, 1, __ATOMIC_RELEASE); }
-  bool leave(Verdict verdict, u32 culprit) {
+  bool leave(Verdict verdict, u32 culprit, u64 where) {
     last_ = verdict;
     culprit_ = culprit;
+    where_ = where;
     return true;
   }
 
-  u64 base_, number_ = 0;
+  u64 base_, number_ = 0, where_ = 0;
   u32 rank_, nranks_, culprit_ = 0;
   Verdict last_ = Verdict::kGoOn;
   bool announced_ = false;
+  std::vector<u64> compared_;  // by rank: the calls up to this one are the same
 };
 
 // What a rank that waits looks at before it sleeps, and shows: part of every call of a communicator.

@@ -72,8 +72,8 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   if (compared_ && !boards.assemble(timeout_ns, interrupted)) return false;
   try {
     if (!run_table(t, count, input, output, kind, timeout_ns, interrupted)) return false;
-  } catch (...) {  // no mover for it: nothing has begun
-    boards.withdraw();
+  } catch (...) {  // no mover for it: nothing has happened, here as on the other ranks
+    boards.end();
     throw;
   }
   boards.end();
@@ -121,6 +121,11 @@ bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 tim
 void HostCalls::announce(u64 word) {
   std::lock_guard<std::mutex> turn(busy_);
   if (collective()) watch_.boards->announce(word);
+}
+
+void HostCalls::cancel() {
+  std::lock_guard<std::mutex> turn(busy_);
+  if (collective()) watch_.boards->cancel();
 }
 
 void HostCalls::wake() const {

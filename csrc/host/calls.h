@@ -57,6 +57,8 @@ class HostCalls {
 
   // A collective is about to be set up: show it.
   void announce(u64 word);
+  // It was set up, and its arguments are refused.
+  void cancel();
 
   // Wake whoever sleeps in a call here: something is to be looked at. The program's doorbells outlive their segment's
   // owner, HostGroup.
