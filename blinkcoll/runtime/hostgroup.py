@@ -163,9 +163,9 @@ class HostGroup:
         """In a child of fork: close its copies of descriptors. Mappings stay: who shares them is not asked."""
         self.neighbours.forked()
 
-    def close(self, *, orderly: bool = True) -> None:
-        """Unmap everything, when no call is under way. ``orderly``: tell the others."""
-        self.neighbours.close(orderly=orderly)
+    def close(self) -> None:
+        """Tell the others, and unmap everything; no call is under way."""
+        self.neighbours.close()
         self.calls = None
         self._tables.clear()
         for segment in (*self._segments, *([self._pool] if self._pool else [])):

@@ -60,16 +60,15 @@ class Neighbours:
         """A rank's process lives, without its end of the socket (called by the watching thread)."""
         self._tell(rank, LEFT)
 
-    def close(self, *, orderly: bool) -> None:
-        """Watch no longer; ``orderly``: this rank says that it closes the communicator."""
-        unwatch(self)
-        if orderly:
-            self.part()
+    def close(self) -> None:
+        """Give everything back."""
+        self.part()
         self.boards.forget()
         self._segment.close()
 
     def part(self) -> None:
-        """Tell the others that this rank closes the communicator."""
+        """Tell the others that this rank closes the communicator, and watch them no longer."""
+        unwatch(self)
         self.boards.core.mark(self.rank, CLOSED)
 
     def forked(self) -> None:

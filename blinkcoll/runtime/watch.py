@@ -95,6 +95,8 @@ class Watcher:
 
     def abandon(self) -> None:
         """In a forked child: close the copies of everything; the thread is the parent's."""
+        if not self._running:  # everything is closed, and the numbers may be others' by now
+            return
         self._epoll.close()
         for fd in (self._bell, *(p.pidfd for p in self._processes.values() if p.pidfd >= 0)):
             with contextlib.suppress(OSError):

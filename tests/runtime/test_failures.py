@@ -337,24 +337,30 @@ def test_signals_that_are_handled_do_no_harm(tmp_path):
 
 
 def test_a_stopped_rank_is_late_and_not_dead(tmp_path):
-    with Job(3, tmp_path, endless, timeout_s=20) as job:
+    def body(comm, tell):
+        comm.all_reduce(np.ones(10, F))
+        tell("up")
+        while comm.rank == 1 and not (tmp_path / "go").exists():
+            time.sleep(0.05)
+        return comm.all_reduce(np.ones(1000, F))[0]
+
+    with Job(3, tmp_path, body, timeout_s=20) as job:
         all_up(job)
         job.signal(1, signal.SIGSTOP)
-        time.sleep(1.2)
-        said = subprocess.run([*STATUS, str(job.pid(0)), "--json"], cwd="/", capture_output=True, text=True, check=True)
-        (shown,) = json.loads(said.stdout)
-        plain = subprocess.run([*STATUS, str(job.pid(2))], cwd="/", capture_output=True, text=True, check=True).stdout
+        time.sleep(0.7)
+        shown, plain = (subprocess.run([*STATUS, str(job.pid(2)), *more], cwd="/", capture_output=True, text=True, check=True).stdout for more in (["--json"], []))
+        (tmp_path / "go").touch()
         job.signal(1, signal.SIGCONT)
-        time.sleep(0.2)
-        job.signal(2, signal.SIGKILL)
-        assert [job.ending(rank)[0] for rank in (0, 1)] == ["RankFailed"] * 2
-    ranks = shown["ranks"]
-    assert [rank["pid"] for rank in ranks] == [job_pid for job_pid in (ranks[0]["pid"], ranks[1]["pid"], ranks[2]["pid"])]
-    assert ranks[1]["process"] == "stopped" and ranks[0]["process"] == "sleeping" and shown["failure"] == ""
-    waiting = [rank for rank in ranks if rank["rank"] != 1 and rank["wait"]]
-    assert waiting and all(rank["call"] == "all_reduce(1000 x float32, sum)" for rank in waiting)
-    assert any(rank["wait"]["peer"] == 1 and 0.5 < rank["wait"]["since_s"] < 10 for rank in waiting)
-    assert "stopped" in plain and re.search(r"waits \d+\.\d s for a chunk of rank 1 \(channel 0, step \d+, iteration 0", plain), plain
+        assert [job.ending(rank)[:2] for rank in range(3)] == [("result", 3.0)] * 3
+        (told,) = json.loads(shown)
+        assert [rank["pid"] for rank in told["ranks"]] == [job.pid(rank) for rank in range(3)] and told["failure"] == ""
+    late, waiting = told["ranks"][1], [told["ranks"][0], told["ranks"][2]]
+    assert late["process"] == "stopped" and late["calls_begun"] == 1 and late["wait"] is None
+    for rank in waiting:
+        assert (rank["process"], rank["calls_begun"], rank["calls_ended"], rank["call"]) == ("sleeping", 2, 1, "all_reduce(1000 x float32, sum)")
+        assert rank["wait"]["peer"] == 1 and 0.3 < rank["wait"]["since_s"] < 15
+    assert re.search(r"rank 1  pid \d+  stopped; idle after call 1: all_reduce\(10 x float32, sum\), behind", plain), plain
+    assert re.search(r"waits \d+\.\d s for a chunk of rank 1 \(channel 0, step \d+, iteration 0; \d+ needed, \d+ there\)", plain), plain
 
 
 def test_a_timeout_names_who_never_came_and_all_fail_alike(tmp_path):
