@@ -142,8 +142,8 @@ class Communicator:
         try:
             topology = _agree_on_topology(group, topology, timeout_s)
             self._host = HostGroup(group, topology, timeout_s, name)
-        except BaseException:
-            group.close()
+        except BaseException as error:
+            group.give_up(error)
             raise
         self._run = self._host.calls.run
         self._tables: dict[tuple[str, int | None], int] = {}

@@ -13,16 +13,20 @@ import contextlib
 import json
 import logging
 import os
+import queue
 import secrets
+import select
 import selectors
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ExecutionError, RankFailed, WaitTimeout
+from .. import errors
+from ..errors import Aborted, ExecutionError, RankFailed, WaitTimeout
 from .store import Store
 
 _LOG = logging.getLogger("blinkcoll")
@@ -39,7 +43,7 @@ _RETRY_S = 0.01
 _SEND_S = 60.0
 #: Of one message: what Linux carries (SCM_MAX_FD of include/net/scm.h).
 MOST_FDS = 253
-_CHECK_S = 0.1
+_CHECK_S, _GRACE_S = 0.1, 0.5
 #: How long the watching thread may take to see why a socket has closed.
 _MOMENT_S, _MOMENTS = 0.01, 40
 
@@ -60,6 +64,14 @@ class Group:
             peer.close()
         self.peers.clear()
 
+    def give_up(self, error: BaseException) -> None:
+        """Tell those at the other ends why nothing will come of it, and close."""
+        reason = json.dumps({"gave_up": [type(error).__name__, str(error)]}).encode()
+        for peer in self.peers.values():
+            with contextlib.suppress(OSError):
+                _send(peer, reason, ())
+        self.close()
+
     def tell_all(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         """Rank 0: the same message, and descriptors, to every other rank."""
         data = json.dumps(message).encode()
@@ -73,12 +85,15 @@ class Group:
     def hear(self, doing: str, timeout_s: float) -> tuple[dict[str, Any], list[int]]:
         """A rank other than 0: the next message of rank 0, and the descriptors that came with it."""
         try:
-            return _receive(self.peers[0], time.monotonic() + timeout_s, check=self.check)
+            # A little longer than rank 0, which knows better who is late, and says so.
+            message, fds = _receive(self.peers[0], time.monotonic() + timeout_s + _GRACE_S, check=self.check)
         except TimeoutError:
             raise WaitTimeout(f"rank {self.rank}: {doing}: rank 0 said nothing for {timeout_s:g} s") from None
         except OSError:
             self._look_closer()
             raise RankFailed(f"rank {self.rank}: {doing}: rank 0 is gone") from None
+        _raise_if_given_up(0, message)
+        return message, fds
 
     def answer(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         """A rank other than 0: to rank 0."""
@@ -99,11 +114,12 @@ class Group:
             try:
                 heard[rank] = _receive(peer, deadline, check=self.check)
             except TimeoutError:
-                silent = sorted(set(self.peers) - set(heard))
-                raise WaitTimeout(f"rank 0: {doing}: no answer for {timeout_s:g} s from {_names(silent)}") from None
+                silent = [other for other, waiting in sorted(self.peers.items()) if other not in heard and not _has_something(waiting)]
+                raise WaitTimeout(f"rank 0: {doing}: no answer for {timeout_s:g} s from {_names(silent or [rank])}") from None
             except OSError:
                 self._look_closer()
                 raise RankFailed(f"rank 0: {doing}: rank {rank} is gone") from None
+            _raise_if_given_up(rank, heard[rank][0])
         return heard
 
     def _look_closer(self) -> None:
@@ -152,10 +168,10 @@ def meet(rank: int, world_size: int, store: Store | None, key: str, timeout_s: f
     if store is None or world_size == 1:
         return Group(rank, world_size)
     if rank != 0:
-        return join(rank, world_size, lambda: store.get(key), timeout_s)
+        return join(rank, world_size, lambda left_s: _within(left_s, lambda: store.get(key), f"no answer from the store about {key!r}"), timeout_s)
     address = Address()
     try:
-        store.set(key, address.text)
+        _within(timeout_s, lambda: store.set(key, address.text), f"the store did not take {key!r}")
         return gather(address, Group(0, world_size), timeout_s)
     finally:
         address.close()
@@ -165,7 +181,7 @@ def meet_at(own: Address, leader: str, rank: int, world_size: int, timeout_s: fl
     """The same where every rank knows rank 0's address already; ``own`` is this rank's."""
     if world_size == 1:
         return Group(rank, world_size)
-    return gather(own, Group(0, world_size), timeout_s) if rank == 0 else join(rank, world_size, leader.encode, timeout_s)
+    return gather(own, Group(0, world_size), timeout_s) if rank == 0 else join(rank, world_size, lambda _: leader.encode(), timeout_s)
 
 
 # -- rank 0 ---------------------------------------------------------------------------------------------------------
@@ -192,8 +208,8 @@ def gather(address: Address, group: Group, timeout_s: float, gone: Callable[[], 
                         selector.unregister(caller)
                         waiting.pop(caller)
                         _admit(caller, group, address.token)
-        except BaseException:
-            group.close()
+        except BaseException as error:
+            group.give_up(error)
             raise
         finally:
             for caller in waiting:
@@ -259,39 +275,69 @@ def _refuse(caller: socket.socket, reason: str) -> None:
     _LOG.warning("blinkcoll: a process (%d, user %d) was turned away: %s", pid, uid, reason)
     with contextlib.suppress(OSError), caller:
         _send(caller, json.dumps({"refused": reason}).encode(), ())
+        caller.setblocking(False)
+        caller.recv(_MOST_HELLO)  # closing over unread data would take the answer back (ECONNRESET)
 
 
 # -- the others -----------------------------------------------------------------------------------------------------
 
 
-def join(rank: int, world_size: int, look_up: Callable[[], bytes], timeout_s: float) -> Group:
-    """Find who gathers the ranks, at the address that ``look_up`` says each time."""
+def join(rank: int, world_size: int, look_up: Callable[[float], bytes], timeout_s: float) -> Group:
+    """Find who gathers the ranks, at the address that ``look_up`` says, which is given the seconds that are left."""
     deadline = time.monotonic() + timeout_s
-    last = "rank 0 has published no address"
+    last = ""
     for _ in _tries(deadline):
         try:
-            address = json.loads(look_up())
+            address = json.loads(look_up(max(deadline - time.monotonic(), _RETRY_S)))
             name, token = str(address["name"]), str(address["token"])
+        except TimeoutError as error:
+            last = last or str(error)
+            continue
         except (ValueError, KeyError, TypeError):
             last = "what is published as rank 0's address is none"
             continue
-        caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        caller, left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), deadline - time.monotonic()
         try:
+            caller.settimeout(max(left, _RETRY_S))
             caller.connect("\0" + name)
             hello = {"magic": _MAGIC, "version": VERSION, "token": token, "rank": rank, "world_size": world_size}
             _send(caller, json.dumps(hello).encode(), ())
             said, _ = _receive(caller, deadline)
         except TimeoutError:
-            last = "rank 0 did not answer"
+            last = "rank 0 did not answer" if left > _CHECK_S else last  # the last try has no time for an answer
         except OSError as error:
             last = f"nobody is at the published address ({error.strerror or error}): a job that has ended left it, or rank 0 has died"
+        except ValueError as error:
+            last = f"what is at the published address is no rank 0: {error}"
         else:
-            if "refused" in said:
+            if isinstance(said, dict) and "refused" in said:
                 caller.close()
                 raise ExecutionError(f"rank {rank}: rank 0 refused it: {said['refused']}")
-            return Group(rank, world_size, {0: caller})
+            if said == {"ok": True}:
+                return Group(rank, world_size, {0: caller})
+            last = "what is at the published address is no rank 0"
         caller.close()
     raise WaitTimeout(f"rank {rank}: did not find rank 0 within {timeout_s:g} s: {last}")
+
+
+def _within(timeout_s: float, ask: Callable[[], Any], otherwise: str) -> Any:
+    """What a store answers, if it does so in time: its own time-outs may be longer, or it may never answer."""
+    answers: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((True, ask()))
+        except Exception as error:
+            answers.put((False, error))
+
+    threading.Thread(target=run, name="blinkcoll-store", daemon=True).start()  # it ends when the store answers, if ever
+    try:
+        good, answer = answers.get(timeout=timeout_s)
+    except queue.Empty:
+        raise WaitTimeout(f"{otherwise} for {timeout_s:.1f} s") from None
+    if not good:
+        raise answer
+    return answer
 
 
 def _tries(deadline: float) -> Iterator[None]:
@@ -360,6 +406,18 @@ def _receive(peer: socket.socket, deadline: float, most: int = _MOST_MESSAGE, ch
         for fd in fds:
             os.close(fd)
         raise
+
+
+def _has_something(peer: socket.socket) -> bool:
+    return bool(select.select([peer], [], [], 0)[0])
+
+
+def _raise_if_given_up(rank: int, message: Any) -> None:
+    if isinstance(message, dict) and "gave_up" in message:
+        kind, text = message["gave_up"]
+        known = getattr(errors, str(kind), None)
+        made = known if isinstance(known, type) and issubclass(known, ExecutionError) else Aborted
+        raise made(f"rank {rank} gave up: {text if made is known else f'{kind}: {text}'}")
 
 
 def _names(ranks: Sequence[int]) -> str:

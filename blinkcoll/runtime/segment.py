@@ -119,6 +119,9 @@ def _memory_file(nbytes: int, reserve: bool, name: str = "blinkcoll") -> int:
         os.ftruncate(fd, nbytes)
         if reserve:
             _allocate(fd, 0, nbytes)
+    except OSError as error:
+        os.close(fd)
+        raise _not_to_be_had(nbytes, error) from None
     except BaseException:
         os.close(fd)
         raise
@@ -130,7 +133,11 @@ def _allocate(fd: int, offset: int, nbytes: int) -> None:
     try:
         os.posix_fallocate(fd, offset, nbytes)
     except OSError as error:
-        raise ExecutionError(f"{nbytes} bytes of shared memory are not to be had: {error.strerror}") from None
+        raise _not_to_be_had(nbytes, error) from None
+
+
+def _not_to_be_had(nbytes: int, error: OSError) -> ExecutionError:
+    return ExecutionError(f"{nbytes} bytes of shared memory are not to be had: {error.strerror}")
 
 
 def rebase(record: bytes, segment: Segment, nranks: int, nconnections: int) -> tuple[bytes, list[object]]:

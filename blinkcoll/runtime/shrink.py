@@ -48,8 +48,8 @@ def _lead(boards: Boards, address: Address, timeout_s: float) -> tuple[Group, li
     group = Group(0, len(members), {new: old.peers[rank] for new, rank in enumerate(members) if new})
     try:
         group.tell_all({"members": members})
-    except BaseException:
-        group.close()
+    except BaseException as error:
+        group.give_up(error)
         raise
     return group, members
 
@@ -57,7 +57,7 @@ def _lead(boards: Boards, address: Address, timeout_s: float) -> tuple[Group, li
 def _follow(boards: Boards, leader: int, deadline: float) -> tuple[Group, list[int]] | None:
     """None where the leader ended; the next one leads."""
 
-    def look_up() -> bytes:
+    def look_up(_: float) -> bytes:
         if leader in boards.gone():
             raise _LeaderGone
         return boards.address(leader).encode()

@@ -101,7 +101,7 @@ def kill_all_but_one(folder, seed, world_size):
             alive = [rank for rank in alive if rank not in victims]
             for rank, losses in wait_until_up(job, alive, len(alive)).items():
                 assert losses, f"seed {seed}: rank {rank} noticed nothing"
-                for text, when in losses:
+                for text, _ in losses:
                     named = re.search(r"rank \d+ \(pid (\d+)\) died", text)
                     assert named and int(named[1]) in pids, f"seed {seed}: rank {rank} said {text!r}, killed were {pids}"
                 worst = max(worst, losses[0][1] - began)
