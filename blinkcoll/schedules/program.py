@@ -55,7 +55,8 @@ class Operand:
     ``rank`` is None for the executing rank's own buffer, another rank for a peer's (zero-copy). ``prescaled``: a source
     that is multiplied by the caller's factor while it is read. ``region``: for "multicast", which buffer of all ranks. As
     a source it is the only one of a reduce: a switch adds what all ranks hold there, in an order of its own, the same for
-    all who get this sum. As a destination it is stored to on every rank; a step has one such at most.
+    all who get this sum. As a destination it is stored to on every rank; a step has one such at most. ``shard``: of a
+    buffer, where it is another than the step's; only where all shards are of one size (all-to-all).
     """
 
     buffer: str
@@ -63,6 +64,7 @@ class Operand:
     rank: int | None = None
     prescaled: bool = False
     region: str | None = None
+    shard: int | None = None
 
 
 INPUT = Operand("input")

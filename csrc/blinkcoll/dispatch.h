@@ -221,7 +221,7 @@ class ChannelRun {
     bool group = false;
     for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) {
       group = group || operands[i].buffer == kMulticast;
-      at[i] = locate(operands[i], step.shard, range).at;
+      at[i] = locate(operands[i], step, range).at;
     }
     const Scaling scaling = scaling_of(step, operands);
     if (group) return move_group(p, step, operands, at, range, scaling);
@@ -261,7 +261,7 @@ class ChannelRun {
   // Also where the chunk is empty: its lines are what synchronises.
   BC_HD bool move_lines(Platform& p, const StepEntry& step, const OperandEntry* operands, const Range& range) {
     Place places[kMostOperands];
-    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) places[i] = locate(operands[i], step.shard, range);
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) places[i] = locate(operands[i], step, range);
     const Scaling scaling = scaling_of(step, operands);
     if (step.op == kCopy && !scaling.prescaled && !scaling.postscaled) {
       return p.copy_lines(places + 1, step.ndsts, places[0], range.length * launch_.elem_size);
@@ -277,11 +277,16 @@ class ChannelRun {
     return scaling;
   }
 
-  BC_HD Place locate(const OperandEntry& operand, u32 shard, const Range& range) const {
+  BC_HD Place locate(const OperandEntry& operand, const StepEntry& step, const Range& range) const {
     if (operand.buffer == kSlot) return slot_of(operand.index, operand.use);
     if (operand.buffer == kMulticast) return {nullptr, 0, kSimple, false};
     u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
-    u64 offset = operand.buffer == kOutput ? partition_.output_offset(shard, range) : range.offset;
+    u64 offset = range.offset;
+    if (operand.use) {
+      offset = Partition::chunk_of(partition_.share_range(operand.use - 1, step.share), chunk_, iteration_).offset;
+    } else if (operand.buffer == kOutput) {
+      offset = partition_.output_offset(step.shard, range);
+    }
     return {pointer<char>(base + offset * launch_.elem_size), 0, kSimple, false};
   }
 

@@ -124,9 +124,9 @@ class Execution {
 
   Place locate(const Event& e, const Operand& o) const {
     if (o.buffer == Buffer::kSlot) return {Place::kSlot, o.connection, e.use(o.connection)};
-    const int owner = o.rank == kOwn ? e.rank : o.rank;
-    if (o.buffer == Buffer::kScratch) return {Place::kScratch, owner, e.step->shard};
-    return {o.buffer == Buffer::kInput && !in_place_ ? Place::kInput : Place::kOutput, owner, e.step->shard};
+    const int owner = o.rank == kOwn ? e.rank : o.rank, shard = o.shard == kNone ? e.step->shard : o.shard;
+    if (o.buffer == Buffer::kScratch) return {Place::kScratch, owner, shard};
+    return {o.buffer == Buffer::kInput && !in_place_ ? Place::kInput : Place::kOutput, owner, shard};
   }
 
   Content& content(const Place& place) {

@@ -243,8 +243,9 @@ class _Memory:
         if operand.connection is not None:
             return ("slot", operand.connection, event.slots[operand.connection] % self.program.connections[operand.connection].slots)
         owner = event.rank if operand.rank is None else operand.rank
-        cell: Cell = (event.step.shard, event.step.share, event.iteration)
-        if operand.buffer != "scratch" and not _holds(self.program, operand.buffer, owner, event.step.shard):
+        shard = event.step.shard if operand.shard is None else operand.shard
+        cell: Cell = (shard, event.step.share, event.iteration)
+        if operand.buffer != "scratch" and not _holds(self.program, operand.buffer, owner, shard):
             raise ScheduleError(f"{event}: rank {owner} has no such {operand.buffer}")
         buffer = "output" if operand.buffer == "input" and self.in_place else operand.buffer
         return (buffer, owner, cell)
