@@ -7,6 +7,7 @@ gives per rank, so that one layout serves memory of this process, a segment mapp
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ DTYPES = {
 #: Numbers of ``enum ReduceOp``: ``avg`` is a sum divided by the number of ranks, ``premul_sum`` one of scaled inputs.
 OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 0}
 _ON_CONNECTION, _ON_CHANNEL = 1, 2
+_UNREACHABLE = 3  # of enum RecordCode
 BUFFER_ORDER = ("input", "output", "scratch")
 
 
@@ -320,6 +322,8 @@ def _peer(program: Program, rank: int, connection: int) -> int:
 
 def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, timeout_s: float) -> str:
     who = f"{program.executor_name(rank)}, channel {channel}, step {note.step}, iteration {note.iteration}"
+    if note.code == _UNREACHABLE:
+        return f"{who}: the memory of rank {note.index} was out of reach: {os.strerror(note.seen)}"
     ended = f"no progress for {timeout_s:g} s" if note.code == 1 else "told to leave"
     if note.kind == _ON_CHANNEL:
         return f"{who}: {ended}, waiting for channel {note.index} of its own rank"

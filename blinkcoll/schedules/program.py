@@ -222,6 +222,14 @@ class Program:
         return frozenset((str(o.region), written) for s in steps for listed, written in ((s.srcs, False), (s.dsts, True)) for o in listed if o.buffer == "multicast")
 
     @cached_property
+    def reaches_buffers(self) -> bool:
+        """Whether some step reads or writes a buffer of another rank's."""
+        return any(
+            o.rank not in (None, rank)
+            for rank, channels in enumerate(self.ranks) for channel in channels for step in channel.steps for o in (*step.srcs, *step.dsts)
+        )  # fmt: skip
+
+    @cached_property
     def carrying(self) -> frozenset[int]:
         """The connections whose slots some step names; the others carry signals only and need no slots."""
         steps = (step for channels in self.ranks for channel in channels for step in channel.steps)

@@ -5,8 +5,11 @@
 
 #include <cstring>
 #include <stdexcept>
+#include <system_error>
 
+#include "blinkcoll/dispatch.h"
 #include "host/calls.h"
+#include "host/peers.h"
 
 namespace nb = nanobind;
 
@@ -97,6 +100,12 @@ int run_addresses(HostCalls& calls, u32 table, u64 input, u64 input_count, u64 o
 }  // namespace
 
 void bind_calls(nb::module_& m) {
+  m.def("read_memory", [](int process, u64 address, u64 nbytes) {
+    std::string held(nbytes, '\0');
+    Peers peers(&process);
+    if (!peers.read(0, held.data(), pointer<const char>(address), nbytes)) throw std::system_error(peers.error(), std::generic_category(), "process " + std::to_string(process));
+    return nb::bytes(held.data(), held.size());
+  }, nb::arg("process"), nb::arg("address"), nb::arg("nbytes"), "Bytes of another process's memory.");
   nb::class_<HostCalls>(m, "HostCalls", "One rank's programs, set up once, and calls of them.")
       .def(nb::init<u32, u32>(), nb::arg("rank"), nb::arg("nranks"))
       .def("add_program", [](HostCalls& calls, const nb::bytes& record, const nb::bytes& code, const nb::bytes& connections, bool pooled) {
@@ -110,6 +119,7 @@ void bind_calls(nb::module_& m) {
         for (const auto& [most_bytes, program] : entries) table.push_back({most_bytes, program});
         return calls.add_table(View(input), View(output), std::move(table));
       }, nb::arg("input"), nb::arg("output"), nb::arg("entries"))
+      .def("set_processes", &HostCalls::set_processes, nb::arg("processes"))
       .def("set_barrier", &HostCalls::set_barrier, nb::arg("program"))
       .def("run", &run_objects, nb::arg("table"), nb::arg("input"), nb::arg("output").none(), nb::arg("op"), nb::arg("divisor"), nb::arg("prescale"),
            nb::arg("timeout_ns"), "0: done; 1: a wait ran out; 2: not a plain contiguous buffer of a known type.")

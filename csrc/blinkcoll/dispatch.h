@@ -18,6 +18,10 @@
 //                                connection is run by the simple protocol, whose promises are the stronger ones. If so:
 //   bool copy_lines(...), reduce_lines(...)    the same on Places; false where a line did not come in time
 //   bool has_lines(place, units)               whether all have come; for notes about waits that failed
+//   kFar                         whether other ranks' buffers may lie in memory that loads and stores do not reach. If so:
+//   bool far(rank)                             whether that rank's do
+//   bool copy_far(dsts, ndsts, src, nbytes), reduce_far(dsts, ndsts, srcs, nsrcs, count, scaling)
+//                                              the same on Remotes; false where memory was out of reach: lost(), error()
 //
 // How the order of memory operations follows: data is written by all lanes, barrier(), then one lane publishes `tail`
 // with release; the reader's lane looks with acquire, all(), then all lanes read. Both are cumulative over the barrier,
@@ -65,6 +69,12 @@ template <class T>
 BC_HD T* pointer(u64 address) {
   return reinterpret_cast<T*>(address);
 }
+
+// Where an operand is, and in which rank's memory.
+struct Remote {
+  char* at;
+  u32 rank;
+};
 
 // A place of all ranks: at(r) is rank r's, `mapped` the same by way of the switch, 0 where there is no such mapping.
 struct Everywhere {
@@ -165,6 +175,12 @@ class ChannelRun {
   // Leave a note of the first wait that has not come true. Lane 0 only; the waits may come true meanwhile.
   BC_HD void record(Platform& p, const StepEntry& step) {
     ChannelRecord note{p.aborted() ? kAborted : kTimedOut, position_, kOnNothing, 0, iteration_, 0, 0};
+    if constexpr (Platform::kFar) {
+      if (p.error()) {
+        pointer<ChannelRecord>(launch_.records)[local_] = {kUnreachable, position_, kOnNothing, p.lost(), iteration_, 0, u64(p.error())};
+        return;
+      }
+    }
     for (u32 i = 0; i < u32(step.nwaits) + step.nafters; i++) {
       Condition c = condition(step, i);
       u64 seen = p.peek(c.word);
@@ -205,9 +221,27 @@ class ChannelRun {
     if constexpr (Platform::kLines) {
       if (touches_lines(step, operands)) return p.all(move_lines(p, step, operands, range));
     }
+    if constexpr (Platform::kFar) {
+      if (range.length != 0 && reaches_far(p, step, operands)) return move_far(p, step, operands, range);
+    }
     if (range.length != 0) move_plain(p, step, operands, range);
     p.barrier();
     return true;
+  }
+
+  BC_HD bool reaches_far(const Platform& p, const StepEntry& step, const OperandEntry* operands) const {
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++)
+      if (operands[i].buffer <= kScratch && operands[i].index != launch_.rank && p.far(operands[i].index)) return true;
+    return false;
+  }
+
+  BC_HD bool move_far(Platform& p, const StepEntry& step, const OperandEntry* operands, const Range& range) {
+    Remote at[kMostOperands];
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++)
+      at[i] = {locate(operands[i], step, range).at, operands[i].buffer <= kScratch ? operands[i].index : launch_.rank};
+    const Scaling scaling = scaling_of(step, operands);
+    if (step.op == kCopy && !scaling.prescaled && !scaling.postscaled) return p.copy_far(at + 1, step.ndsts, at[0], range.length * launch_.elem_size);
+    return p.reduce_far(at + step.nsrcs, step.ndsts, at, step.nsrcs, range.length, scaling);
   }
 
   BC_HD bool touches_lines(const StepEntry& step, const OperandEntry* operands) const {

@@ -34,10 +34,11 @@ struct CounterLine {
   int doorbell;
 };
 
-enum RecordCode : u32 { kRan = 0, kTimedOut = 1, kAborted = 2 };
+enum RecordCode : u32 { kRan = 0, kTimedOut = 1, kAborted = 2, kUnreachable = 3 };
 
 // Why a channel stopped before its end: what it waited for. `index` is a connection, or the channel that an `after`
-// names; kOnNothing: what it waited for came true between giving up and taking this note.
+// names; kOnNothing: what it waited for came true between giving up and taking this note. kUnreachable: the memory of rank
+// `index` could not be read or written, for the reason `seen` (an errno).
 enum WaitKind : u32 { kOnNothing = 0, kOnConnection = 1, kOnChannel = 2 };
 struct ChannelRecord {
   u32 code, step, kind, index;

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "blinkcoll/program.h"
+#include "blinkcoll/dispatch.h"
 #include "host/run.h"
 
 namespace blinkcoll {
@@ -31,7 +31,7 @@ u32 HostCalls::add_program(const Launch& launch, std::string code, const std::st
   Launch& mine = made->launch = launch;
   mine.program = u64(made->code.data());
   mine.connections = u64(made->connections.data());
-  mine.buffers = u64(made->buffers.data());
+  if (!mine.buffers) mine.buffers = u64(made->buffers.data());
   mine.cursors = u64(made->cursors.data());
   mine.rank = rank_;
   mine.epoch = 0;
@@ -76,7 +76,7 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
     pooled_ = int(number);
   }
   last_ = number;
-  BufferAddresses& mine = program.buffers[rank_];
+  BufferAddresses& mine = pointer<BufferAddresses>(program.launch.buffers)[rank_];
   mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind.elem_size);
   mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind.elem_size) : mine.buffer[kInput];
   return start(program, count, kind, timeout_ns, interrupted);
@@ -97,7 +97,7 @@ bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 tim
     program.checked = kind;
     program.any_checked = true;
   }
-  return run_checked(launch, interrupted);
+  return run_checked(launch, interrupted, processes_.empty() ? nullptr : processes_.data());
 }
 
 }  // namespace blinkcoll

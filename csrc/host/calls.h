@@ -41,10 +41,15 @@ class HostCalls {
   HostCalls& operator=(const HostCalls&) = delete;
 
   // `launch` holds addresses of shared memory (abort, doorbell, progress, records, slot_bytes) and the chunk size; the
-  // program's bytes and the table of connections are copied. Returns the program's number.
+  // program's bytes and the table of connections are copied. Where its steps use other ranks' buffers, `launch.buffers` is a
+  // table in shared memory that each rank writes its own entry of, before it begins a call; that a rank has begun is
+  // what the others wait for before they look (the verifier sees to that). Returns the program's number.
   u32 add_program(const Launch& launch, std::string code, const std::string& connections, bool pooled);
 
   u32 add_table(View input, View output, std::vector<TableEntry> entries);
+
+  // How this process numbers the processes of all ranks, for reading and writing their memory; 0: this process.
+  void set_processes(std::vector<int> processes) { processes_ = std::move(processes); }
 
   // The program that barriers run, which pooled programs are separated by.
   void set_barrier(u32 program) { barrier_ = int(program); }
@@ -83,6 +88,7 @@ class HostCalls {
   int barrier_ = -1, pooled_ = -1;
   std::vector<std::unique_ptr<Program>> programs_;
   std::vector<Table> tables_;
+  std::vector<int> processes_;
 };
 
 }  // namespace blinkcoll

@@ -19,7 +19,7 @@ namespace blinkcoll {
 class Peers {
  public:
   // `processes`: of each rank, as this process numbers them; 0: the same process. Null: all are.
-  explicit Peers(const i32* processes) : processes_(processes) {}
+  explicit Peers(const int* processes) : processes_(processes) {}
 
   bool far(u32 rank) const { return processes_ && processes_[rank] != 0; }
 
@@ -56,7 +56,7 @@ class Peers {
     return false;
   }
 
-  const i32* processes_;
+  const int* processes_;
   u32 lost_ = 0;
   int error_ = 0;
 };

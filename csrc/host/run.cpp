@@ -64,9 +64,9 @@ bool run_rank(const Launch& launch) {
   return run_checked(launch);
 }
 
-bool run_checked(const Launch& launch, const std::function<bool()>& interrupted) {
+bool run_checked(const Launch& launch, const std::function<bool()>& interrupted, const int* processes) {
   ProgramView view{pointer<const char>(launch.program)};
-  HostPlatform platform(launch);
+  HostPlatform platform(launch, processes);
   std::vector<ChannelRun<HostPlatform>> channels;
   u32 nchannels = view.rank(launch.rank).nchannels;
   channels.reserve(nchannels);
