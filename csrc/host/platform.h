@@ -12,8 +12,9 @@
 
 namespace blinkcoll {
 
-// Outputs from this size on are written past the caches: larger than what a core has of them for itself.
-constexpr u64 kStreamedBytes = 4 << 20;
+// Outputs from this size on, about that of a last-level cache, are written past it: little of them would be left there in
+// the end. (sysconf() counts the caches of all sockets together on some machines, and is of no use here.)
+constexpr u64 kStreamedBytes = 32 << 20;
 
 class HostPlatform {
  public:
