@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Communicator", "Work"]
 
 #: Operations by name: the number that calls take.
-_OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 0}
+_OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 8}
 _DONE, _OUT_OF_TIME, _NOT_PLAIN = 0, 1, 2
 #: A split's record: colour, key, and the leader's address as text.
 _SPLIT = struct.Struct("<qq240s")

@@ -22,6 +22,7 @@ from ..schedules import Program, encode, verify
 from ..schedules.contract import VIEWS, view
 from ..topology import Topology
 from .bootstrap import Group
+from .callword import call_base
 from .hostprograms import HostProgram, programs_for
 from .launch import LINE_BYTES, Arena, HostArena, LaunchRecord, connection_table, counter_lines, lay_out, lay_out_host
 from .pairs import Pairs
@@ -137,10 +138,10 @@ class HostGroup:
             self._replace_pool(pool, pool_share)
         entries = []
         for one in placed:
-            entries.append((one.part.most_bytes, self._set_up(one, segment)))
+            entries.append((one.part.most_bytes, self._set_up(one, segment), one.part.program.premultiplies))
         name, root = call
         views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
-        table: int = self.calls.add_table(*views, entries)
+        table: int = self.calls.add_table(*views, entries, call_base(name, root))
         self._tables[call] = table
         if not all(one.part.program.in_place for one in placed):
             self.apart.add(table)

@@ -2,7 +2,8 @@
 
 For ranks that can read (and write) each other's memory: one copy in place of two through a slot, and one agreement a call in
 place of one a chunk. A rank says that it has begun, so that its buffers may be used; who has used them says that it is done;
-nobody leaves before that. What is added up is read by the rank that adds it, in the order of ranks.
+nobody leaves before that. What is added up is read by the rank that adds it, in the order of ranks, so these programs cannot
+pre-multiply: each rank's factor is its own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from ..errors import ScheduleError
 from ..topology import Topology, route
 from .contract import REDUCING, SHARDED
-from .program import INPUT, OUTPUT, SCALED_INPUT, Channel, Connection, Operand, Program, Step
+from .program import INPUT, OUTPUT, Channel, Connection, Operand, Program, Step
 
 #: A call is one chunk: its agreements are paid once. Larger than any buffer (2^40 elements of 16 bytes).
 CHUNK_BYTES = 1 << 44
@@ -103,13 +104,13 @@ class _Direct:
         return self._number[what, src, dst]
 
 
-def _at(buffer: str, rank: int, own: int, prescaled: bool = False) -> Operand:
+def _at(buffer: str, rank: int, own: int) -> Operand:
     """A buffer of ``rank``'s, as ``own`` names it."""
-    return Operand(buffer, rank=None if rank == own else rank, prescaled=prescaled)
+    return Operand(buffer, rank=None if rank == own else rank)
 
 
 def _inputs(made: _Direct, own: int) -> tuple[Operand, ...]:
-    return tuple(_at("input", rank, own, prescaled=True) for rank in range(made.n))
+    return tuple(_at("input", rank, own) for rank in range(made.n))
 
 
 def _broadcast(made: _Direct) -> None:

@@ -21,7 +21,8 @@ A channel and a connection carry one share, so all their iterations are alike; w
 within the same iteration.
 
 Scaling: a program whose inputs are marked ``prescaled`` where they are read, and whose results are marked ``postscaled``
-where they are complete, can average and pre-multiply; one without marks cannot. The factors come at launch.
+where they are complete, can average and pre-multiply; one that marks only its results can average, one without marks neither.
+The factors come at launch, each rank's own: a rank that reads a peer's input cannot scale it.
 """
 
 from __future__ import annotations
@@ -210,10 +211,14 @@ class Program:
         return self.collective in SHARDED
 
     @cached_property
-    def scales(self) -> bool:
-        """Whether its steps carry the marks that averaging and pre-multiplying need."""
-        steps = (step for channels in self.ranks for channel in channels for step in channel.steps)
-        return any(step.postscaled or any(o.prescaled for o in step.srcs) for step in steps)
+    def averages(self) -> bool:
+        """Whether its steps carry the marks that an average needs."""
+        return any(step.postscaled for channels in self.ranks for channel in channels for step in channel.steps)
+
+    @cached_property
+    def premultiplies(self) -> bool:
+        """Whether its steps carry the marks that a pre-multiplied sum needs."""
+        return any(o.prescaled for channels in self.ranks for channel in channels for step in channel.steps for o in step.srcs)
 
     @cached_property
     def multicasts(self) -> frozenset[tuple[str, bool]]:

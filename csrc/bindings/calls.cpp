@@ -1,6 +1,6 @@
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
@@ -9,6 +9,7 @@
 
 #include "blinkcoll/dispatch.h"
 #include "host/calls.h"
+#include "host/callword.h"
 #include "host/peers.h"
 
 namespace nb = nanobind;
@@ -78,6 +79,12 @@ bool call(HostCalls& calls, u32 table, const UserBuffer& input, const UserBuffer
   return ran;
 }
 
+// An operation as callers number it: kPremultiplied is a sum, with factors.
+CallKind kind_of(u32 dtype, u32 elem_size, u32 op, u32 divisor, double prescale) {
+  const bool premultiplied = op == kPremultiplied;
+  return {dtype, elem_size, premultiplied ? u32(kSum) : op, divisor, prescale, premultiplied};
+}
+
 // How a call on Python objects ended.
 enum Ending : int { kDone = 0, kOutOfTime = 1, kNotPlain = 2 };
 
@@ -86,7 +93,7 @@ int run_objects(HostCalls& calls, u32 table, nb::handle input, nb::handle output
   const bool in_place = output.is_none();
   if (!from.take(input, in_place)) return kNotPlain;
   if (!in_place && (!to.take(output, true) || to.dtype != from.dtype)) return kNotPlain;
-  const CallKind kind{from.dtype, from.elem_size(), op, divisor, prescale};
+  const CallKind kind = kind_of(from.dtype, from.elem_size(), op, divisor, prescale);
   const UserBuffer a = from.buffer(), b = in_place ? a : to.buffer();
   return call(calls, table, a, in_place ? nullptr : &b, kind, timeout_ns) ? kDone : kOutOfTime;
 }
@@ -94,7 +101,7 @@ int run_objects(HostCalls& calls, u32 table, nb::handle input, nb::handle output
 int run_addresses(HostCalls& calls, u32 table, u64 input, u64 input_count, u64 output, u64 output_count, bool in_place, u32 dtype, u32 elem_size,
                   u32 op, u32 divisor, double prescale, u64 timeout_ns) {
   const UserBuffer a{input, input_count}, b{output, output_count};
-  return call(calls, table, a, in_place ? nullptr : &b, {dtype, elem_size, op, divisor, prescale}, timeout_ns) ? kDone : kOutOfTime;
+  return call(calls, table, a, in_place ? nullptr : &b, kind_of(dtype, elem_size, op, divisor, prescale), timeout_ns) ? kDone : kOutOfTime;
 }
 
 }  // namespace
@@ -114,11 +121,11 @@ void bind_calls(nb::module_& m) {
         std::memcpy(&launch, record.c_str(), sizeof launch);
         return calls.add_program(launch, {code.c_str(), code.size()}, {connections.c_str(), connections.size()}, pooled);
       }, nb::arg("record"), nb::arg("code"), nb::arg("connections"), nb::arg("pooled"))
-      .def("add_table", [](HostCalls& calls, int input, int output, const std::vector<std::pair<u64, u32>>& entries) {
+      .def("add_table", [](HostCalls& calls, int input, int output, const std::vector<std::tuple<u64, u32, bool>>& entries, u64 word) {
         std::vector<TableEntry> table;
-        for (const auto& [most_bytes, program] : entries) table.push_back({most_bytes, program});
-        return calls.add_table(View(input), View(output), std::move(table));
-      }, nb::arg("input"), nb::arg("output"), nb::arg("entries"))
+        for (const auto& [most_bytes, program, premultiplies] : entries) table.push_back({most_bytes, program, premultiplies});
+        return calls.add_table(View(input), View(output), std::move(table), word);
+      }, nb::arg("input"), nb::arg("output"), nb::arg("entries"), nb::arg("word") = 0)
       .def("set_processes", &HostCalls::set_processes, nb::arg("processes"))
       .def("set_barrier", &HostCalls::set_barrier, nb::arg("program"))
       .def("run", &run_objects, nb::arg("table"), nb::arg("input"), nb::arg("output").none(), nb::arg("op"), nb::arg("divisor"), nb::arg("prescale"),

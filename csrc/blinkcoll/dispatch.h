@@ -18,6 +18,9 @@
 //                                connection is run by the simple protocol, whose promises are the stronger ones. If so:
 //   bool copy_lines(...), reduce_lines(...)    the same on Places; false where a line did not come in time
 //   bool has_lines(place, units)               whether all have come; for notes about waits that failed
+//   kSigned                      whether counters carry what call a chunk is part of (launch.h). If so:
+//   void sign(signature)                       writes it, before publish() of the chunk
+//   bool agrees(signature, sync)               whether that is the call under way; if not, differs() and differs_at() tell
 //   kFar                         whether other ranks' buffers may lie in memory that loads and stores do not reach. If so:
 //   bool far(rank)                             whether that rank's do
 //   bool copy_far(dsts, ndsts, src, nbytes), reduce_far(dsts, ndsts, srcs, nsrcs, count, scaling)
@@ -50,10 +53,11 @@ constexpr u32 kMostOperands = 64;
 enum class Look : u32 { kReached, kPending, kGaveUp };
 enum class Outcome : u32 { kProgress, kBlocked, kFinished, kFailed };
 
-// A counter and the value that a step waits for.
+// A counter and the value that a step waits for. `signature`: of what has come, if it has one, says which call it is part of.
 struct Condition {
   const u64* word;
   u64 target;
+  const u64* signature;
 };
 
 // Where an operand of a step with lines is: plain memory (kSimple), or a slot in lines and the flag of its chunk.
@@ -150,6 +154,12 @@ class ChannelRun {
       if (c.target == 0) continue;
       Look seen = p.look(c.word, c.target);
       if (seen != Look::kReached) ready = false;
+      if constexpr (Platform::kSigned) {
+        if (ready && c.signature && !p.agrees(*c.signature, step.first_sync + i)) {
+          *gave_up = true;
+          return false;
+        }
+      }
       if (seen == Look::kGaveUp) *gave_up = true;
     }
     return ready;
@@ -162,19 +172,29 @@ class ChannelRun {
       const ConnectionEntry& c = view_.connection(sync.connection);
       const ConnectionAddresses& at = addresses(sync.connection);
       u64 needed = sequence(sync.connection, sync.use) + 1;
-      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), in_lines(c) ? 0 : needed};  // the chunk has arrived
-      return {pointer<const u64>(at.head), needed > c.slots ? needed - c.slots : 0};  // its slot has been given back
+      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), in_lines(c) ? 0 : needed, signature(c, at, needed)};  // the chunk has arrived
+      return {pointer<const u64>(at.head), needed > c.slots ? needed - c.slots : 0, nullptr};  // its slot has been given back
     }
     const AfterEntry& after = view_.afters(step.first_after)[i - step.nwaits];
     const u64* word = pointer<const u64>(launch_.progress + u64(after.channel) * kLineBytes);
-    if (iteration_ < after.lag) return {word, 0};
+    if (iteration_ < after.lag) return {word, 0, nullptr};
     u32 nsteps = view_.channel(view_.rank(launch_.rank).first_channel + after.channel).nsteps;
-    return {word, progress_word((iteration_ - after.lag) * nsteps + after.step + 1)};
+    return {word, progress_word((iteration_ - after.lag) * nsteps + after.step + 1), nullptr};
+  }
+
+  BC_HD static const u64* signature(const ConnectionEntry& c, const ConnectionAddresses& at, u64 needed) {
+    return Platform::kSigned && c.slots <= kSignedCalls ? &pointer<const CounterLine>(at.tail)->call[needed % kSignedCalls] : nullptr;
   }
 
   // Leave a note of the first wait that has not come true. Lane 0 only; the waits may come true meanwhile.
   BC_HD void record(Platform& p, const StepEntry& step) {
     ChannelRecord note{p.aborted() ? kAborted : kTimedOut, position_, kOnNothing, 0, iteration_, 0, 0};
+    if constexpr (Platform::kSigned) {
+      if (p.differs()) {
+        pointer<ChannelRecord>(launch_.records)[local_] = {kOtherCall, position_, kOnConnection, view_.syncs(p.differs_at())[0].connection, iteration_, 0, p.differs()};
+        return;
+      }
+    }
     if constexpr (Platform::kFar) {
       if (p.error()) {
         pointer<ChannelRecord>(launch_.records)[local_] = {kUnreachable, position_, kOnNothing, p.lost(), iteration_, 0, u64(p.error())};
@@ -340,7 +360,11 @@ class ChannelRun {
       const ConnectionEntry& c = view_.connection(sync.connection);
       bool reads = c.dst == launch_.rank;
       if (!reads && in_lines(c)) continue;  // its lines have said so
-      p.publish(pointer<u64>(reads ? at.head : at.tail), sequence(sync.connection, sync.use) + 1);
+      const u64 number = sequence(sync.connection, sync.use) + 1;
+      if constexpr (Platform::kSigned) {
+        if (!reads && c.slots <= kSignedCalls) p.sign(&pointer<CounterLine>(at.tail)->call[number % kSignedCalls]);
+      }
+      p.publish(pointer<u64>(reads ? at.head : at.tail), number);
     }
   }
 

@@ -21,6 +21,7 @@ enum class View { kNone, kOwn, kWhole };
 struct TableEntry {
   u64 most_bytes;  // of the collective's size; the last entry serves what is larger, too
   u32 program;
+  bool premultiplies;  // whether it can; if not, and the call does, the entry before serves it
 };
 
 // A buffer of the caller's.
@@ -32,6 +33,7 @@ struct UserBuffer {
 struct CallKind {
   u32 dtype = 0, elem_size = 1, op = 0, divisor = 1;
   double prescale = 1;
+  bool premultiplied = false;  // whether ranks have factors, this one's being `prescale`
 };
 
 class HostCalls {
@@ -46,7 +48,8 @@ class HostCalls {
   // what the others wait for before they look (the verifier sees to that). Returns the program's number.
   u32 add_program(const Launch& launch, std::string code, const std::string& connections, bool pooled);
 
-  u32 add_table(View input, View output, std::vector<TableEntry> entries);
+  // `word`: call_base() of the collective.
+  u32 add_table(View input, View output, std::vector<TableEntry> entries, u64 word = 0);
 
   // How this process numbers the processes of all ranks, for reading and writing their memory; 0: this process.
   void set_processes(std::vector<int> processes) { processes_ = std::move(processes); }
@@ -77,9 +80,10 @@ class HostCalls {
   struct Table {
     View input, output;
     std::vector<TableEntry> entries;
+    u64 word;
   };
 
-  bool start(Program& program, u64 count, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted);
+  bool start(Program& program, u64 count, const CallKind& kind, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted);
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 whole(View view, const UserBuffer& buffer, u64 count, u32 elem_size) const;
 

@@ -16,16 +16,22 @@ namespace blinkcoll {
 // the end. (sysconf() counts the caches of all sockets together on some machines, and is of no use here.)
 constexpr u64 kStreamedBytes = 32 << 20;
 
+// What a call has around it, beside its launch.
+struct Around {
+  const int* processes = nullptr;  // see Peers; null where all ranks share one address space
+  u64 word = 0;                    // of the call (callword.h); all ranks have the same
+};
+
 class HostPlatform {
  public:
-  // `processes`: see Peers; null where all ranks share one address space, or no step uses another rank's buffers.
-  explicit HostPlatform(const Launch& launch, const int* processes = nullptr)
-      : launch_(launch), peers_(processes), output_(pointer<const BufferAddresses>(launch.buffers)[launch.rank].buffer[kOutput]),
+  explicit HostPlatform(const Launch& launch, const Around& around = {})
+      : launch_(launch), peers_(around.processes), word_(around.word), output_(pointer<const BufferAddresses>(launch.buffers)[launch.rank].buffer[kOutput]),
         extent_(launch.count * launch.elem_size), streams_(extent_ >= kStreamedBytes) {}
 
   // Lines save a fence and a trip of a flag over a link. Between threads a release store is a store, and a look at a
   // counter tells without blocking whether all of a chunk is there, so all protocols are run as the simple one.
   static constexpr bool kLines = false;
+  static constexpr bool kSigned = true;
   static constexpr bool kFar = true;
 
   u32 lane() const { return 0; }
@@ -95,6 +101,16 @@ class HostPlatform {
     reduce(dsts.data(), u32(dsts.size()), srcs.data(), u32(srcs.size()), g.count, g.scaling);
   }
 
+  // Plain accesses: ordered by the release of publish() and the acquire of look(), as the chunk itself is.
+  void sign(u64* signature) const { *signature = word_; }
+  bool agrees(u64 signature, u32 sync) {
+    if (signature == word_) return true;
+    differs_ = signature, differs_at_ = sync;
+    return false;
+  }
+  u64 differs() const { return differs_; }
+  u32 differs_at() const { return differs_at_; }
+
   bool far(u32 rank) const { return peers_.far(rank); }
   u32 lost() const { return peers_.lost(); }
   int error() const { return peers_.error(); }
@@ -127,6 +143,8 @@ class HostPlatform {
 
   const Launch& launch_;
   Peers peers_;
+  u64 word_, differs_ = 0;
+  u32 differs_at_ = 0;
   u64 output_, extent_;
   bool streams_;
 };

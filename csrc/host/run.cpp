@@ -64,9 +64,9 @@ bool run_rank(const Launch& launch) {
   return run_checked(launch);
 }
 
-bool run_checked(const Launch& launch, const std::function<bool()>& interrupted, const int* processes) {
+bool run_checked(const Launch& launch, const std::function<bool()>& interrupted, const Around& around) {
   ProgramView view{pointer<const char>(launch.program)};
-  HostPlatform platform(launch, processes);
+  HostPlatform platform(launch, around);
   std::vector<ChannelRun<HostPlatform>> channels;
   u32 nchannels = view.rank(launch.rank).nchannels;
   channels.reserve(nchannels);
@@ -98,9 +98,11 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted,
       } else {
         std::this_thread::yield();
       }
+      continue;  // the round before a sleep is one that marks
+    }
+    if (idle_rounds++ == kYields) {
       idle = std::chrono::nanoseconds(0);
       last_look = Clock::now();
-      continue;  // the round before a sleep is one that marks
     }
     bool was_late = late(idle, launch);  // and the round since then brought nothing either
     platform.sleep(rings, kMostBetweenLooks);

@@ -125,6 +125,7 @@ class Structure {
     if (o.rank != kOwn && (o.rank < 0 || o.rank >= program_.nexecutors())) refuse("there is no rank " + std::to_string(o.rank));
     if (!source && o.buffer == Buffer::kInput) refuse("writes an input");
     const int owner = o.rank == kOwn ? rank : o.rank, shard = o.shard == kNone ? step.shard : o.shard;
+    if (o.prescaled && owner != rank) refuse("scales an input of rank " + std::to_string(owner) + ", whose factor it does not know");
     const View view = contract_.view(o.buffer, owner);
     const std::string which = std::string(o.buffer == Buffer::kInput ? "input" : "output") + " of rank " + std::to_string(owner);
     if (view == View::kNothing) refuse(program_.collective + " has no " + which);

@@ -375,8 +375,9 @@ def _check_result(program: Program, trips: Sequence[int], memory: _Memory, track
                 sums.add(got)
                 inputs = [("input", other, cell) for other in range(program.nranks)]
                 terms = got
-                if program.scales:
+                if program.premultiplies:
                     inputs = [("prescaled", value) for value in inputs]
+                if program.averages or program.premultiplies:
                     if got[0] != "postscaled":
                         raise ScheduleError(f"output of rank {rank}, {cell} is not scaled")
                     terms = got[1]
