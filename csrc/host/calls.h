@@ -5,6 +5,7 @@
 // finished with the last one. All ranks make the same calls in the same order, so all take that barrier alike.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -62,6 +63,21 @@ class HostCalls {
   // Throws std::invalid_argument where sizes do not fit or there is no mover. Calls of several threads take turns.
   bool run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted);
 
+  // Tables by a number of the collective's and a root (0: none), for calls about which nothing has to be checked any more.
+  // `apart`: not in place. While not `open`, none is found.
+  void set_quick(u32 collective, u32 root, u32 table, bool apart) {
+    const size_t key = size_t(collective) * nranks_ + root;
+    if (quick_.size() <= key) quick_.resize(key + 1, {-1, false});
+    quick_[key] = {int(table), apart};
+  }
+  u32 nranks() const { return nranks_; }
+  void set_open(bool open) { open_ = open; }
+  int quick(u32 collective, i64 root, bool in_place) const {
+    const size_t key = size_t(collective) * nranks_ + size_t(root);
+    if (!open_ || root < 0 || root >= i64(nranks_) || key >= quick_.size() || (in_place && quick_[key].apart)) return -1;
+    return quick_[key].table;
+  }
+
   // Which program the last call ran, and how often it was called.
   u32 last() const { return last_; }
   u64 calls(u32 program) const { return programs_[program]->launch.epoch; }
@@ -83,11 +99,18 @@ class HostCalls {
     u64 word;
   };
 
+  struct Quick {
+    int table;
+    bool apart;
+  };
+
   bool start(Program& program, u64 count, const CallKind& kind, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted);
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 whole(View view, const UserBuffer& buffer, u64 count, u32 elem_size) const;
 
   std::mutex busy_;
+  std::vector<Quick> quick_;
+  std::atomic<bool> open_{true};
   u32 rank_, nranks_, last_ = 0;
   int barrier_ = -1, pooled_ = -1;
   std::vector<std::unique_ptr<Program>> programs_;
