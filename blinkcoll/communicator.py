@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from . import _core
 from .errors import BlinkcollError, ExecutionError, TopologyError, WaitTimeout
 
 if TYPE_CHECKING:
@@ -27,10 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["Communicator", "Work"]
 
 #: Operations by name: the number that calls take.
-_OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 0}
+_OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 8}
 #: How long the end of an interpreter waits for a call that was told to end.
 _EXIT_S = 5.0
-_DONE, _OUT_OF_TIME, _NOT_PLAIN = 0, 1, 2
+_DONE, _OUT_OF_TIME, _NOT_PLAIN, _INTERRUPTED = 0, 1, 2, 3
+#: Collectives, by the number that quick calls give them.
+_KEYS = {name: i for i, name in enumerate(("allreduce", "reduce", "broadcast", "allgather", "reducescatter", "gather", "scatter", "alltoall", "barrier"))}
+_ALLREDUCE, _REDUCE, _BROADCAST, _ALLGATHER, _REDUCESCATTER, _GATHER, _SCATTER, _ALLTOALL, _BARRIER = _KEYS.values()
+_NOTHING = bytearray(1)
 #: A split's record: colour, key, and the leader's address as text.
 _SPLIT = struct.Struct("<qq240s")
 
@@ -145,7 +150,8 @@ class Communicator:
         except BaseException as error:
             group.give_up(error)
             raise
-        self._run = self._host.calls.run
+        self._run, self._quick, self._quick_barrier = self._host.calls.run, self._host.calls.run_quickly, self._host.calls.run_barrier_quickly
+        self._lane.watch(self._host.calls.set_open)
         self._tables: dict[tuple[str, int | None], int] = {}
         self._shrunk = 0
         self._forget = weakref.finalize(self, _give_back, self._host, group)
@@ -172,14 +178,21 @@ class Communicator:
         -------
         The array with the result, or a Work.
         """
+        if not async_op and self._quick(_ALLREDUCE, 0, array, out, op, self._timeout_ns):
+            return array if out is None else out
         return self._call("allreduce", None, array, out, op, factor, async_op)
 
     def reduce(self, array: Any, root: int, op: str = "sum", out: Any = None, *, factor: float = 1.0, async_op: bool = False) -> Any:
         """Every rank's ``array`` combined at rank ``root``; elsewhere ``array`` stays as it is and ``out`` is not looked at."""
-        return self._call("reduce", root, array, out if self.rank == root else None, op, factor, async_op)
+        out = out if self.rank == root else None
+        if not async_op and self._quick(_REDUCE, root, array, out, op, self._timeout_ns):
+            return array if out is None else out
+        return self._call("reduce", root, array, out, op, factor, async_op)
 
     def broadcast(self, array: Any, root: int, *, async_op: bool = False) -> Any:
         """The root's ``array`` into every rank's."""
+        if not async_op and self._quick(_BROADCAST, root, array, None, "sum", self._timeout_ns):
+            return array
         return self._call("broadcast", root, array, None, "sum", 1.0, async_op)
 
     def all_gather(self, array: Any, out: Any = None, *, async_op: bool = False) -> Any:
@@ -188,6 +201,8 @@ class Communicator:
         With ``out`` (``world_size`` times as many elements) ``array`` is this rank's part; in place ``array`` is the
         whole, in which each rank has filled its part.
         """
+        if not async_op and self._quick(_ALLGATHER, 0, array, out, "sum", self._timeout_ns):
+            return array if out is None else out
         return self._call("allgather", None, array, out, "sum", 1.0, async_op)
 
     def reduce_scatter(self, array: Any, op: str = "sum", out: Any = None, *, factor: float = 1.0, async_op: bool = False) -> Any:
@@ -195,25 +210,36 @@ class Communicator:
 
         With ``out`` the part goes there; in place it is part ``rank`` of ``array``, the rest of which is undefined.
         """
+        if not async_op and self._quick(_REDUCESCATTER, 0, array, out, op, self._timeout_ns):
+            return array if out is None else out
         return self._call("reducescatter", None, array, out, op, factor, async_op)
 
     def gather(self, array: Any, root: int, out: Any = None, *, async_op: bool = False) -> Any:
         """All ranks' arrays at the root: into ``out`` there; in place the root's ``array`` is the whole."""
-        return self._call("gather", root, array, out if self.rank == root else None, "sum", 1.0, async_op)
+        out = out if self.rank == root else None
+        if not async_op and self._quick(_GATHER, root, array, out, "sum", self._timeout_ns):
+            return array if out is None else out
+        return self._call("gather", root, array, out, "sum", 1.0, async_op)
 
     def scatter(self, array: Any, root: int, out: Any = None, *, async_op: bool = False) -> Any:
         """Part r of the root's array to rank r: into ``out`` where given; else into ``array`` (at the root: part ``root`` of it)."""
         if self.rank != root and out is not None:
             array, out = out, None
+        if not async_op and self._quick(_SCATTER, root, array, out, "sum", self._timeout_ns):
+            return array if out is None else out
         return self._call("scatter", root, array, out, "sum", 1.0, async_op)
 
     def all_to_all(self, array: Any, out: Any = None, *, async_op: bool = False) -> Any:
         """Part r of every rank's array to rank r, which gets them in the order of ranks."""
+        if not async_op and self._quick(_ALLTOALL, 0, array, out, "sum", self._timeout_ns):
+            return array if out is None else out
         return self._call("alltoall", None, array, out, "sum", 1.0, async_op)
 
     def barrier(self, *, async_op: bool = False) -> Any:
         """Return once every rank has called it."""
-        return self._call("barrier", None, bytearray(1), None, "sum", 1.0, async_op)
+        if not async_op and self._quick_barrier(_BARRIER, self._timeout_ns):
+            return None
+        return self._call("barrier", None, _NOTHING, None, "sum", 1.0, async_op)
 
     # -- two ranks --------------------------------------------------------------------------------------------------
 
@@ -334,20 +360,24 @@ class Communicator:
             return
         for lane in (self._lane, *self._lanes.values()):
             lane.close()
-        self._run = _closed
-        self._group = None  # type: ignore[assignment]
+        self._withdraw(_closed)
         _open.discard(self)
         self._forget()
+
+    def _withdraw(self, because: Callable[..., int]) -> None:
+        """No call is made any more."""
+        self._run, self._quick, self._quick_barrier = because, _never, _never
+        self._group = None  # type: ignore[assignment]
 
     def _forked(self) -> None:
         """In a child of fork: nothing here is the child's. What is shared stays as it is; descriptors are copies, and go."""
         if self._group is not None:
-            self._run = _forked
+            group = self._group
+            self._withdraw(_forked)
             self._lane, self._lanes = _Lane(""), {}
             self._forget.detach()
             self._host.forked()
-            self._group.close()
-            self._group = None  # type: ignore[assignment]
+            group.close()
 
     def _exit(self) -> None:
         """The interpreter ends: calls in the background end first, since their threads could not go on; others are told."""
@@ -356,7 +386,7 @@ class Communicator:
         lanes = (self._lane, *self._lanes.values())
         if self._host.busy or not all(lane.idle for lane in lanes):
             self._host.fail(f"rank {self.rank}'s interpreter ended")
-        self._run, self._group = _closed, None  # type: ignore[assignment]
+        self._withdraw(_closed)
         self._host.stop()
         for lane in lanes:  # what waits there fails at once
             lane.close(_EXIT_S)
@@ -373,20 +403,25 @@ class Communicator:
 
     def _call(self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float, async_op: bool) -> Any:
         """Run a call, here where nothing is under way, else after what is."""
-        if not async_op and self._lane.idle:
-            return self._execute(name, root, array, out, op, factor)
+        ended = _core.take_unsettled()  # of this thread's quick call
+        if ended != _DONE or (not async_op and self._lane.idle):
+            return self._execute(name, root, array, out, op, factor, ended)
         return self._lane.do(lambda: self._execute(name, root, array, out, op, factor), async_op)
 
-    def _execute(self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float) -> Any:
+    def _execute(self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float, ended: int = _DONE) -> Any:
+        """``ended``: how a quick call ended, where it ended badly; this one says so."""
         table = self._tables.get((name, root))
         if table is None or op not in _OPS or self._failed is not None:
             table = self._prepare(name, root, op)
         divisor = self.world_size if op == "avg" else 1
         result = array if out is None else out
         try:
-            if out is None and table in self._host.apart:
-                array, out = self._copy(array), array
-            ended = self._run(table, array, out, _OPS[op], divisor, factor, self._timeout_ns)
+            if ended == _INTERRUPTED:
+                raise _core.take_raised()
+            if ended == _DONE:
+                if out is None and table in self._host.apart:
+                    array, out = self._copy(array), array
+                ended = self._run(table, array, out, _OPS[op], divisor, factor, self._timeout_ns)
             if ended == _NOT_PLAIN:
                 ended = self._run_other(table, name, array, out, op, divisor, factor)
         except (ValueError, ExecutionError) as error:  # the arguments are refused: nothing has begun
@@ -428,6 +463,7 @@ class Communicator:
             self._broke_off(error)
             raise
         self._tables[name, root] = table
+        self._host.calls.set_quick(_KEYS[name], root or 0, table, table in self._host.apart)
         return table
 
     def _copy(self, array: Any) -> Any:
@@ -440,6 +476,10 @@ class Communicator:
         from .runtime.arrays import run_other
 
         return run_other(self._host.calls, table, name, array, out, _OPS[op], divisor, factor, self._timeout_ns)
+
+
+def _never(*_: Any) -> bool:
+    return False
 
 
 def _closed(*_: Any) -> int:
@@ -488,11 +528,23 @@ class _Lane:
         self._calls: queue.SimpleQueue[tuple[Work, Callable[[], Any]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._last: Work | None = None
+        self._watcher: Callable[[bool], object] | None = None
+        self._lock = threading.Lock()
+
+    def watch(self, watcher: Callable[[bool], object]) -> None:
+        """Tell ``watcher`` whenever it becomes busy (False) or idle (True)."""
+        self._watcher = watcher
 
     @property
     def idle(self) -> bool:
         """Whether nothing is under way."""
         return self._last is None or self._last.is_completed()
+
+    def _tell(self, work: Work) -> None:
+        """The work that was asked for, or has ended: calls wait for the last one."""
+        with self._lock:
+            if self._watcher is not None and work is self._last:
+                self._watcher(work.is_completed())
 
     def do(self, call: Callable[[], Any], async_op: bool) -> Any:
         """The call's result, or its Work."""
@@ -501,7 +553,10 @@ class _Lane:
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
             self._thread.start()
-        work = self._last = Work()
+        work = Work()
+        with self._lock:
+            self._last = work
+        self._tell(work)
         self._calls.put((work, call))
         return work if async_op else work.wait()
 
@@ -516,6 +571,7 @@ class _Lane:
         while (item := self._calls.get()) is not None:
             work, call = item
             work._run(call)
+            self._tell(work)
 
 
 _counts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()

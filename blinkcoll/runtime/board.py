@@ -128,6 +128,12 @@ class Boards:
         if failure is not None:
             raise failure
 
+    def wait_for_failure(self, timeout_s: float) -> None:
+        """Until there is one, or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and not (self.core.must_leave() or self.core.anyone_differs()):
+            time.sleep(0.005)
+
     def failure(self) -> BlinkcollError | None:
         """Why the call under way cannot succeed, told to all; None where no rank's board says so."""
         if not (self.core.must_leave() or self.core.anyone_differs()):

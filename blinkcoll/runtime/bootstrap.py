@@ -197,7 +197,7 @@ def gather(address: Address, group: Group, timeout_s: float, gone: Callable[[], 
             while missing := [rank for rank in range(group.world_size) if rank != group.rank and rank not in group.peers and rank not in gone()]:
                 now = time.monotonic()
                 if now > deadline:
-                    raise WaitTimeout(f"rank {group.rank}: after {timeout_s:g} s {_names(missing)} of {group.world_size} had not come")
+                    raise WaitTimeout(f"rank {group.rank}: after {timeout_s:.3g} s {_names(missing)} of {group.world_size} had not come")
                 _turn_away_the_silent(waiting, selector, now)
                 for key, _ in selector.select(min([deadline, *waiting.values(), *([now + _CHECK_S] if gone is not set else [])]) - now):
                     caller = key.fileobj

@@ -11,9 +11,14 @@ COLLECTIVES = {
 }  # fmt: skip
 _METHODS = {"allreduce": "all_reduce", "allgather": "all_gather", "reducescatter": "reduce_scatter", "alltoall": "all_to_all"}
 _REDUCING = {"reduce", "allreduce", "reducescatter"}
-_OPS = ("sum", "prod", "min", "max", "band", "bor", "bxor", "avg")
+_OPS = ("sum", "prod", "min", "max", "band", "bor", "bxor", "avg", "premul_sum")
 _OPAQUE = ("bytes", "2-byte elements", "4-byte elements", "8-byte elements", "16-byte elements")
 UNKNOWN_COUNT = (1 << 42) - 1
+
+
+def call_base(collective: str, root: int | None) -> int:
+    """What is the same in all calls of a collective with a root; the rest each call adds (``call_word`` of the header)."""
+    return COLLECTIVES[collective] | (0 if root is None else root + 1) << 12
 
 
 def describe(word: int) -> str:

@@ -21,15 +21,18 @@ from ..errors import BlinkcollError, ExecutionError, RankFailed
 from ..schedules import Program, encode, verify
 from ..schedules.contract import VIEWS, view
 from ..topology import Topology
-from .board import ABORTED, TIMED_OUT
+from .board import ABORTED, MISMATCH, TIMED_OUT
 from .bootstrap import Group
-from .callword import COLLECTIVES
+from .callword import call_base
 from .hostprograms import HostProgram, programs_for
 from .launch import (
     LINE_BYTES,
+    OTHER_CALL,
+    UNREACHABLE,
     Arena,
     HostArena,
     LaunchRecord,
+    channel_records,
     connection_table,
     counter_lines,
     explain_records,
@@ -38,9 +41,12 @@ from .launch import (
 )
 from .neighbours import Neighbours
 from .pairs import Pairs
+from .reach import processes_within_reach
 from .segment import Segment
 
 _PAGE = 4096
+#: How long the watching thread may take to see that a process has ended whose memory is gone.
+_MOMENT_S = 1.0
 Call = tuple[str, int | None]
 
 
@@ -86,9 +92,14 @@ class HostGroup:
         self.pairs = Pairs(self.rank, self.world_size)
         self.neighbours = Neighbours(self, group, name, timeout_s)
         self.boards = self.neighbours.boards
+        self.direct = False
         try:
             if self.world_size > 1:
                 self._share_pairs()
+                processes = processes_within_reach(group, timeout_s)
+                if processes is not None:
+                    self.direct = True
+                    self.calls.set_processes(processes)
             self.prepare(("barrier", None))
         except BaseException:
             self.close()
@@ -103,7 +114,7 @@ class HostGroup:
         found = self._tables.get(call)
         if found is not None:
             return found
-        self.calls.announce(_core.announced_word(_base(call)))
+        self.calls.announce(_core.announced_word(call_base(*call)))
         self.boards.check()
         return self.prepare(call)
 
@@ -123,11 +134,15 @@ class HostGroup:
         """Why the last call did not succeed, told to all."""
         number = self.calls.last
         program, records = self.program(number), self.records(number)
+        own = channel_records(program, self.rank, records)
+        if any(note.code in (UNREACHABLE, OTHER_CALL) for note in own):  # the boards will know more in a moment
+            self.boards.wait_for_failure(_MOMENT_S)
         failure = self.boards.failure()
         if failure is None:
+            kind = MISMATCH if any(note.code == OTHER_CALL for note in own) else TIMED_OUT
             told = "\n  ".join([*self.boards.missing(), explain_records(program, records, timeout_s)])
             what = f"rank {self.rank}: {name} (program {program.hash}, call {self.boards.core.number}) did not finish:\n  {told}"
-            failure = self.boards.fail(TIMED_OUT, self.boards.core.number, what)
+            failure = self.boards.fail(kind, self.boards.core.number, what)
         self.wake()
         return failure
 
@@ -225,17 +240,17 @@ class HostGroup:
             self._replace_pool(pool, pool_share)
         entries = []
         for one in placed:
-            entries.append((one.part.most_bytes, self._set_up(one, segment)))
+            entries.append((one.part.most_bytes, self._set_up(one, segment), one.part.program.premultiplies))
         name, root = call
         views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
-        table: int = self.calls.add_table(*views, entries, _base(call))
+        table: int = self.calls.add_table(*views, entries, call_base(name, root))
         self._tables[call] = table
         if not all(one.part.program.in_place for one in placed):
             self.apart.add(table)
         return table
 
     def _propose(self, call: Call) -> tuple[list[HostProgram], Segment, Segment | None]:
-        parts = programs_for(self.topology, *call)
+        parts = programs_for(self.topology, *call, direct=self.direct)
         _, nbytes, pool_share = self._lay_out(parts)
         segment = Segment.sparse(nbytes)
         pool = Segment.sparse(pool_share * self.world_size) if pool_share > self._pool_share else None
@@ -346,6 +361,7 @@ class HostGroup:
         record = LaunchRecord(
             progress=base + arena.progress, records=base + arena.records, abort=base + arena.abort, doorbell=base + arena.doorbell,
             chunk_bytes=one.part.chunk_bytes, slot_bytes=one.part.chunk_bytes,
+            buffers=bases[0] + one.arenas[0].buffers if one.part.program.reaches_buffers else 0,
         )  # fmt: skip
         connections = connection_table(one.part.program, one.arenas, bases, one.host, [segment.base + at for at in one.host_at], slot_bases)
         number: int = self.calls.add_program(bytes(record), one.code, connections, one.part.pooled)
@@ -353,12 +369,6 @@ class HostGroup:
         self._programs.append(one)
         self._homes.append(segment)
         return number
-
-
-def _base(call: Call) -> int:
-    name, root = call
-    word: int = _core.call_base(COLLECTIVES[name], -1 if root is None else root)
-    return word
 
 
 def _named(call: Sequence[Any]) -> str:

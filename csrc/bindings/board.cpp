@@ -8,7 +8,6 @@ namespace nb = nanobind;
 namespace blinkcoll {
 
 void bind_board(nb::module_& m) {
-  m.def("call_base", &call_base, nb::arg("collective"), nb::arg("root"), "Collective and root of a call word; root -1: none.");
   m.def("call_word", &call_word, nb::arg("base"), nb::arg("dtype"), nb::arg("elem_size"), nb::arg("op"), nb::arg("divisor"), nb::arg("count"));
   m.def("announced_word", &announced_word, nb::arg("base"));
   m.def("same_call", &same_call, nb::arg("a"), nb::arg("b"));

@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 #include "blinkcoll/dispatch.h"
-#include "blinkcoll/program.h"
+#include "host/callword.h"
 #include "host/doorbell.h"
 #include "host/run.h"
 
@@ -33,7 +33,7 @@ u32 HostCalls::add_program(const Launch& launch, std::string code, const std::st
   Launch& mine = made->launch = launch;
   mine.program = u64(made->code.data());
   mine.connections = u64(made->connections.data());
-  mine.buffers = u64(made->buffers.data());
+  if (!mine.buffers) mine.buffers = u64(made->buffers.data());
   mine.cursors = u64(made->cursors.data());
   mine.rank = rank_;
   mine.epoch = 0;
@@ -65,42 +65,36 @@ u64 HostCalls::whole(View view, const UserBuffer& buffer, u64 count, u32 elem_si
 bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
   std::lock_guard<std::mutex> turn(busy_);
   const Table& t = tables_.at(table);
-  const u64 count = total(t, input, output);
-  if (!collective()) return run_table(t, count, input, output, kind, timeout_ns, interrupted);
-  Boards& boards = *watch_.boards;
-  if (!boards.begin(call_word(t.word, kind.dtype, kind.elem_size, kind.op, kind.divisor, count))) return false;
-  if (compared_ && !boards.assemble(timeout_ns, interrupted)) return false;
-  try {
-    if (!run_table(t, count, input, output, kind, timeout_ns, interrupted)) return false;
-  } catch (...) {  // no mover for it: nothing has happened, here as on the other ranks
-    boards.end();
-    throw;
+  const u64 count = total(t, input, output), nbytes = count * kind.elem_size;
+  size_t i = 0;
+  while (i + 1 < t.entries.size() && nbytes > t.entries[i].most_bytes) i++;
+  while (kind.premultiplied && i > 0 && !t.entries[i].premultiplies) i--;
+  const u32 number = t.entries[i].program;
+  Program& program = *programs_[number];
+  set(program, count, kind);
+  const u64 word = call_word(t.word, kind.dtype, kind.elem_size, kind.premultiplied ? kPremultiplied : kind.op, kind.divisor, count);
+  last_ = number;
+  if (!begin(word, timeout_ns, interrupted)) return false;
+  if (program.pooled && pooled_ != int(number)) {
+    if (pooled_ >= 0 && barrier_ >= 0) {
+      Program& barrier = *programs_[size_t(barrier_)];
+      last_ = u32(barrier_);
+      set(barrier, 1, CallKind{});
+      if (!start(barrier, 0, timeout_ns, interrupted)) return false;
+    }
+    pooled_ = int(number);
+    last_ = number;
   }
-  boards.end();
+  BufferAddresses& mine = pointer<BufferAddresses>(program.launch.buffers)[rank_];
+  mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind.elem_size);
+  mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind.elem_size) : mine.buffer[kInput];
+  if (!start(program, word, timeout_ns, interrupted)) return false;
+  if (collective()) watch_.boards->end();
   return true;
 }
 
-bool HostCalls::run_table(const Table& t, u64 count, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
-  const u64 nbytes = count * kind.elem_size;
-  size_t i = 0;
-  while (i + 1 < t.entries.size() && nbytes > t.entries[i].most_bytes) i++;
-  const u32 number = t.entries[i].program;
-  Program& program = *programs_[number];
-  if (program.pooled && pooled_ != int(number)) {
-    if (pooled_ >= 0 && barrier_ >= 0) {
-      last_ = u32(barrier_);
-      if (!start(*programs_[size_t(barrier_)], 1, CallKind{}, timeout_ns, interrupted)) return false;
-    }
-    pooled_ = int(number);
-  }
-  last_ = number;
-  BufferAddresses& mine = program.buffers[rank_];
-  mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind.elem_size);
-  mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind.elem_size) : mine.buffer[kInput];
-  return start(program, count, kind, timeout_ns, interrupted);
-}
-
-bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
+// What is to be run. Throws where it cannot be, before anybody is told of the call.
+void HostCalls::set(Program& program, u64 count, const CallKind& kind) {
   Launch& launch = program.launch;
   launch.count = count;
   launch.elem_size = kind.elem_size;
@@ -108,14 +102,21 @@ bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 tim
   launch.op = kind.op;
   launch.divisor = kind.divisor;
   launch.prescale = kind.prescale;
-  launch.timeout_ns = timeout_ns;
-  launch.epoch++;
-  if (!program.any_checked || !same(program.checked, kind)) {
-    check_launch(launch);
-    program.checked = kind;
-    program.any_checked = true;
-  }
-  return run_checked(launch, interrupted, watch_.boards ? &watch_ : nullptr);
+  if (program.any_checked && same(program.checked, kind)) return;
+  check_launch(launch);
+  program.checked = kind;
+  program.any_checked = true;
+}
+
+bool HostCalls::begin(u64 word, u64 timeout_ns, const std::function<bool()>& interrupted) {
+  if (!collective()) return true;
+  return watch_.boards->begin(word) && (!compared_ || watch_.boards->assemble(timeout_ns, interrupted));
+}
+
+bool HostCalls::start(Program& program, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted) {
+  program.launch.timeout_ns = timeout_ns;
+  program.launch.epoch++;
+  return run_checked(program.launch, interrupted, {processes_.empty() ? nullptr : processes_.data(), word, watch_.boards ? &watch_ : nullptr});
 }
 
 void HostCalls::announce(u64 word) {

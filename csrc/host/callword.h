@@ -1,7 +1,7 @@
 // A call in 64 bits: what all ranks of a communicator must agree on, so that one comparison tells whether they do.
 //
 //   bits  0-3   collective, CollectiveCode; 0: no call
-//   bits  4-7   operation, ReduceOp; kAverage where the sum is divided. A rank's own factor is its own affair and not here.
+//   bits  4-7   operation, ReduceOp; kAverage where the sum is divided, kPremultiplied where each rank has a factor
 //   bits  8-11  dtype; kOpaque elements, which are only copied, by their size
 //   bits 12-21  root + 1; 0: none
 //   bits 22-63  elements of the whole collective (bytes where elements of that size have no code); kUnknownCount: not known
@@ -18,7 +18,7 @@ enum CollectiveCode : u32 {
   kNoCall = 0, kBarrier, kBroadcast, kReduceTo, kAllReduce, kAllGather, kReduceScatter, kGather, kScatter, kAllToAll, kSendRecv,
 };
 
-constexpr u32 kAverage = 7, kMostRoots = (1u << 10) - 2;
+constexpr u32 kAverage = 7, kPremultiplied = 8, kMostRoots = (1u << 10) - 2;
 constexpr u64 kUnknownCount = (u64(1) << 42) - 1;
 
 // Numbers behind the last DType for elements that are only copied: 2, 4, 8, 16 bytes. Of 1 byte (and others, by bytes): kOpaque.
