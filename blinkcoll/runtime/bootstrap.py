@@ -358,9 +358,8 @@ def _send(peer: socket.socket, data: bytes, fds: Sequence[int]) -> None:
     if fds:
         sent = socket.send_fds(peer, [head], list(fds))
         assert sent == len(head), "a stream socket took a part of four bytes"
-    else:
-        peer.sendall(head)
-    peer.sendall(data)
+        head = b""
+    peer.sendall(head + data)
 
 
 def _receive(peer: socket.socket, deadline: float, most: int = _MOST_MESSAGE, check: Callable[[], None] | None = None) -> tuple[Any, list[int]]:
