@@ -154,6 +154,7 @@ class Communicator:
         self._lane.watch(self._host.calls.set_open)
         self._tables: dict[tuple[str, int | None], int] = {}
         self._shrunk = 0
+        self._life = threading.RLock()  # whoever has it finds the memory mapped, where _group is not None
         self._forget = weakref.finalize(self, _give_back, self._host, group)
         self._forget.atexit = False  # _at_exit() does more
         _open.add(self)
@@ -273,8 +274,7 @@ class Communicator:
             self._broke_off(error)
             raise
         if ended == _OUT_OF_TIME:
-            self._failed = self._host.pair_failure(src, dst, self.timeout_s)
-            raise self._failed
+            self._fail(lambda host: host.pair_failure(src, dst, self.timeout_s))
         return array
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -314,9 +314,8 @@ class Communicator:
 
         A call that a rank has already ended is not taken back, and others may still end it. All later calls fail.
         """
-        if self._group is not None:
-            said = f": {reason}" if reason else ""
-            self._host.fail(f"rank {self.rank} called abort(){said}")
+        said = f": {reason}" if reason else ""
+        self._if_open(lambda host: host.fail(f"rank {self.rank} called abort(){said}"))
 
     def shrink(self, timeout_s: float | None = None) -> Communicator:
         """A communicator of the ranks that are left, after others failed (or this one's calls did).
@@ -366,17 +365,17 @@ class Communicator:
 
     def _withdraw(self, because: Callable[..., int]) -> None:
         """No call is made any more."""
-        self._run, self._quick, self._quick_barrier = because, _never, _never
-        self._group = None  # type: ignore[assignment]
+        with self._life:
+            self._run, self._quick, self._quick_barrier = because, _never, _never
+            self._group = None  # type: ignore[assignment]
 
     def _forked(self) -> None:
         """In a child of fork: nothing here is the child's. What is shared stays as it is; descriptors are copies, and go."""
         if self._group is not None:
-            group = self._group
+            group, self._life = self._group, threading.RLock()  # another thread may have held it
             self._withdraw(_forked)
             self._lane, self._lanes = _Lane(""), {}
             self._forget.detach()
-            self._host.forked()
             group.close()
 
     def _exit(self) -> None:
@@ -425,20 +424,32 @@ class Communicator:
             if ended == _NOT_PLAIN:
                 ended = self._run_other(table, name, array, out, op, divisor, factor)
         except (ValueError, ExecutionError) as error:  # the arguments are refused: nothing has begun
-            self._host.calls.cancel()
+            self._if_open(lambda host: host.calls.cancel())
             raise (error if isinstance(error, ExecutionError) else ExecutionError(f"{name} ({op}): {error}")) from None
         except BaseException as error:
             self._broke_off(error)
             raise
         if ended == _OUT_OF_TIME:
-            self._failed = self._host.failure(name, self.timeout_s)
-            raise self._failed
+            self._fail(lambda host: host.failure(name, self.timeout_s))
         return result
+
+    def _if_open(self, do: Callable[[HostGroup], Any]) -> Any:
+        """None where another thread has closed the communicator meanwhile."""
+        with self._life:
+            return None if self._group is None else do(self._host)
+
+    def _fail(self, why: Callable[[HostGroup], BlinkcollError]) -> None:
+        failure = self._if_open(why)
+        if failure is None:
+            self._run()
+        self._failed = failure
+        raise failure
 
     def _broke_off(self, error: BaseException) -> None:
         """A call ended in the middle, by what a signal's handler raised as a rule: no rank can go on."""
         self._failed = error
-        self._host.fail(f"rank {self.rank}: {type(error).__name__}" + (f": {error}" if str(error) else ""))
+        said = f": {error}" if str(error) else ""
+        self._if_open(lambda host: host.fail(f"rank {self.rank}: {type(error).__name__}{said}"))
 
     def _check_open(self) -> None:
         if self._group is None:

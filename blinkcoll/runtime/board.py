@@ -163,8 +163,11 @@ class Boards:
 
     def fail(self, kind: int, number: int, text: str) -> ExecutionError:
         """This rank's failure from call ``number`` on, told to all; as an error with the reason of whoever failed first."""
-        self.core.fail(kind, number, text.encode()[:2000])
+        encoded = text.encode()[:2000]
+        self.core.fail(kind, number, encoded)
         first = self._header.first - 1
+        if first == self.rank and self._boards[first].why == encoded:
+            return _ERRORS.get(kind, ExecutionError)(text)  # all of it, here
         return self._error_of(first if self._boards[first].failed_call <= number else self.rank)
 
     def _error_of(self, rank: int) -> ExecutionError:

@@ -101,7 +101,8 @@ class HostGroup:
                     self.direct = True
                     self.calls.set_processes(processes)
             self.prepare(("barrier", None))
-        except BaseException:
+        except BaseException as error:
+            self.boards.fail(ABORTED, 0, f"rank {self.rank} could not set the communicator up: {type(error).__name__}: {error}")
             self.close()
             raise
         self.calls.set_barrier(0)
@@ -173,10 +174,6 @@ class HostGroup:
     def busy(self) -> bool:
         """Whether a call is under way."""
         return any(calls.busy for calls in self._all_calls())
-
-    def forked(self) -> None:
-        """In a child of fork: close its copies of descriptors. Mappings stay: who shares them is not asked."""
-        self.neighbours.forked()
 
     def close(self) -> None:
         """Tell the others, and unmap everything; no call is under way."""

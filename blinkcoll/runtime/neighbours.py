@@ -49,6 +49,7 @@ class Neighbours:
         others = {rank: process for rank, process in processes.items() if process != process_name()}
         for rank in set(pidfds) - set(others):
             os.close(pidfds.pop(rank))
+        self._segment.close_file()  # the mapping has a descriptor of its own, by which `blinkcoll status` finds it
         watch(self, others, pidfds, group.peers)
         group.check = self.boards.check
 
@@ -70,10 +71,6 @@ class Neighbours:
         """Tell the others that this rank closes the communicator, and watch them no longer."""
         unwatch(self)
         self.boards.core.mark(self.rank, CLOSED)
-
-    def forked(self) -> None:
-        """In a child of fork: close the copy of the boards' descriptor, by which it would pass for a rank."""
-        self._segment.close_file()
 
     def _tell(self, rank: int, fate: int) -> None:
         self.boards.core.mark(rank, fate)

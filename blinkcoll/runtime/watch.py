@@ -49,7 +49,6 @@ class Watcher:
     """The thread, and what it looks at."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._bell, select.EPOLLIN)
@@ -60,18 +59,17 @@ class Watcher:
 
     def add(self, listener: Listener, processes: dict[int, str], pidfds: dict[int, int], sockets: dict[int, socket.socket]) -> bool:
         """Watch these ranks for a listener; the pidfds are the watcher's from now on. False where it has just ended."""
-        with self._lock:
+        with _lock:
             if not self._running:
                 return False
             for rank, name in processes.items():
-                process, pidfd = self._processes.get(name), pidfds.get(rank, -1)
-                if process is None:
-                    process = self._processes[name] = _Process(pidfd)
-                    if pidfd >= 0:
-                        self._epoll.register(pidfd, select.EPOLLIN)
+                pidfd, entry, new = pidfds.get(rank, -1), (listener, rank), _Process(pidfds.get(rank, -1))
+                process = self._processes.setdefault(name, new)
+                process.listeners.append(entry)
+                if pidfd >= 0 and process is new:
+                    self._epoll.register(pidfd, select.EPOLLIN)
                 elif pidfd >= 0:
                     os.close(pidfd)
-                process.listeners.append((listener, rank))
             for rank, peer in sockets.items():
                 self._sockets[peer.fileno()] = (listener, rank, processes.get(rank, ""))
                 self._epoll.register(peer.fileno(), select.EPOLLRDHUP)
@@ -79,7 +77,7 @@ class Watcher:
 
     def remove(self, listener: Listener) -> None:
         """Forget a listener; it is called no more when this has returned. The last one ends the thread."""
-        with self._lock:
+        with _lock:
             for fd in [fd for fd, (other, *_) in self._sockets.items() if other is listener]:
                 self._forget(fd)
                 del self._sockets[fd]
@@ -106,7 +104,7 @@ class Watcher:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for who can handle them
         while True:
             events = self._epoll.poll()
-            with self._lock:
+            with _lock:
                 for fd, _ in events:
                     self._happened(fd)
                 if not self._processes and not self._sockets:
@@ -128,12 +126,10 @@ class Watcher:
             self._process_ended(fd)
 
     def _process_ended(self, fd: int) -> None:
-        for process in self._processes.values():
-            if process.pidfd == fd:
-                self._forget(fd)
-                for listener, rank in process.listeners:
-                    listener.ended(rank)
-                return
+        for process in [process for process in self._processes.values() if process.pidfd == fd]:
+            self._forget(fd)
+            for listener, rank in list(process.listeners):
+                listener.ended(rank)
 
     def _forget(self, fd: int) -> None:
         with contextlib.suppress(OSError, ValueError):  # it was forgotten when it happened
@@ -148,7 +144,8 @@ def _has_ended(pidfd: int) -> bool:
 
 _watcher: Watcher | None = None
 _name: str | None = None
-_lock = threading.Lock()
+#: Of everything here. The garbage collector may drop a communicator, and so call unwatch(), wherever it likes: reentrant.
+_lock = threading.RLock()
 
 
 def process_name() -> str:
@@ -186,7 +183,7 @@ def unwatch(listener: Listener) -> None:
 def _forked() -> None:
     """The child has no watching thread, and is another process."""
     global _watcher, _name, _lock
-    _lock = threading.Lock()  # somebody may have held it
+    _lock = threading.RLock()  # somebody may have held it
     if _watcher is not None:
         _watcher.abandon()
     _watcher, _name = None, None

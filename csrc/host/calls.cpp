@@ -89,7 +89,11 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind.elem_size);
   mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind.elem_size) : mine.buffer[kInput];
   if (!start(program, word, timeout_ns, interrupted)) return false;
-  if (collective()) watch_.boards->end();
+  if (!collective()) return true;
+  // Nothing is returned of a call in which a rank has died: another process may have got its number, and its memory been
+  // read in good faith.
+  if (watch_.boards->alarmed() && watch_.boards->must_leave()) return false;
+  watch_.boards->end();
   return true;
 }
 

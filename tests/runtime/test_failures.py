@@ -286,6 +286,25 @@ def test_shrink_names_who_did_not_come(tmp_path):
     assert first == "rank 0: after 0.5 s rank 2 of 3 had not come" and second in (f"rank 0 gave up: {first}", "rank 1: did not find rank 0 within 0.5 s")
 
 
+def test_closing_ends_the_calls_of_other_threads(tmp_path):
+    def body(comm):
+        comm.all_reduce(np.ones(5))
+        if comm.rank == 1:
+            time.sleep(0.6)
+            return error_of(lambda: comm.all_reduce(np.ones(5)), bc.CallMismatch)
+        texts = []
+        thread = threading.Thread(target=lambda: texts.append(error_of(lambda: comm.all_reduce(np.ones(5)))))
+        thread.start()
+        time.sleep(0.2)
+        comm.close()
+        thread.join(SOON_S)
+        error_of(comm.barrier)
+        return texts
+
+    first, second = as_threads(2, tmp_path, body)
+    assert first == ["this communicator was closed"] and re.match(r"rank 0 \(pid \d+\) closed the communicator during call 2", second)
+
+
 def test_a_message_to_a_dead_rank_fails(tmp_path):
     def body(comm, tell):
         comm.barrier()
@@ -422,6 +441,7 @@ def test_nothing_is_left_in_a_process_that_closed_its_communicators(tmp_path):
         dropped = bc.Communicator(comm.rank, 2, bc.FileStore(tmp_path / "dropped"))
         dropped.barrier()
         del dropped
+        time.sleep(0.2)
         return before, state()
 
     with Job(2, tmp_path, body) as job:
