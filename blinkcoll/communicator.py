@@ -140,7 +140,7 @@ class Communicator:
 
         self.rank, self.world_size, self.timeout_s, self.name = group.rank, group.world_size, timeout_s, name
         self._timeout_ns = int(timeout_s * 1e9)
-        self._group = group
+        self._group, group.patience_s = group, timeout_s
         self._lane = _Lane(f"blinkcoll-rank{self.rank}")
         self._lanes: dict[tuple[int, int], _Lane] = {}  # of sends and receives, by source and destination
         self._failed: BaseException | None = None

@@ -39,8 +39,8 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group
 _MOST_HELLO, _HELLO_S = 4096, 5.0
 _MOST_MESSAGE = 1 << 30
 _RETRY_S = 0.01
-#: How long a message may wait for its reader to make room.
-_SEND_S = 60.0
+#: How long a message may wait for its reader to make room, where nothing else is said; and the last one.
+_SEND_S, _LAST_WORD_S = 60.0, 0.2
 #: Of one message: what Linux carries (SCM_MAX_FD of include/net/scm.h).
 MOST_FDS = 253
 _CHECK_S, _GRACE_S = 0.1, 0.5
@@ -57,6 +57,8 @@ class Group:
     peers: dict[int, socket.socket] = field(default_factory=dict)
     #: Asked ten times a second while a message is waited for; raises where there is no point in it.
     check: Callable[[], None] | None = None
+    #: How long a message may wait for its reader to make room.
+    patience_s: float = _SEND_S
 
     def close(self) -> None:
         """Close the sockets; the others see that this rank has gone."""
@@ -69,7 +71,7 @@ class Group:
         reason = json.dumps({"gave_up": [type(error).__name__, str(error)]}).encode()
         for peer in self.peers.values():
             with contextlib.suppress(OSError):
-                _send(peer, reason, ())
+                _send(peer, reason, (), _LAST_WORD_S)
         self.close()
 
     def tell_all(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
@@ -77,7 +79,9 @@ class Group:
         data = json.dumps(message).encode()
         for rank, peer in self.peers.items():
             try:
-                _send(peer, data, fds)
+                _send(peer, data, fds, self.patience_s)
+            except TimeoutError:
+                raise WaitTimeout(f"rank 0: rank {rank} took no message for {self.patience_s:g} s") from None
             except OSError as error:
                 self._look_closer()
                 raise RankFailed(f"rank {rank} is gone: {error.strerror}") from None
@@ -98,7 +102,9 @@ class Group:
     def answer(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         """A rank other than 0: to rank 0."""
         try:
-            _send(self.peers[0], json.dumps(message).encode(), fds)
+            _send(self.peers[0], json.dumps(message).encode(), fds, self.patience_s)
+        except TimeoutError:
+            raise WaitTimeout(f"rank {self.rank}: rank 0 took no message for {self.patience_s:g} s") from None
         except OSError:
             self._look_closer()
             raise RankFailed(f"rank {self.rank}: rank 0 is gone") from None
@@ -351,9 +357,9 @@ def _tries(deadline: float) -> Iterator[None]:
 # -- messages -------------------------------------------------------------------------------------------------------
 
 
-def _send(peer: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+def _send(peer: socket.socket, data: bytes, fds: Sequence[int], timeout_s: float = _SEND_S) -> None:
     """A message: its length, then its bytes; descriptors travel with the length. OSError where the peer does not take it."""
-    peer.settimeout(_SEND_S)
+    peer.settimeout(timeout_s)
     head = _LENGTH.pack(len(data))
     if fds:
         sent = socket.send_fds(peer, [head], list(fds))

@@ -382,6 +382,25 @@ def test_a_stopped_rank_is_late_and_not_dead(tmp_path):
     assert re.search(r"waits \d+\.\d s for a chunk of rank 1 \(channel 0, step \d+, iteration 0; \d+ needed, \d+ there\)", plain), plain
 
 
+def test_setting_up_does_not_wait_for_ever_for_a_stopped_rank(tmp_path):
+    """Rank 1 takes no message: programs for many ranks are larger than what a socket holds."""
+
+    def body(comm, tell):
+        tell("up")
+        if comm.rank == 1:
+            time.sleep(60)
+        time.sleep(0.3)
+        for root in range(4):
+            comm.broadcast(np.ones(10), root)
+
+    with Job(4, tmp_path, body, timeout_s=1) as job:
+        all_up(job)
+        when = job.signal(1, signal.SIGSTOP)
+        for rank in (0, 2, 3):
+            kind, text, then = job.ending(rank)
+            assert kind in ("WaitTimeout", "Aborted") and "rank 1" in text and then - when < 2 * SOON_S
+
+
 def test_a_timeout_names_who_never_came_and_all_fail_alike(tmp_path):
     with Job(3, tmp_path, wait_in_a_call, timeout_s=0.7) as job:
         all_up(job)
