@@ -177,9 +177,9 @@ def test_ranks_may_start_long_after_each_other(tmp_path):
     results = {}
 
     def run(rank):
-        time.sleep((0.9, 0, 1.8)[rank])
+        time.sleep((0.5, 0, 1.0)[rank])
         with bc.Communicator(rank, 3, bc.FileStore(tmp_path / "store"), timeout_s=20) as comm:
-            time.sleep((0, 0.6, 0)[rank])
+            time.sleep((0, 0.3, 0)[rank])
             results[rank] = comm.all_reduce(np.ones(3)).tolist()
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(3)]
