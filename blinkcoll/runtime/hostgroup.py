@@ -14,6 +14,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .. import _core
@@ -169,9 +170,7 @@ class HostGroup:
                 os.close(fd)
             self.group.answer({"error": f"rank {self.rank} calls {_named(call)}, rank 0 {_named(tuple(theirs or ('?', None)))}"})
             raise ExecutionError(f"rank {self.rank} calls {_named(call)}, rank 0 calls {_named(tuple(theirs or ('?', None)))}")
-        programs = [Program.from_json(text) for text in message["programs"]]
-        for program in programs:
-            verify(program, repeated=True)
+        programs = [_verified(text) for text in message["programs"]]
         parts = [HostProgram(programs[u["program"]], u["most_bytes"], u["chunk_bytes"], u["pooled"]) for u in message["uses"]]
         _, nbytes, pool_share = self._lay_out(parts)
         segment = Segment(nbytes, fds[0])
@@ -259,6 +258,14 @@ class HostGroup:
         self._programs.append(one)
         self._homes.append(segment)
         return number
+
+
+@lru_cache(maxsize=64)
+def _verified(text: str) -> Program:
+    """A program that rank 0 sent, proven; remembered, since communicators of equal groups (and ranks that are threads) get the same."""
+    program = Program.from_json(text)
+    verify(program, repeated=True)
+    return program
 
 
 def _named(call: Sequence[Any]) -> str:
