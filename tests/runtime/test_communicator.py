@@ -82,6 +82,9 @@ def covering(seed, factors):
 #: Which programs run: as chosen; none, or all, that use other ranks' buffers; those of a DGX-1.
 WAYS = ("chosen", "slots", "direct", "dgx1-v100")
 ROWS = covering(7, {"collective": COLLECTIVES, "kind": PAIRS, "world": WORLDS, "size": tuple(SIZES), "in_place": (False, True), "way": WAYS})
+for row in ROWS:  # a DGX-1 has eight GPUs; sixteen ranks take their time
+    if row["world"] == 16 or (row["world"] > 8 and row["way"] == "dgx1-v100"):
+        row["way"] = "chosen"
 
 
 def take_way(way, monkeypatch):
@@ -144,7 +147,7 @@ def run_case(comm, collective, op, root, inputs, in_place):
     return out if has else out[:0]
 
 
-@pytest.mark.parametrize(("world", "way"), [(world, way) for world in WORLDS for way in WAYS if world <= 8 or way != "dgx1-v100"])
+@pytest.mark.parametrize(("world", "way"), sorted({(row["world"], row["way"]) for row in ROWS}))
 def test_every_pair_of_choices_gives_numpys_result(world, way, tmp_path, monkeypatch):
     take_way(way, monkeypatch)
     cases = list(cases_of([row for row in ROWS if (row["world"], row["way"]) == (world, way) and row["kind"][0] != "bfloat16"]))
