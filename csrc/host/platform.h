@@ -10,6 +10,13 @@
 #include "host/peers.h"
 #include "host/storechoice.h"
 
+// Tests hold ranks up here, wherever they look at what another one publishes or publish something (tests/csrc/delays.h).
+#if defined(BC_DELAYS)
+void bc_delay();
+#else
+inline void bc_delay() {}
+#endif
+
 namespace blinkcoll {
 
 // Outputs from this size on, about that of a last-level cache, are written past it: little of them would be left there in
@@ -43,6 +50,7 @@ class HostPlatform {
   // Acquire: pairs with publish(); what the peer wrote before it is visible after it. `give_up` and `marking` are set by
   // the loop that owns the deadline and the sleep (run.cpp), so that a look costs one load.
   Look look(const u64* word, u64 target) const {
+    bc_delay();
     if (__atomic_load_n(word, __ATOMIC_ACQUIRE) >= target) return Look::kReached;
     if (marking) {
       rung = mark(word) && rung;
@@ -60,7 +68,11 @@ class HostPlatform {
 
   // Release (and more, for the sleeper's sake: doorbell.h): everything this lane read or wrote in the step is ordered
   // before it; the peer's look() acquires it.
-  void publish(u64* word, u64 value) const { raise(word, value); }
+  void publish(u64* word, u64 value) const {
+    bc_delay();
+    raise(word, value);
+    bc_delay();
+  }
   // Only this thread looks at these.
   void publish_local(u64* word, u64 value) const { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 
