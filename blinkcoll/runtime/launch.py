@@ -327,7 +327,7 @@ def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, tim
         from .callword import describe
 
         c = program.connections[note.index]
-        return f"{who}: {program.executor_label(c.src)} calls {describe(note.seen)}"
+        return f"{who}: {program.executor_label(c.src)} calls {describe(note.seen) if note.seen else 'something else'}"
     ended = f"no progress for {timeout_s:g} s" if note.code == 1 else "told to leave"
     if note.kind == _ON_CHANNEL:
         return f"{who}: {ended}, waiting for channel {note.index} of its own rank"
