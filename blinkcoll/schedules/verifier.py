@@ -68,10 +68,14 @@ def _check_paths(program: Program) -> None:
         raise ScheduleError(f"chunk_bytes is {program.chunk_bytes}, expected at least 1")
     links = set(program.topology.capacities())
     forwarders = {s.name for s in program.topology.switches}
+    fits: set[tuple[object, ...]] = set()  # all but a connection's slots, where it has been found right: many share it
     for i, connection in enumerate(program.connections):
-        name = f"connection c{i} {connection.src}→{connection.dst}"
-        _check_path(name, connection, numbers, links, forwarders)
-        _check_transport(name, connection, program.topology.peers)
+        way = (connection.src, connection.dst, connection.path, connection.protocol, connection.transport)
+        if way not in fits or not 1 <= connection.slots <= MOST_SLOTS:
+            name = f"connection c{i} {connection.src}→{connection.dst}"
+            _check_path(name, connection, numbers, links, forwarders)
+            _check_transport(name, connection, program.topology.peers)
+            fits.add(way)
 
 
 def _check_switches(program: Program) -> None:

@@ -12,7 +12,7 @@ constexpr size_t kMostOperands = 64;
 
 class Structure {
  public:
-  Structure(const Program& program, const Contract& contract) : program_(program), contract_(contract) {}
+  Structure(const Program& program, const Contract& contract) : program_(program), contract_(contract), owners_(program.connections.size()) {}
 
   void check() {
     check_partition_terms();
@@ -22,7 +22,7 @@ class Structure {
   }
 
  private:
-  [[noreturn]] void refuse(const std::string& what) const { throw Refused(where_ + ": " + what); }
+  [[noreturn]] void refuse(const std::string& what) const { throw Refused(name(rank_, channel_, step_) + ": " + what); }
 
   void check_partition_terms() const {
     long long total = 0;
@@ -36,16 +36,18 @@ class Structure {
 
   void check_connection(int i) const {
     const Connection& c = program_.connections[size_t(i)];
-    std::string what = "connection c" + std::to_string(i) + " " + std::to_string(c.src) + "→" + std::to_string(c.dst);
     const int n = program_.nexecutors();
-    if (c.src == c.dst || c.src < 0 || c.dst < 0 || c.src >= n || c.dst >= n) throw Refused(what + ": must join two different ranks of 0.." + std::to_string(n - 1));
-    if (c.slots < 1) throw Refused(what + ": has " + std::to_string(c.slots) + " slots, needs at least 1");
+    const bool joins = c.src != c.dst && c.src >= 0 && c.dst >= 0 && c.src < n && c.dst < n;
+    if (joins && c.slots >= 1) return;
+    const std::string what = "connection c" + std::to_string(i) + " " + std::to_string(c.src) + "→" + std::to_string(c.dst);
+    if (!joins) throw Refused(what + ": must join two different ranks of 0.." + std::to_string(n - 1));
+    throw Refused(what + ": has " + std::to_string(c.slots) + " slots, needs at least 1");
   }
 
   void check_channel(int rank, int channel) {
     const Channel& steps = program_.ranks[size_t(rank)][size_t(channel)];
     for (size_t s = 0; s < steps.size(); s++) {
-      where_ = name(rank, channel, int(s));
+      rank_ = rank, channel_ = channel, step_ = int(s);
       const Step& step = steps[s];
       if (step.share < 0 || step.share >= int(program_.weights.size()) || step.shard < 0 || step.shard >= program_.nshards)
         refuse("there is no shard " + std::to_string(step.shard) + ", share " + std::to_string(step.share));
@@ -114,10 +116,8 @@ class Structure {
       check_end(o.connection, rank);
       if (o.rank != kOwn) refuse("a malformed operand: a slot belongs to no rank");
       const Connection& c = program_.connections[size_t(o.connection)];
-      const std::string slot = "a slot of c" + std::to_string(o.connection) + ", which rank " + std::to_string(rank);
-      if (source && c.dst != rank) refuse("reads " + slot + " writes");
-      if (!source && c.src != rank) refuse("writes " + slot + " reads");
-      return;
+      if (rank == (source ? c.dst : c.src)) return;
+      refuse((source ? "reads" : "writes") + (" a slot of c" + std::to_string(o.connection) + ", which rank " + std::to_string(rank)) + (source ? " writes" : " reads"));
     }
     if ((o.buffer == Buffer::kMulticast) != (o.region != Buffer::kUnknown)) refuse("a malformed operand");
     if (o.buffer == Buffer::kMulticast) return check_group(o, step, source);
@@ -125,9 +125,10 @@ class Structure {
     if (!source && o.buffer == Buffer::kInput) refuse("writes an input");
     const int owner = o.rank == kOwn ? rank : o.rank;
     const View view = contract_.view(o.buffer, owner);
+    if (contract_.holds(view, owner, step.shard)) return;
     const std::string which = std::string(o.buffer == Buffer::kInput ? "input" : "output") + " of rank " + std::to_string(owner);
     if (view == View::kNothing) refuse(program_.collective + " has no " + which);
-    if (!contract_.holds(view, owner, step.shard)) refuse("names shard " + std::to_string(step.shard) + " of the " + which + ", which holds that rank's own shard" + (view == View::kOwnShard ? "" : "s") + " only");
+    refuse("names shard " + std::to_string(step.shard) + " of the " + which + ", which holds that rank's own shard" + (view == View::kOwnShard ? "" : "s") + " only");
   }
 
   // A place of all ranks: each of them has it, and it is no input where it is stored to.
@@ -138,10 +139,12 @@ class Structure {
 
   void check_owner(const Step& step, int rank, int channel) {
     auto claim = [&](int connection) {
-      auto [held, fresh] = owner_.try_emplace({connection, rank}, Claim{channel, where_});
-      if (!fresh && held->second.channel != channel) refuse("c" + std::to_string(connection) + " is used by another channel of this rank too (" + held->second.where + "); a side has one");
-      auto [share, first] = share_.try_emplace(connection, step.share);
-      if (!first && share->second != step.share) refuse("c" + std::to_string(connection) + " carries share " + std::to_string(share->second) + ", this step is of share " + std::to_string(step.share));
+      Owners& owners = owners_[size_t(connection)];
+      Claim& held = program_.connections[size_t(connection)].src == rank ? owners.writer : owners.reader;
+      if (held.channel < 0) held = {channel, step_};
+      if (held.channel != channel) refuse("c" + std::to_string(connection) + " is used by another channel of this rank too (" + name(rank, held.channel, held.step) + "); a side has one");
+      if (owners.share < 0) owners.share = step.share;
+      if (owners.share != step.share) refuse("c" + std::to_string(connection) + " carries share " + std::to_string(owners.share) + ", this step is of share " + std::to_string(step.share));
     };
     for (int c : step.wait) claim(c);
     for (int c : step.signal) claim(c);
@@ -177,14 +180,16 @@ class Structure {
   }
 
   struct Claim {
-    int channel;
-    std::string where;
+    int channel = -1, step = -1;
+  };
+  struct Owners {
+    Claim writer, reader;
+    int share = -1;
   };
   const Program& program_;
   const Contract& contract_;
-  std::string where_;
-  std::map<std::pair<int, int>, Claim> owner_;
-  std::map<int, int> share_;
+  int rank_ = 0, channel_ = 0, step_ = 0;  // where the check is
+  std::vector<Owners> owners_;             // per connection
 };
 
 }  // namespace
