@@ -131,6 +131,8 @@ def _check_path(
 def _check_transport(name: str, connection: Connection, peers: Peers) -> None:
     """Slots in host memory need a CPU on the way; peers' stores take NVLink where there is one, whatever the path says."""
     path = connection.path
+    if connection.protocol != "simple" and connection.transport != "peer":
+        raise ScheduleError(f"{name}: protocol {connection.protocol} is lines in the reader's memory, which transport {connection.transport!r} has not")
     way = "→".join(map(str, path))
     if connection.transport == "host" and peers.staging_place(path) is None:
         raise ScheduleError(f"{name}: its slots lie in host memory, and its path {way} crosses no CPU")

@@ -154,7 +154,8 @@ class Structure {
   }
 
   // A use of a connection in lines is one step on either side: its data is what the reader waits for, so there is no
-  // wait without it, and what was stored cannot be held back until a later signal.
+  // wait without it, and what was stored cannot be held back until a later signal. Who moves lines moves them unit by unit
+  // between memories of single ranks: neither an engine nor what goes through a multicast object can.
   void check_lines(const Step& step) const {
     std::map<int, int> operands;
     for (const std::vector<Operand>* listed : {&step.srcs, &step.dsts})
@@ -165,9 +166,16 @@ class Structure {
       for (int c : *touched) operands.try_emplace(c, 0);
     for (const auto& [c, times] : operands) {
       if (!program_.connections[size_t(c)].lines) continue;
+      if (step.op == Op::kExchange) refuse("c" + std::to_string(c) + " is in lines, and an exchange moves whole chunks");
+      if (of_all_ranks(step)) refuse("c" + std::to_string(c) + " is in lines, which go to or come from single ranks, not all at once");
       if (times != 1 || !lists(step.wait, c) || !lists(step.signal, c))
         refuse("c" + std::to_string(c) + " is in lines: a step that uses it waits for it, reads or writes its slot once, and signals it");
     }
+  }
+
+  static bool of_all_ranks(const Step& step) {
+    auto is = [](const Operand& o) { return o.buffer == Buffer::kMulticast; };
+    return std::any_of(step.srcs.begin(), step.srcs.end(), is) || std::any_of(step.dsts.begin(), step.dsts.end(), is);
   }
 
   void check_after(const Step& step, int rank) const {

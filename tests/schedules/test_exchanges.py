@@ -34,6 +34,7 @@ from blinkcoll.schedules import (
     program_text,
     slot,
 )
+from blinkcoll.schedules.protocols import with_protocol
 from blinkcoll.schedules.relabel import lower_in_order
 
 #: Sizes of servers, NICs a server.
@@ -301,6 +302,41 @@ def test_an_exchange_and_a_connection_in_opposite_orders_deadlock():
     way = (Connection(0, 1, (0, 1)),)
     refuses(by_hand([[exchange(), send]], [[take, exchange()]], connections=way, sizes=[2]), "deadlock")
     accepts(by_hand([[send, exchange()]], [[take, exchange()]], connections=way, sizes=[2]))
+
+
+def test_an_exchange_and_a_connection_in_lines_in_opposite_orders_deadlock():
+    """An arrival in lines orders no memory, and is waited for all the same."""
+    send = Step("copy", 0, (INPUT,), (slot(0),), wait=(0,), signal=(0,))
+    take = Step("copy", 0, (slot(0),), (SCRATCH,), wait=(0,), signal=(0,))
+    way = (Connection(0, 1, (0, 1), protocol="LL"),)
+    refuses(by_hand([[exchange(), send]], [[take, exchange()]], connections=way, sizes=[2]), r"deadlock: rank 0, channel 0, step \d.* waits for rank 1")
+    accepts(by_hand([[send, exchange()]], [[take, exchange()]], connections=way, sizes=[2]))
+
+
+def test_an_exchange_takes_and_fills_no_lines():
+    """An engine moves whole chunks: it can neither poll the flags between the data nor write them."""
+    send = Step("copy", 0, (INPUT,), (slot(0),), wait=(0,), signal=(0,))
+    added = Step("reduce", 0, (INPUT, slot(0)), (SCRATCH,), wait=(0,), signal=(0,))
+    sends = exchange(srcs=(SCRATCH,), group=(0, 2))
+    for protocol in ("simple", "LL", "LL128"):
+        way = (Connection(1, 0, (1, 0), protocol=protocol), Connection(0, 1, (0, 1)))
+        back = Step("copy", 0, (slot(1),), (OUTPUT,), wait=(1,), signal=(1,))
+        hub = replace(sends, dsts=(OUTPUT, slot(1)), wait=(1,), signal=(1,))
+        accepts(by_hand([[added, hub]], [[send], [back]], [[exchange(group=(0, 2))]], connections=way, sizes=[2, 1]))
+        taken = exchange(srcs=(slot(0),), dsts=(SCRATCH,), group=(0, 2), wait=(0,), signal=(0,))
+        filled = replace(way[1], protocol=protocol)
+        for ranks, ways in (([[[taken]], [[send]], [[exchange(group=(0, 2))]]], way[:1]), ([[[added, hub]], [[send], [back]], [[exchange(group=(0, 2))]]], (way[0], filled))):
+            if protocol == "simple":
+                continue
+            refuses(by_hand(*ranks, connections=ways, sizes=[2, 1]), r"rank 0, channel 0, step \d: c\d is in lines, and an exchange moves whole chunks", unrolling=False)
+
+
+def test_connections_at_exchanges_stay_simple():
+    for name, collective, root in CASES:
+        lines = with_protocol(opaque(machine(name), collective, root), "LL")
+        at_exchanges = {c for channels in lines.ranks for channel in channels for step in channel.steps if step.op == "exchange" for c in step.wait}
+        assert {lines.connections[c].protocol for c in at_exchanges} <= {"simple"}
+        bc.verify(replace(lines, in_place=False))
 
 
 def test_what_only_some_engines_hold_back_is_not_relied_on():
