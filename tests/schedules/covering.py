@@ -10,8 +10,8 @@ from dataclasses import astuple, dataclass
 from itertools import combinations, product
 from random import Random
 
-from runtime.arithmetic import PAIRS
-from schedules.zoo import FAMILIES, ROOTED
+from runtime.arithmetic import INTEGERS, PAIRS, REALS
+from schedules.zoo import FAMILIES, REGISTERED, ROOTED, STAGED
 
 from blinkcoll.schedules.contract import REDUCING
 
@@ -37,22 +37,33 @@ class Case:
         return set(combinations(enumerate(astuple(self)), 2))
 
 
-def _choices(collective: str):
-    """The independent groups of factors of a collective's cases, each with all its values."""
-    families = [(family, n) for (family, c), (sizes, _) in FAMILIES.items() if c == collective for n in sorted(sizes)]
-    arithmetic = PAIRS if collective in REDUCING else [(dtype, "sum") for dtype in COPIED]
+def _in_a_switch(dtype: str, op: str) -> bool:
+    """What ``multimem.ld_reduce`` computes (PTX ISA 8.1), and what is made of it: a sum of what is scaled before, or divided after."""
+    if op in ("band", "bor", "bxor"):
+        return dtype in INTEGERS
+    added = dtype in (*REALS, "int32", "int64")
+    return added and (op in ("sum", "avg", "premul_sum") or (op in ("min", "max") and dtype not in ("float32", "float64")))
+
+
+def _choices(collective: str, names: set[str]):
+    """The independent groups of factors of the cases of a collective and some families, each with all its values."""
+    families = [(family, n) for (family, c), (sizes, _) in FAMILIES.items() if c == collective and family in names for n in sorted(sizes)]
+    arithmetic = [(dtype, "sum") for dtype in COPIED]
+    if collective in REDUCING:
+        arithmetic = [pair for pair in PAIRS if (names == _BY_RANKS or _in_a_switch(*pair)) and (names != {REGISTERED} or pair[1] not in ("avg", "premul_sum"))]
     sizes = [s for s in SIZES if s.startswith("uneven") == (collective == "alltoallv") or (collective in _UNEVEN and collective != "alltoallv")]
     return families, arithmetic, sizes, [False] if collective == "alltoallv" else [False, True], ROOTS[1:] if collective in ROOTED else ROOTS[:1]
 
 
 COLLECTIVES = sorted({collective for _, collective in FAMILIES})
-CHOICES = {collective: _choices(collective) for collective in COLLECTIVES}
+_BY_RANKS = {family for family, _ in FAMILIES} - {STAGED, REGISTERED}
+CHOICES = [(c, groups) for c in COLLECTIVES for names in (_BY_RANKS, {STAGED}, {REGISTERED}) if (groups := _choices(c, names))[0]]
 
 
 def feasible_pairs() -> set:
     """Every pair that some case can have."""
     found = set()
-    for collective, (families, arithmetic, sizes, in_place, roots) in CHOICES.items():
+    for collective, (families, arithmetic, sizes, in_place, roots) in CHOICES:
         groups = [[((0, collective),)], [((1, f), (2, n)) for f, n in families], [((3, d), (4, o)) for d, o in arithmetic]]
         groups += [[((5, s),) for s in sizes], [((6, i),) for i in in_place], [((7, r),) for r in roots]]
         for group in groups:
@@ -82,7 +93,7 @@ def covering_array(seed: int) -> list[Case]:
 def _completed(fixed: dict, random: Random) -> Case:
     """A random case with these values."""
     fitting = []
-    for collective, groups in CHOICES.items():
+    for collective, groups in CHOICES:
         if fixed.get(0, collective) != collective:
             continue
         families, arithmetic, sizes, in_place, roots = groups
