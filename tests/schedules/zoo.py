@@ -54,12 +54,13 @@ def machine(n: int) -> Topology:
     return load_topology("dgx1-v100" if n <= 8 else "dgx2").subset(range(n))
 
 
-def _planned(topology: Topology, collective: str, root: int | None, protocol: str = "simple", max_channels: int = 32, **options) -> Program:
-    return bc.plan(topology, collective, root=root, **options).schedule(nbytes=1 << 20, protocol=protocol, max_channels=max_channels)
+def _planned(topology: Topology, collective: str, root: int | None, protocol: str = "simple", max_channels: int | None = None, uneven: bool = False, **options) -> Program:
+    max_channels = max_channels or (16 if topology.nranks <= 8 else 8)  # each is a thread, and hundreds of them on few cores take long
+    return bc.plan(topology, collective, root=root, **options).schedule(nbytes=1 << 20, protocol=protocol, max_channels=max_channels, uneven=uneven)
 
 
 def _uneven(n: int, protocol: str = "simple") -> Program:
-    return bc.plan(machine(n), "alltoall").schedule(nbytes=1 << 20, uneven=True, protocol=protocol)
+    return _planned(machine(n), "alltoall", None, protocol, uneven=True)
 
 
 def _pairs(n: int) -> Program:
@@ -85,7 +86,7 @@ def _opaque(n: int, collective: str, root: int | None) -> Program:
     sizes = [1 + i % 3 for i in range(n)]
     while sum(sizes) > n:
         sizes[-1:] = [sizes[-1] - 1] if sizes[-1] > 1 else []
-    return bc.plan(boxes(sizes), collective, root=root, method="three-phase").schedule(nbytes=1 << 20, max_channels=64, engine="c10d")
+    return bc.plan(boxes(sizes), collective, root=root, method="three-phase").schedule(nbytes=1 << 20, max_channels=24, engine="c10d")
 
 
 def _in_lines(make: Make) -> Make:
