@@ -25,7 +25,6 @@ from runtime.arithmetic import INTEGERS, _narrow, _pair, _wide
 from blinkcoll.schedules.contract import SHARDED, shards_held, view
 from blinkcoll.schedules.program import Operand, Program, Step
 
-
 Spot = tuple[int, int, int]  # rank, channel, step
 
 

@@ -11,7 +11,19 @@ from schedules.mutants import spots, step_at, with_step
 
 import blinkcoll as bc
 from blinkcoll.errors import ScheduleError
-from blinkcoll.schedules import OUTPUT, SCRATCH, Channel, Connection, Operand, Program, Step, lower_nvls, multicast, program_text, slot
+from blinkcoll.schedules import (
+    OUTPUT,
+    SCRATCH,
+    Channel,
+    Connection,
+    Operand,
+    Program,
+    Step,
+    lower_nvls,
+    multicast,
+    program_text,
+    slot,
+)
 from blinkcoll.topology import Device, Link, Switch, Topology
 
 COLLECTIVES = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter")
