@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
-from fractions import Fraction
+from functools import cache
 
 import pytest
 from allocations import classes, name_of, spread
@@ -15,7 +14,6 @@ from schedules.unrolled import critical_trips
 
 import blinkcoll as bc
 from blinkcoll.schedules import INPUT, OUTPUT, Channel, Connection, Operand, Program, Step, lower_rings, slot
-from blinkcoll.topology import Device, Link, Topology
 
 
 @pytest.mark.parametrize("topology", classes(), ids=name_of)
@@ -142,12 +140,17 @@ def test_in_place_and_out_of_place_are_two_properties():
         bc.verify(_input_sent_after_the_result(in_place=True))
 
 
+@cache
+def _allreduce(number: int, protocol: str) -> Program:
+    return bc.plan(spread(6)[number], "allreduce").schedule(nbytes=1 << 20, protocol=protocol)
+
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_no_damaged_step_of_a_real_program_slips_through(data):
     """Drop, redirect or desynchronise one step of a plan's program: refused, or still right by construction."""
-    topology = data.draw(st.sampled_from(spread(6)))
-    program = bc.plan(topology, "allreduce").schedule(nbytes=1 << 20)
+    program = _allreduce(data.draw(st.integers(0, 5)), data.draw(st.sampled_from(["simple", "LL"])))
     rank = data.draw(st.integers(0, program.nranks - 1))
     channel = data.draw(st.integers(0, len(program.ranks[rank]) - 1))
     step = program.ranks[rank][channel].steps[0]
@@ -178,7 +181,8 @@ def test_no_damaged_step_of_a_real_program_slips_through(data):
 @pytest.mark.parametrize("collective", ["allreduce", "broadcast", "reduce", "allgather", "reducescatter", "gather", "scatter", "alltoall"])
 def test_the_unrolled_oracle_agrees_on_plans_of_all_eight(topology, collective):
     root = topology.nranks - 1 if collective in ("broadcast", "reduce", "gather", "scatter") else None
-    program = bc.plan(topology, collective, root=root).schedule(nbytes=1 << 20, max_channels=12 if topology.nranks == 8 and "to" in collective else 32)
+    protocol = "LL" if topology.nranks in (4, 5) else "simple"
+    program = bc.plan(topology, collective, root=root).schedule(nbytes=1 << 20, max_channels=12 if topology.nranks == 8 else 32, protocol=protocol, slots=2)
     unrolled.verify(program)
 
 
@@ -254,25 +258,6 @@ def test_scaling_in_part_is_refused(rank, changes, message):
 def test_what_is_no_number_is_refused(field):
     with pytest.raises(bc.ScheduleError, match="malformed"):
         bc.verify(_with_step(_small(), 0, 0, **field))
-
-
-def test_sixty_four_ranks_are_verified_in_a_second_and_eight_in_twenty_milliseconds():
-    # Measured about 0.2 s and 2 ms on two shared cores; best of three, since others run here too.
-    ranks = 64
-    devices = tuple(Device(f"gpu{i}") for i in range(ranks))
-    links = tuple(Link(devices[a].name, devices[b].name, "NVLINK", Fraction(20)) for i in range(ranks) for a, b in ((i, (i + 1) % ranks), ((i + 1) % ranks, i)))
-    large = lower_rings(Topology("ring", devices, (), links), [range(ranks), range(ranks - 1, -1, -1)])
-    small = bc.plan(bc.load_topology("dgx1-v100"), "allgather").schedule(nbytes=1 << 20)
-    assert _fastest(large) < 1 and _fastest(small) < 0.02
-
-
-def _fastest(program: Program) -> float:
-    times = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        bc.verify(program)
-        times.append(time.perf_counter() - begin)
-    return min(times)
 
 
 def test_a_peers_scratch_may_not_be_overwritten_by_the_next_call():
