@@ -56,8 +56,9 @@ def _body(text: str) -> dict[str, Any]:
     try:
         body = json.loads(text)
     except json.JSONDecodeError as error:
-        ends = "it is empty" if not text.strip() else f"{error.msg} at line {error.lineno}, column {error.colno}"
-        raise _malformed(f"not JSON: {ends}{'; the file seems to be cut off' if text.strip() and error.pos >= len(text.rstrip()) - 1 else ''}") from None
+        cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated")
+        said = f"{error.msg.removesuffix(' starting at')} (line {error.lineno}, column {error.colno}){'; the file seems to be cut off' if cut else ''}"
+        raise _malformed(f"not JSON: {said if text.strip() else 'it is empty'}") from None
     except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
         raise _malformed(f"not JSON that can be read: {error}") from None
     if not isinstance(body, dict) or "schema" not in body:

@@ -17,6 +17,8 @@ from .transports import TRANSPORTS
 
 #: More slots than this are of no use to any pipeline here.
 MOST_SLOTS = 32
+#: As much as a buffer holds at most, in bytes of the largest elements.
+MOST_CHUNK_BYTES = 1 << 44
 #: Where the ranges that executors will use are laid out and checked: (count, bytes of an element, chunk_bytes).
 PARTITION_CORNERS = ((0, 4, 64), (1, 4, 64), (5, 8, 16), (1021, 4, 256), (4099, 2, 1000), ((1 << 30) + 1, 4, 1 << 28))
 
@@ -64,8 +66,8 @@ def _check_paths(program: Program) -> None:
     if len(program.ranks) not in (program.nranks, len(numbers)):
         beside = f" and {len(program.topology.relays)} relays" if program.topology.relays else ""
         raise ScheduleError(f"the program has {len(program.ranks)} ranks, its topology {program.nranks}{beside}")
-    if program.chunk_bytes < 1:
-        raise ScheduleError(f"chunk_bytes is {program.chunk_bytes}, expected at least 1")
+    if not 1 <= program.chunk_bytes <= MOST_CHUNK_BYTES:
+        raise ScheduleError(f"chunk_bytes is {program.chunk_bytes}, expected 1 to {MOST_CHUNK_BYTES}")
     links = set(program.topology.capacities())
     forwarders = {s.name for s in program.topology.switches}
     fits: set[tuple[object, ...]] = set()  # all but a connection's slots, where it has been found right: many share it

@@ -63,7 +63,7 @@ def test_what_is_no_program_says_so(text, message):
 def test_a_file_that_is_cut_off_anywhere_says_where():
     whole = programs()[0].to_json()
     for length in range(1, len(whole), 97):
-        with pytest.raises(ScheduleError, match=r"not JSON: .* at line 1, column \d+"):
+        with pytest.raises(ScheduleError, match=r"not JSON: .* \(line 1, column \d+\); the file seems to be cut off"):
             Program.from_json(whole[:length])
 
 
