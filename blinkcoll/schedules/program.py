@@ -285,12 +285,16 @@ class Program:
         return read_program(text)
 
 
+#: Each record's fields and their defaults, taken once: programs over switches have a hundred thousand records.
+_FIELDS = {made: tuple((f.name, f.default) for f in fields(made)) for made in (Operand, After, Step, Connection)}
+
+
 def _plain(item: Operand | After | Step | Connection) -> dict[str, Any]:
     """The fields that differ from their defaults."""
     body: dict[str, Any] = {}
-    for f in fields(item):
-        value = getattr(item, f.name)
-        if value != f.default:
+    for name, default in _FIELDS[type(item)]:
+        value = getattr(item, name)
+        if value != default:
             nested = isinstance(value, tuple) and value and isinstance(value[0], (Operand, After))
-            body[f.name] = [_plain(v) for v in value] if nested else list(value) if isinstance(value, tuple) else value
+            body[name] = [_plain(v) for v in value] if nested else list(value) if isinstance(value, tuple) else value
     return body

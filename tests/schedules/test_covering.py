@@ -22,7 +22,16 @@ from servers import boxes
 import blinkcoll as bc
 from blinkcoll._core import Partition
 from blinkcoll.runtime.threads import ThreadExecutor
-from blinkcoll.schedules import Program, expand_exchanges, lower_nvls, split_wide_steps
+from blinkcoll.schedules import (
+    OUTPUT,
+    SCALED_INPUT,
+    Channel,
+    Program,
+    Step,
+    expand_exchanges,
+    lower_nvls,
+    split_wide_steps,
+)
 from blinkcoll.schedules.contract import REDUCING, SHARDED, view
 
 SEED = 1
@@ -263,7 +272,9 @@ def test_switches_servers_and_relays_in_the_interpreter_and_on_threads(name, une
 
 def test_steps_are_split_around_exchanges_and_where_they_are_expanded():
     """Nothing but an engine runs an exchange, so it stays whole; sixty-six servers' hub adds up in several steps."""
-    opaque = bc.plan(boxes([1] * 66), "allreduce", method="three-phase").schedule(nbytes=1 << 10, max_channels=256, engine="c10d")
+    step = Step("exchange", 0, (SCALED_INPUT,), (OUTPUT,), postscaled=True, group=tuple(range(66)))
+    opaque = Program("by hand", "allreduce", boxes([1] * 66), 1, (1,), (), ((Channel((step,)),),) * 66)
+    bc.verify(opaque, repeated=True)
     assert split_wide_steps(opaque, 3) == split_wide_steps(opaque, 64) == opaque
     expanded = expand_exchanges(opaque)
     assert max(len(s.srcs) + len(s.dsts) for channels in expanded.ranks for channel in channels for s in channel.steps) == 64

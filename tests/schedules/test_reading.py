@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from random import Random
 
@@ -181,6 +182,16 @@ def outcomes(seed: int, examples: int) -> set[str]:
             encode(program)
             bc.simulate(program, 8 * program.nranks * program.nshards)
     return seen
+
+
+def test_programs_that_fit_no_machine_are_shown_all_the_same():
+    """``blinkcoll show`` does not verify: whoever looks for what is wrong wants to see it."""
+    program = programs()[0]
+    for damage in ({"ranks": ()}, {"ranks": program.ranks * 3}, {"connections": ()}, {"weights": ()}):
+        shown = replace(program, **damage)
+        assert program_text(shown).startswith("program ") and program_summary(shown).startswith("program ")
+        with pytest.raises(ScheduleError):
+            bc.verify(shown)
 
 
 def test_a_damaged_file_is_refused_or_right_and_never_anything_else():

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import blinkcoll as bc
-from blinkcoll.schedules import lower_nvls, lower_two_shot
+from blinkcoll.schedules import lower_two_shot
+from blinkcoll.schedules.nvls import lower_groups
 from blinkcoll.topology import load_topology
 
 _SPEC = importlib.util.spec_from_file_location("benchmark_verifier", Path(__file__).parents[2] / "benchmarks" / "verifier.py")
@@ -29,7 +30,7 @@ def test_64_ranks_of_8064_connections_take_less_than_a_second():
 
 def test_ten_shares_over_the_switch_of_72_gpus_take_less_than_a_second():
     """The largest there are: 102,240 connections."""
-    program = lower_nvls(bc.plan(load_topology("gb200-nvl72"), "allreduce", method="nvls"))
+    program = lower_groups(load_topology("gb200-nvl72"), "allreduce", None, range(72), "nvswitch", 10)
     assert (len(program.connections), len(program.weights)) == (102_240, 10)
     assert benchmark.proof_ms(program, runs=2) < 1000
 
