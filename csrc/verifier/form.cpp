@@ -34,7 +34,7 @@ class Form {
     for (const std::vector<Operand>* listed : {&step.srcs, &step.dsts}) {
       form_.push_back(int(listed->size()));
       for (const Operand& o : *listed) {
-        form_.insert(form_.end(), {int(o.buffer), o.rank, o.prescaled, int(o.region)});
+        form_.insert(form_.end(), {int(o.buffer), o.rank, o.prescaled, int(o.region), o.shard});
         add_connection(o.connection);
       }
     }

@@ -11,7 +11,7 @@ from itertools import combinations, product
 from random import Random
 
 from runtime.arithmetic import INTEGERS, PAIRS, REALS
-from schedules.zoo import FAMILIES, REGISTERED, ROOTED, STAGED
+from schedules.zoo import DIRECT, FAMILIES, REGISTERED, ROOTED, STAGED
 
 from blinkcoll.schedules.contract import REDUCING
 
@@ -19,7 +19,7 @@ SIZES = ("nothing", "one", "fewer than ranks", "prime", "one chunk less than the
 ROOTS = ("none", "first", "middle", "last")
 COPIED = ("float32", "uint8", "float16", "bfloat16", "int64", "complex128", "bool")
 _UNEVEN = ("allgather", "reducescatter", "gather", "scatter", "alltoallv")
-_CANDIDATES = 24
+_CANDIDATES = 12
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,16 @@ def _choices(collective: str, names: set[str]):
     families = [(family, n) for (family, c), (sizes, _) in FAMILIES.items() if c == collective and family in names for n in sorted(sizes)]
     arithmetic = [(dtype, "sum") for dtype in COPIED]
     if collective in REDUCING:
-        arithmetic = [pair for pair in PAIRS if (names == _BY_RANKS or _in_a_switch(*pair)) and (names != {REGISTERED} or pair[1] not in ("avg", "premul_sum"))]
+        unmarked = {REGISTERED: ("avg", "premul_sum"), DIRECT: ("premul_sum",)}.get(min(names), ()) if len(names) == 1 else ()
+        arithmetic = [pair for pair in PAIRS if pair[1] not in unmarked and (names.isdisjoint({STAGED, REGISTERED}) or _in_a_switch(*pair))]
     sizes = [s for s in SIZES if s.startswith("uneven") == (collective == "alltoallv") or (collective in _UNEVEN and collective != "alltoallv")]
-    return families, arithmetic, sizes, [False] if collective == "alltoallv" else [False, True], ROOTS[1:] if collective in ROOTED else ROOTS[:1]
+    apart = collective == "alltoallv" or (collective == "alltoall" and names == {DIRECT})
+    return families, arithmetic, sizes, [False] if apart else [False, True], ROOTS[1:] if collective in ROOTED else ROOTS[:1]
 
 
 COLLECTIVES = sorted({collective for _, collective in FAMILIES})
-_BY_RANKS = {family for family, _ in FAMILIES} - {STAGED, REGISTERED}
-CHOICES = [(c, groups) for c in COLLECTIVES for names in (_BY_RANKS, {STAGED}, {REGISTERED}) if (groups := _choices(c, names))[0]]
+_APART = (STAGED, REGISTERED, DIRECT)
+CHOICES = [(c, groups) for c in COLLECTIVES for names in ({family for family, _ in FAMILIES} - {*_APART}, *({name} for name in _APART)) if (groups := _choices(c, names))[0]]
 
 
 def feasible_pairs() -> set:

@@ -209,6 +209,20 @@ def change_group_operand(program: Program, random: Random):
     return with_step(program, spot, **{side: tuple(operands)})
 
 
+def change_operand_shard(program: Program, random: Random):
+    """An operand in a rank's buffer is of another shard than its step, or no longer."""
+    side = random.choice(["srcs", "dsts"])
+    wanted = lambda o: o.buffer in REGIONS  # noqa: E731
+    places = spots(program, lambda step: any(wanted(o) for o in getattr(step, side)))
+    if not places:
+        return None
+    spot = random.choice(places)
+    operands = list(getattr(step_at(program, spot), side))
+    index = random.choice([i for i, o in enumerate(operands) if wanted(o)])
+    operands[index] = replace(operands[index], shard=random.choice([None, *range(program.nshards)]))
+    return with_step(program, spot, **{side: tuple(operands)})
+
+
 def change_protocol(program: Program, random: Random):
     """One connection's data comes in lines, or no longer does."""
     if not program.connections:
@@ -253,4 +267,5 @@ KINDS = {
     "signal added": _add_sync("signal"),
     "operand of all ranks changed": change_group_operand,
     "protocol changed": change_protocol,
+    "operand's shard changed": change_operand_shard,
 }

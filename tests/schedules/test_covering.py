@@ -204,7 +204,7 @@ def test_inexact_sums_come_out_alike_in_the_interpreter_and_on_threads(family, c
     rng = np.random.default_rng(n)
     make = lambda size: (rng.standard_normal(size) * 10.0 ** rng.integers(-3, 4, size)).astype(np.float32)  # noqa: E731
     inputs, total = inputs_of(program, 333, None, make)
-    mine, theirs = run_both(program, inputs, total, dtype="float32", op="avg" if program.scales else "sum", chunk_bytes=48, in_place=True, counts=None, seed=n)
+    mine, theirs = run_both(program, inputs, total, dtype="float32", op="avg" if program.averages else "sum", chunk_bytes=48, in_place=True, counts=None, seed=n)
     assert all(b.size == 0 if a is None else same_bits(a, b) for a, b in zip(mine, theirs, strict=True))
     if collective == "allreduce":
         assert all(same_bits(out, mine[0]) for out in mine), "ranks differ"
@@ -260,7 +260,7 @@ def test_switches_servers_and_relays_in_the_interpreter_and_on_threads(name, une
     program = BEYOND[name]
     bc.verify(program, repeated=True)
     assert ("relays" in name) == (program.nexecutors > program.nranks) and ("nvls" in name) == bool(program.multicasts)
-    n, op = program.nranks, "avg" if program.scales else "sum"
+    n, op = program.nranks, "avg" if program.averages else "sum"
     for seed, in_place in enumerate((False, True) if program.in_place else (False,)):
         rng = np.random.default_rng(seed)
         counts = rng.integers(0, 90, (n, n) if program.collective == "alltoallv" else n) if uneven else None

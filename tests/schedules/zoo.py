@@ -14,6 +14,7 @@ from blinkcoll.schedules import (
     Program,
     expand_exchanges,
     lower_barrier,
+    lower_direct,
     lower_double_trees,
     lower_forest,
     lower_halving_doubling,
@@ -38,6 +39,8 @@ SOME, SOME_SEVERAL = frozenset({1, 2, 3, 5, 8, 13, 16}), frozenset({2, 3, 5, 6, 
 DGX1 = frozenset(range(2, 9))
 #: Of eight GPUs, four a socket, without peer access between the two.
 TWO_SOCKETS = frozenset(range(5, 9))
+#: Whose ranks read each other's inputs, so that none knows all factors of a pre-multiplied sum.
+DIRECT = "direct"
 #: What a switch adds; the second carries no marks of scaling, since the switch reads its callers' inputs as they are.
 STAGED, REGISTERED = "nvls", "nvls, registered"
 Make = Callable[[int, str, "int | None"], Program]
@@ -130,8 +133,9 @@ FAMILIES: dict[tuple[str, str], tuple[frozenset[int], Make]] = {
     **{(REGISTERED, c): (SOME_SEVERAL, lambda n, c, root: _over_a_switch(n, c, root, registered=True)) for c in TREES},
     **{("three-phase", c): (SEVERAL, _opaque) for c in ACROSS},
     **{("three-phase, expanded", c): (SOME_SEVERAL, lambda n, c, root: expand_exchanges(_opaque(n, c, root))) for c in ACROSS},
+    **{(DIRECT, c): (SOME, lambda n, c, root: lower_direct(complete(n), c, root)) for c in PLANNED},
     ("dissemination", "barrier"): (EVERY, lambda n, c, root: lower_barrier(complete(n))),
-    ("direct", "sendrecv"): (frozenset({2}), lambda n, c, root: lower_sendrecv(complete(2), root, shares=2)),
+    ("one way", "sendrecv"): (frozenset({2}), lambda n, c, root: lower_sendrecv(complete(2), root, shares=2)),
 }
 
 
