@@ -112,3 +112,15 @@ def _completed(fixed: dict, random: Random) -> Case:
     collective, options = random.choice(fitting)
     (family, nranks), (dtype, op), size, in_place, root = (random.choice(option) for option in options)
     return Case(collective, family, nranks, dtype, op, size, in_place, root)
+
+
+def most_of(cases: list[Case]) -> list[Case]:
+    """Of an array, the cases that bring three new pairs or more, or a family that no other has brought to its collective."""
+    left, kept, families = feasible_pairs(), [], set()
+    for case in cases:
+        new = case.pairs() & left
+        left -= new
+        if len(new) >= 3 or (case.family, case.collective) not in families:
+            kept.append(case)
+            families.add((case.family, case.collective))
+    return kept
