@@ -131,7 +131,7 @@ def _check_operation(program: Program, dtype: str, op: str) -> None:
     if not can_reduce(DTYPES[dtype], OPS[op], op == "premul_sum", op == "avg"):
         raise ExecutionError(f"{op} of {dtype} is not supported")
     if any(not written for _, written in program.multicasts) and not can_reduce_in_switch(DTYPES[dtype], OPS[op]):
-        raise ExecutionError(f"{op} of {dtype} cannot be computed in a switch, as program {program.hash} has it (docs/programs.md lists what can); use one by trees or rings")
+        raise ExecutionError(f"{op} of {dtype} cannot be computed in a switch, as program {program.hash} has it (docs/nvls.md lists what can); use one by trees or rings")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ news; half of the wire is flags. ``LL128``: 120 bytes of data and eight of flag 
 from Volta on keeps whole. The names are NCCL's.
 
 A connection suits lines where every use of it is one step on either side: wait, one operand, signal. One that only signals
-stays simple, because its readers rely on what the signal orders.
+stays simple, because its readers rely on what the signal orders; so does one at an exchange, or at a step with an operand of
+all ranks, which move whole chunks.
 """
 
 from __future__ import annotations
@@ -81,12 +82,12 @@ def _suited(program: Program, protocol: str) -> set[int]:
     for channels in program.ranks:
         for channel in channels:
             for step in channel.steps:
-                of_all_ranks = any(o.buffer == "multicast" for o in (*step.srcs, *step.dsts))
-                suited -= {c for c in {*step.wait, *step.signal, *_slots(step)} if of_all_ranks or not _is_one_use(step, c)}
+                whole = step.op == "exchange" or any(o.buffer == "multicast" for o in (*step.srcs, *step.dsts))  # not by units
+                suited -= {c for c in {*step.wait, *step.signal, *_slots(step)} if whole or not _is_one_use(step, c)}
     if protocol == "LL128":
         ways = {program.connections[i].path for i in suited}
-        whole = {way for way in ways if keeps_lines_whole(program.topology, way)}
-        suited = {i for i in suited if program.connections[i].path in whole}
+        kept = {way for way in ways if keeps_lines_whole(program.topology, way)}
+        suited = {i for i in suited if program.connections[i].path in kept}
     return suited
 
 

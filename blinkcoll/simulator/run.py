@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from ..cost.groups import Loads, group_of, protocol_of
 from ..cost.parameters import Parameters, Protocol, parameters_for
-from ..errors import SimulationError
+from ..errors import ScheduleError, SimulationError
 from ..packing.collectives import ROOTED
 from ..schedules.encoding import encode
 from ..schedules.program import Connection, Program
 from ..schedules.transports import host_parts
+from ..schedules.unequal import Counts, shard_bounds
 from ..topology import Path, Topology, route
 from .hostways import HostWays
 from .result import SimulationResult, StepRecord
@@ -29,8 +30,8 @@ _Route = tuple[list[int], float, float, list[int], float]  # links, latency, eff
 
 
 def run(
-    program: Program, nbytes: int, *, elem_size: int = 4, chunk_bytes: int | None = None, rates: str = "planning",
-    params: Parameters | None = None, trace: bool = False,
+    program: Program, nbytes: int | None = None, *, elem_size: int = 4, chunk_bytes: int | None = None, rates: str = "planning",
+    params: Parameters | None = None, trace: bool = False, counts: Counts | None = None,
 ) -> SimulationResult:  # fmt: skip
     """Time one call of a program.
 
@@ -40,7 +41,7 @@ def run(
         What all ranks execute; its connections' paths lie in its topology.
     nbytes
         The collective's size as nccl-tests counts it (the total of all shards for gather, scatter, all-gather and
-        reduce-scatter).
+        reduce-scatter; of all n x n pieces for ``alltoallv``). What ``counts`` say, where they are given.
     elem_size
         Bytes of an element.
     chunk_bytes
@@ -52,11 +53,13 @@ def run(
         The devices' parameters; those of the topology's architecture where None.
     trace
         Whether to keep every step.
+    counts
+        Elements of each rank's shard where they are not equal, as :meth:`blinkcoll.runtime.executor.Executor.run` takes them.
 
     Raises
     ------
     SimulationError
-        Where ``nbytes`` is no whole number of elements, a connection's path uses a link that the topology does not
+        Where ``nbytes`` is missing or not what ``counts`` say, the program does not take such counts, ``nbytes`` is no whole number of elements, a connection's path uses a link that the topology does not
         have, the program deadlocks, or ``rates`` or a protocol is unknown.
 
     Notes
@@ -64,6 +67,13 @@ def run(
     Links are shared max-min fairly between the flows that cross them; neither packets, nor retries, nor traffic of
     others, nor any cost of sharing itself is modelled.
     """
+    bounds = () if counts is None else _bounds(program, counts)
+    if bounds and nbytes is None:
+        nbytes = bounds[-1] * elem_size
+    if nbytes is None:
+        raise SimulationError("neither nbytes nor counts say how much data there is")
+    if bounds and nbytes != bounds[-1] * elem_size:
+        raise SimulationError(f"counts make {bounds[-1]} elements of {elem_size} bytes, nbytes={nbytes}")
     if elem_size < 1 or nbytes < 0 or nbytes % elem_size or nbytes // elem_size > _MOST_ELEMENTS:
         raise SimulationError(f"nbytes={nbytes} is not a whole number of elements of {elem_size} bytes, at most 2^40 of them")
     if rates not in ("planning", "measured"):
@@ -76,7 +86,7 @@ def run(
         raise SimulationError(f"chunk_bytes={chunk_bytes}, expected at least 1")
     try:
         prepared = _prepare(_Identity(program), rates, params)
-        measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace)
+        measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace, bounds)
     except RuntimeError as error:
         raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
     launch_us = params.launch.time_us(program.nexecutors)
@@ -95,6 +105,13 @@ def run(
         nsteps=measured.nsteps,
         trace=_trace(program, measured.records, launch_us) if trace else None,
     )
+
+
+def _bounds(program: Program, counts: Counts) -> tuple[int, ...]:
+    try:
+        return shard_bounds(program, counts)
+    except ScheduleError as error:
+        raise SimulationError(str(error)) from None
 
 
 class _Measured(NamedTuple):
@@ -150,11 +167,11 @@ class _Prepared:
         self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs, out, back, latency_us)
         self._lock = Lock()  # the core keeps one run's state and lets other threads go on meanwhile
 
-    def run(self, count: int, elem_size: int, chunk_bytes: int, trace: bool) -> _Measured:
-        """One run's figures; times from the channels' start."""
+    def run(self, count: int, elem_size: int, chunk_bytes: int, trace: bool, bounds: tuple[int, ...]) -> _Measured:
+        """One run's figures; times from the channels' start. ``bounds``: where unequal shards begin, or nothing."""
         core = self._core
         with self._lock:
-            core.run(count, elem_size, chunk_bytes, trace)
+            core.run(count, elem_size, chunk_bytes, trace, bounds)
             return _Measured(core.makespan_us, core.longest_rank_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
 
 
