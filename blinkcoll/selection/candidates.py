@@ -17,14 +17,14 @@ from ..schedules.handshake import begun_first
 from ..schedules.protocols import EXECUTABLE
 from ..schedules.trees import CHANNEL_GB_S
 from ..simulator.baselines import BASELINES
-from ..simulator.baselines.nccl import program_of_choice, search
+from ..simulator.baselines.nccl import program_across_servers, program_of_choice, search
 from ..topology import Topology, group_switches
 from .rerooted import from_both_ends
 from .shallow import shallow_plan
 
 #: Collectives whose trees reduce or broadcast one buffer.
 _TREES = ("allreduce", "broadcast", "reduce")
-#: Collectives that have programs over switches that copy and add.
+#: Collectives that have programs over switches that copy and add; NCCL's rings have programs for the same.
 _SWITCHED = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter")
 #: Into how many channels a channel's rate is divided at most, and what the result is called.
 _FINER = ((1, ""), (2, " x2"), (4, " x4"))
@@ -160,6 +160,18 @@ def searched_chains(request: Request) -> Iterator[Draft]:
         yield from _of_search(request, "2.7", "tree", search(topology, "2.7").nchannels_run)
 
 
+def across_servers(request: Request) -> Iterator[Draft]:
+    """NCCL's rings through all servers, and for all-reduces its double binary trees of chains, over their NICs."""
+    topology = request.topology.without_relays()
+    if len({device.server for device in topology.devices}) < 2 or request.collective not in _SWITCHED:
+        return
+    for algorithm, name in (("ring", "ring across servers"), ("tree", "trees across servers")):
+        if algorithm == "tree" and request.collective != "allreduce":
+            continue
+        program = program_across_servers(topology, request.collective, request.root, algorithm)
+        yield Draft(name, replace(program, algorithm=name))
+
+
 def _of_search(request: Request, version: str, algorithm: str, nchannels: int) -> Iterator[Draft]:
     """Every protocol has a program of its own: where rings store what is complete, and how hops cross a GPU, differs."""
     name = "ring" if algorithm == "ring" else "chains"
@@ -195,6 +207,7 @@ FAMILIES: tuple[Family, ...] = (
     three_phases,
     searched_rings,
     searched_chains,
+    across_servers,
     _registered("direct", "one-shot", 8),
     _registered("direct", "two-shot"),
     _registered("halving-doubling", "halving-doubling", most_ranks=_MOST_SQUARE),
