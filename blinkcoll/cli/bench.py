@@ -87,6 +87,10 @@ def _over_sizes(
         raise typer.BadParameter(f"{', '.join(names)} has no root", param_hint="--root")
     if root is not None and not 0 <= root < topology.nranks:
         raise typer.BadParameter(f"{root} is not a rank of 0..{topology.nranks - 1}", param_hint="--root")
+    if plot is not None:
+        from ..show.bench_plot import check_plot, write_plot
+
+        check_plot(plot)
     minimum, maximum, factor, step = span
     if factor is not None and step is not None:
         raise typer.BadParameter("-i or -f, not both", param_hint="-i")
@@ -101,8 +105,6 @@ def _over_sizes(
             compare_with_baselines(topology, name, at, tracked(sizes, f"simulating {name}"), elem_size, peers, op if name in REDUCING else "none")
         )
     if plot is not None:
-        from ..show.bench_plot import write_plot
-
         write_plot(results, plot)
         sys.stderr.write(f"blinkcoll: drew {plot}\n")
     if as_json:
