@@ -71,8 +71,8 @@ def summary(found: list[Cell]) -> str:
     """A line of a Markdown table: plans, classic families, NCCL's ratios."""
     nccl = [cell["ratios"]["nccl"][0] for cell in found if "nccl" in cell["ratios"]]
     plans = sum(cell["plan"] for cell in found)
-    mean = exp(sum(map(log, nccl)) / len(nccl)) if nccl else float("nan")
-    return f"{plans} | {len(found) - plans} | {mean:.2f}x, {max(nccl, default=0):.2f}x, {min(nccl, default=0):.3f}x"
+    against = f"{exp(sum(map(log, nccl)) / len(nccl)):.2f}x, {max(nccl):.2f}x, {min(nccl):.3f}x" if nccl else "-"
+    return f"{plans} | {len(found) - plans} | {against}"
 
 
 def losses(found: list[Cell], tolerance: float = 0.0005) -> Iterator[str]:
@@ -88,9 +88,10 @@ def _topologies(names: list[str], layouts: bool) -> Iterator[tuple[str, list[Top
         topology = load_topology(name)
         yield name, [t for k in range(3, topology.nranks + 1) for t in unique_subsets(topology, k)] if name.startswith("dgx1") else [topology]
     if layouts:
-        for name in layout_names():
-            if name not in SLOW and load_topology(name).nranks > 1:
-                yield name, [load_topology(name)]
+        every = {topology.name: topology for topology in map(load_topology, layout_names()) if topology.nranks > 1}  # some have several names
+        for name, topology in every.items():
+            if name not in SLOW:
+                yield name, [topology]
 
 
 def main() -> None:

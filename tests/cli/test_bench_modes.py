@@ -144,8 +144,8 @@ def test_a_sweep_has_a_row_a_class_with_means_and_the_paper_beside():
 
 
 def test_a_sweep_in_json_names_the_gpus():
-    body = json.loads(invoke("bench", "--topo", "dgx1-p100", "--sweep", "--collective", "allreduce", "--compare", "nccl", "-b", "1M", "--json"))
-    assert body["nbytes"] == 1 << 20 and len(body["rows"]) == 2 * 14
+    body = json.loads(invoke("bench", "--topo", "ac922", "--sweep", "--collective", "allreduce", "--compare", "nccl", "-b", "1M", "--json"))
+    assert body["nbytes"] == 1 << 20 and len(body["rows"]) == 2
     assert {tuple(row["gpus"]) for row in body["rows"] if row["library"] == "nccl"} == {
         tuple(row["gpus"]) for row in body["rows"] if row["library"] == "blinkcoll"
     }
