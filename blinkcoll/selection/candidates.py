@@ -18,7 +18,9 @@ from ..schedules.protocols import EXECUTABLE
 from ..schedules.trees import CHANNEL_GB_S
 from ..simulator.baselines import BASELINES
 from ..simulator.baselines.nccl import program_across_servers, program_of_choice, search
+from ..simulator.baselines.rccl import rccl_rings_program
 from ..topology import Topology, group_switches
+from .oneeach import one_tree_each
 from .rerooted import from_both_ends
 from .shallow import shallow_plan
 
@@ -70,6 +72,8 @@ def exact_trees(request: Request) -> Iterator[Draft]:
     yield from _by_channels(name, plan, request)
     if request.collective == "allreduce" and len(plan.trees) <= _FEW_TREES:
         yield from _by_channels("two-ended trees", from_both_ends(plan), request)
+    if request.collective in ("allgather", "reducescatter") and len(plan.trees) > request.topology.nranks:
+        yield from _by_channels("one tree a rank", one_tree_each(plan), request)
 
 
 def _by_channels(name: str, plan: Plan, request: Request) -> Iterator[Draft]:
@@ -147,6 +151,18 @@ def searched_rings(request: Request) -> Iterator[Draft]:
         yield from _of_search(request, version, "ring", found.nchannels_run)
 
 
+def rccl_rings(request: Request) -> Iterator[Draft]:
+    """RCCL's rings over xGMI."""
+    topology = request.topology.without_relays()
+    if request.collective not in _SWITCHED or not topology.devices[0].arch.startswith("gfx"):
+        return
+    for protocol in ("simple", "LL"):
+        program = rccl_rings_program(topology, request.collective, request.root, protocol)
+        if request.collective == "allgather":
+            program = begun_first(program)
+        yield Draft("ring", replace(program, algorithm="ring"), protocols=(protocol,))
+
+
 def searched_chains(request: Request) -> Iterator[Draft]:
     """All-reduces up and down the chains that NCCL calls trees on one server."""
     if request.collective != "allreduce":
@@ -206,6 +222,7 @@ FAMILIES: tuple[Family, ...] = (
     switches_that_add,
     three_phases,
     searched_rings,
+    rccl_rings,
     searched_chains,
     across_servers,
     _registered("direct", "one-shot", 8),

@@ -13,6 +13,7 @@ import blinkcoll as bc
 from blinkcoll.errors import PackingError, ScheduleError, SimulationError
 from blinkcoll.schedules.protocols import keeps_lines_whole
 from blinkcoll.selection import SIZES, Contest, Request, Table, default_channels, select, table_for
+from blinkcoll.selection.candidates import rccl_rings
 from blinkcoll.simulator import run
 from blinkcoll.simulator.baselines import BASELINES, baseline_program
 from blinkcoll.topology import layout_names, load_topology
@@ -85,6 +86,26 @@ def test_every_collective_has_a_choice(collective):
     root = 1 if collective in ("gather", "scatter", "reduce") else None
     chosen = select(THREE, collective, 3 << 20, root=root)
     assert chosen.program.collective == collective and chosen.program.root == root
+
+
+@pytest.mark.parametrize("collective", ["allgather", "reducescatter"])
+def test_where_shards_have_trees_in_unequal_numbers_one_each_may_be_faster(collective):
+    """RTX 4090s below four PCIe switches: nine trees for eight shards, of which the ninth costs the others their channels."""
+    topology = load_topology("rtx4090x8")
+    chosen = select(topology, collective, 16 << 20)
+    assert chosen.algorithm.startswith("one tree a rank") and len(chosen.plan.trees) == 8
+    chosen.plan.check()
+    assert chosen.plan.rate == chosen.plan.bound
+    forest = baseline_program("forestcoll", topology, collective, None, 16 << 20)
+    assert forest.nchannels > 32 and run(forest, 16 << 20).time_us / chosen.time_us > 0.99
+
+
+@pytest.mark.parametrize("layout", ["mi250x", "mi300x"])
+def test_on_amd_gpus_rccls_rings_are_candidates(layout):
+    drafts = list(rccl_rings(request_for(load_topology(layout), "allgather")))
+    assert [draft.protocols for draft in drafts] == [("simple",), ("LL",)]
+    for draft in drafts:
+        bc.verify(draft.program, repeated=True)
 
 
 @pytest.mark.parametrize(("layout", "gpus"), [("dgx1-p100", range(8)), ("dgx1-v100", [0, 1, 2, 4]), ("h100-pcie-4", range(4))])
