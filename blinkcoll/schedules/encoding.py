@@ -173,7 +173,7 @@ def _operand(operand: Operand, rank: int, numbered: NumberedStep) -> tuple[int, 
         return _BUFFER["slot"], int(operand.prescaled), operand.connection, numbered.slots[operand.connection]
     if operand.region is not None:
         return _BUFFER["multicast"], int(operand.prescaled), REGIONS.index(operand.region), 0
-    return _BUFFER[operand.buffer], int(operand.prescaled), rank if operand.rank is None else operand.rank, 0
+    return _BUFFER[operand.buffer], int(operand.prescaled), rank if operand.rank is None else operand.rank, 0 if operand.shard is None else operand.shard + 1
 
 
 def _check_step(program: Program, rank: int, step: Step, at: tuple[int, int, int]) -> None:
@@ -216,6 +216,8 @@ def _wrong_names(program: Program, rank: int, step: Step) -> str | None:
     if not 0 <= step.shard < program.nshards:
         return f"there is no shard {step.shard}"
     for operand in (*step.srcs, *step.dsts):
+        if operand.shard is not None and (operand.buffer not in REGIONS or not 0 <= operand.shard < program.nshards):
+            return f"malformed operand {operand}: only a buffer has a shard, of {program.nshards}"
         if operand.rank is not None and not 0 <= operand.rank < program.nexecutors:
             return f"there is no rank {operand.rank}"
     for after in step.after:
