@@ -184,7 +184,7 @@ class Contest:
         times: dict[int, float] = {}
 
         def attempt(i: int) -> None:
-            best = min(times.values(), default=inf)
+            best = min(list(times.values()), default=inf)  # a copy: other threads add to it
             if floors[i] <= best:
                 try:
                     times[i], _ = self._best_chunk(i, size, best)
