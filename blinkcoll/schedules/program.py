@@ -242,6 +242,27 @@ class Program:
         steps = (step for channels in self.ranks for channel in channels for step in channel.steps)
         return frozenset(o.connection for step in steps for o in (*step.srcs, *step.dsts) if o.connection is not None)
 
+    @cached_property
+    def single_uses(self) -> frozenset[int]:
+        """The connections of whose uses each is one step on either side, which moves data by itself: it waits, names the slot once, and signals."""
+        others: set[int] = set()
+        for channels in self.ranks:
+            for channel in channels:
+                for step in channel.steps:
+                    slots = [o.connection for o in (*step.srcs, *step.dsts) if o.connection is not None]
+                    named = {*step.wait, *step.signal, *slots}
+                    if step.op == "exchange" or any([o.buffer == "multicast" for o in (*step.srcs, *step.dsts)]):  # moves nothing by units
+                        others |= named
+                    elif not (len(named) == len(slots) == len({*slots}) and named.issubset(step.wait) and named.issubset(step.signal)):
+                        others.update(k for k in named if slots.count(k) != 1 or k not in step.wait or k not in step.signal)
+        return frozenset(range(len(self.connections))) - others
+
+    def with_connections(self, connections: tuple[Connection, ...]) -> Program:
+        """The same steps over other connections; what is known of the steps stays known."""
+        other = replace(self, connections=connections)
+        other.__dict__.update({name: self.__dict__[name] for name in _OF_STEPS if name in self.__dict__})
+        return other
+
     @property
     def nchannels(self) -> int:
         """The most channels that any rank runs (thread blocks on a GPU)."""
@@ -300,16 +321,24 @@ class Program:
         return read_program(text)
 
 
-#: Each record's fields and their defaults, taken once: programs over switches have a hundred thousand records.
-_FIELDS = {made: tuple((f.name, f.default) for f in fields(made)) for made in (Operand, After, Step, Connection)}
+#: Cached properties that depend on nothing but steps, as long as connections are as many.
+_OF_STEPS = ("averages", "premultiplies", "multicasts", "reaches_buffers", "carrying", "single_uses")
+
+
+#: Fields that hold items with fields, and every field's default, taken once: programs over switches have a hundred thousand records.
+_NESTED = ("srcs", "dsts", "after")
+_DEFAULTS = {kind: tuple((f.name, f.default) for f in fields(kind)) for kind in (Operand, After, Step, Connection)}
 
 
 def _plain(item: Operand | After | Step | Connection) -> dict[str, Any]:
     """The fields that differ from their defaults."""
     body: dict[str, Any] = {}
-    for name, default in _FIELDS[type(item)]:
+    for name, default in _DEFAULTS[type(item)]:
         value = getattr(item, name)
-        if value != default:
-            nested = isinstance(value, tuple) and value and isinstance(value[0], (Operand, After))
-            body[name] = [_plain(v) for v in value] if nested else list(value) if isinstance(value, tuple) else value
+        if value is default or value == default:
+            continue
+        if name in _NESTED:
+            body[name] = [_plain(v) for v in value]
+        else:
+            body[name] = list(value) if type(value) is tuple else value
     return body

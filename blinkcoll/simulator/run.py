@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from ..cost.parameters import Parameters, Protocol, parameters_for
 from ..errors import ScheduleError, SimulationError
 from ..packing.collectives import ROOTED
 from ..schedules.encoding import encode
+from ..schedules.identity import ButProtocols, once_a_program
 from ..schedules.program import Connection, Program
 from ..schedules.transports import host_parts
 from ..schedules.unequal import Counts, shard_bounds
@@ -85,7 +85,7 @@ def run(
     if chunk_bytes <= 0:
         raise SimulationError(f"chunk_bytes={chunk_bytes}, expected at least 1")
     try:
-        prepared = _prepare(_Identity(program), rates, params)
+        prepared = _prepare(program, rates, params)
         measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace, bounds)
     except RuntimeError as error:
         raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
@@ -114,6 +114,21 @@ def _bounds(program: Program, counts: Counts) -> tuple[int, ...]:
         raise SimulationError(str(error)) from None
 
 
+def time_within(program: Program, nbytes: int, chunk_bytes: int, limit_us: float) -> float | None:
+    """The time of one call, µs, as :func:`run` has it; None where the run was given up, since it takes more than ``limit_us``.
+
+    It is given up as soon as what the busiest link and channel have left to do cannot be done within the limit. That may
+    show late, or never where the time is just above the limit; a run within the limit is always seen to its end.
+    """
+    params = parameters_for(program.topology)
+    launch_us = params.launch.time_us(program.nexecutors)
+    try:
+        makespan_us = _prepare(program, "planning", params).time_within(nbytes // 4, chunk_bytes, limit_us - launch_us)
+    except RuntimeError as error:
+        raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
+    return None if makespan_us is None else launch_us + makespan_us
+
+
 class _Measured(NamedTuple):
     makespan_us: float
     longest_rank_us: float
@@ -122,23 +137,7 @@ class _Measured(NamedTuple):
     records: list[tuple[Any, ...]]
 
 
-class _Identity:
-    """A program as a key: the objects it is made of, which its copies with another ``chunk_bytes`` share.
-
-    Comparing them, or hashing the program's content, would take as long as preparing it anew.
-    """
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.parts = (program.ranks, program.connections, program.weights, program.topology)
-
-    def __hash__(self) -> int:
-        return hash(tuple(map(id, self.parts)))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Identity) or self.program.nshards != other.program.nshards:
-            return False
-        return all(mine is theirs for mine, theirs in zip(self.parts, other.parts, strict=True))
+_encode = once_a_program(encode, ButProtocols)  # the core is told of protocols by costs and ways
 
 
 class _Prepared:
@@ -164,7 +163,7 @@ class _Prepared:
         out, back = (table.loads(group.out), table.loads(group.back)) if group else ([], [])
         latency_us = max((2 * table.latencies[hop] for loads in group.out for hop, _ in loads), default=0.0) if group else 0.0
         memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nexecutors
-        self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs, out, back, latency_us)
+        self._core: Any = _core.Simulation(_encode(program), self.link_rate, memory, connections, costs, pairs, out, back, latency_us)
         self._lock = Lock()  # the core keeps one run's state and lets other threads go on meanwhile
 
     def run(self, count: int, elem_size: int, chunk_bytes: int, trace: bool, bounds: tuple[int, ...]) -> _Measured:
@@ -175,9 +174,15 @@ class _Prepared:
             return _Measured(core.makespan_us, core.longest_rank_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
 
 
-@lru_cache(maxsize=256)
-def _prepare(identity: _Identity, rates: str, params: Parameters) -> _Prepared:
-    return _Prepared(identity.program, rates, params)
+    def time_within(self, count: int, chunk_bytes: int, limit_us: float) -> float | None:
+        """When the last channel ends, from the channels' start; None where the run was given up. Elements of 4 bytes."""
+        with self._lock:
+            return self._core.makespan_us if self._core.run(count, 4, chunk_bytes, False, give_up_us=limit_us) else None
+
+
+@once_a_program
+def _prepare(program: Program, rates: str, params: Parameters) -> _Prepared:
+    return _Prepared(program, rates, params)
 
 
 class _Links:
