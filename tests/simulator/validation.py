@@ -49,7 +49,7 @@ def read_timings() -> list[Timing]:
 def machine(name: str, gpus: tuple[int, ...]) -> Topology:
     """The GPUs of a machine."""
     known = {"a100-mesh-nv4": _mesh_of_four_a100, "hgx-h800": _h800, "rtx4090x8-own-ports": _rtx4090_own_ports}
-    known |= {"rtx4090x8-one-uplink": _rtx4090_one_uplink, "a100-pcie-8": _a100_pcie}
+    known |= {"rtx4090x8-one-uplink": _rtx4090_one_uplink, "a100-pcie-8": _a100_pcie, "rtx2080ti-pair": _rtx2080ti_pair}
     if name in known:
         return known[name]().subset(gpus)
     return load_topology("dgx1-v100" if name == "v100-cube-mesh" else name).subset(gpus)  # the same wiring under other numbers
@@ -91,6 +91,16 @@ def _rtx4090_one_uplink() -> Topology:
     """Eight RTX 4090s below one root port: bus ids 0e to 27."""
     intel = Switch("cpu0", "cpu", arch="x86_64", vendor="GenuineIntel", model="Skylake")
     return _pcie_machine("rtx4090x8-one-uplink", load_topology("rtx4090x8"), intel, 1, dict.fromkeys(range(8), "plx0"), "PCIE", cpus=1)
+
+
+def _rtx2080ti_pair() -> Topology:
+    """Two RTX 2080 Tis below one PCIe 3 switch, peer access off; their links carry what a broadcast of 1 GiB reaches."""
+    model = load_topology("rtx4090x8")
+    rates = {"capacity": Fraction(12), "measured_gb_s": Fraction(1109, 100), "generation": 3}
+    links = tuple(replace(link, **rates) if link.kind == "PCIE" else link for link in model.links)
+    turing = replace(model, devices=tuple(replace(d, arch="sm_75") for d in model.devices), links=links)
+    intel = Switch("cpu0", "cpu", arch="x86_64", vendor="GenuineIntel", model="Skylake")
+    return _pcie_machine("rtx2080ti-pair", turing, intel, 1, dict.fromkeys(range(2), "plx0"), "PCIE", cpus=1)
 
 
 def _a100_pcie() -> Topology:
