@@ -152,20 +152,23 @@ def several_servers(timing: Timing) -> bool:
     return "*" in timing.machine
 
 
+def table() -> list[str]:
+    """The rows of the table, in Markdown, in the order of the file."""
+    return [
+        f"| {t.machine} | {len(t.gpus)} ({_gpus(t.gpus)}) | {t.nccl} | {t.launch} | {t.collective} | {t.size_bytes} "
+        f"| {t.time_us:.1f} | {simulate(t):.1f} | {100 * (simulate(t) / t.time_us - 1):+.0f} %{' (anchor)' * bool(t.anchors)} | {t.source} |"
+        for t in read_timings()
+    ]
+
+
 def main() -> None:
     print("| machine | GPUs | NCCL | launch | collective | size | published us | simulated us | error | source |")
     print("| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | --- |")
-    rows = [(t, simulate(t)) for t in read_timings()]
-    for t, time_us in rows:
-        print(
-            f"| {t.machine} | {len(t.gpus)} ({_gpus(t.gpus)}) | {t.nccl} | {t.launch} | {t.collective} | {t.size_bytes} "
-            f"| {t.time_us:.1f} | {time_us:.1f} | {100 * (time_us / t.time_us - 1):+.0f} %{' (anchor)' * bool(t.anchors)} | {t.source} |"
-        )
-    judged = [t for t, _ in rows if not t.anchors and not several_servers(t)]
-    measured = dict(rows)
+    print("\n".join(table()))
+    judged = [t for t in read_timings() if not t.anchors and not several_servers(t)]
     for label, least, most in ((">= 64 MB", 64_000_000, 1 << 60), ("64 KB - 64 MB", 65537, 63_999_999), ("<= 64 KB", 0, 65536)):
         some = [t for t in judged if least <= t.size_bytes <= most]
-        ratios = [measured[t] / t.time_us for t in some]
+        ratios = [simulate(t) / t.time_us for t in some]
         off = [abs(ratio - 1) for ratio in ratios]
         factor = max(max(ratio, 1 / ratio) for ratio in ratios)
         planned = median(abs(simulate(t, "planning") / t.time_us - 1) for t in some)
