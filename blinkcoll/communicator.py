@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["Communicator", "Work"]
 
 #: Operations by name: the number that calls take.
-_OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 0}
-_DONE, _OUT_OF_TIME, _NOT_PLAIN = 0, 1, 2
+_OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 8}
+_DONE, _OUT_OF_TIME, _NOT_PLAIN, _INTERRUPTED = 0, 1, 2, 3
+#: Collectives, by the number that quick calls give them.
+_KEYS = {name: i for i, name in enumerate(("allreduce", "reduce", "broadcast", "allgather", "reducescatter", "gather", "scatter", "alltoall", "barrier"))}
+_ALLREDUCE, _REDUCE, _BROADCAST, _ALLGATHER, _REDUCESCATTER, _GATHER, _SCATTER, _ALLTOALL, _BARRIER = _KEYS.values()
+_NOTHING = bytearray(1)
 #: A split's record: colour, key, and the leader's address as text.
 _SPLIT = struct.Struct("<qq240s")
 
@@ -141,7 +145,8 @@ class Communicator:
         except BaseException:
             group.close()
             raise
-        self._run = self._host.calls.run
+        self._run, self._quick, self._quick_barrier = self._host.calls.run, self._host.calls.run_quickly, self._host.calls.run_barrier_quickly
+        self._lane.watch(self._host.calls.set_open)
         self._tables: dict[tuple[str, int | None], int] = {}
 
     # -- collectives ------------------------------------------------------------------------------------------------
@@ -164,14 +169,21 @@ class Communicator:
         -------
         The array with the result, or a Work.
         """
+        if not async_op and self._quick(_ALLREDUCE, 0, array, out, op, self._timeout_ns):
+            return array if out is None else out
         return self._call("allreduce", None, array, out, op, factor, async_op)
 
     def reduce(self, array: Any, root: int, op: str = "sum", out: Any = None, *, factor: float = 1.0, async_op: bool = False) -> Any:
         """Every rank's ``array`` combined at rank ``root``; elsewhere ``array`` stays as it is and ``out`` is not looked at."""
-        return self._call("reduce", root, array, out if self.rank == root else None, op, factor, async_op)
+        out = out if self.rank == root else None
+        if not async_op and self._quick(_REDUCE, root, array, out, op, self._timeout_ns):
+            return array if out is None else out
+        return self._call("reduce", root, array, out, op, factor, async_op)
 
     def broadcast(self, array: Any, root: int, *, async_op: bool = False) -> Any:
         """The root's ``array`` into every rank's."""
+        if not async_op and self._quick(_BROADCAST, root, array, None, "sum", self._timeout_ns):
+            return array
         return self._call("broadcast", root, array, None, "sum", 1.0, async_op)
 
     def all_gather(self, array: Any, out: Any = None, *, async_op: bool = False) -> Any:
@@ -180,6 +192,8 @@ class Communicator:
         With ``out`` (``world_size`` times as many elements) ``array`` is this rank's part; in place ``array`` is the
         whole, in which each rank has filled its part.
         """
+        if not async_op and self._quick(_ALLGATHER, 0, array, out, "sum", self._timeout_ns):
+            return array if out is None else out
         return self._call("allgather", None, array, out, "sum", 1.0, async_op)
 
     def reduce_scatter(self, array: Any, op: str = "sum", out: Any = None, *, factor: float = 1.0, async_op: bool = False) -> Any:
@@ -187,25 +201,36 @@ class Communicator:
 
         With ``out`` the part goes there; in place it is part ``rank`` of ``array``, the rest of which is undefined.
         """
+        if not async_op and self._quick(_REDUCESCATTER, 0, array, out, op, self._timeout_ns):
+            return array if out is None else out
         return self._call("reducescatter", None, array, out, op, factor, async_op)
 
     def gather(self, array: Any, root: int, out: Any = None, *, async_op: bool = False) -> Any:
         """All ranks' arrays at the root: into ``out`` there; in place the root's ``array`` is the whole."""
-        return self._call("gather", root, array, out if self.rank == root else None, "sum", 1.0, async_op)
+        out = out if self.rank == root else None
+        if not async_op and self._quick(_GATHER, root, array, out, "sum", self._timeout_ns):
+            return array if out is None else out
+        return self._call("gather", root, array, out, "sum", 1.0, async_op)
 
     def scatter(self, array: Any, root: int, out: Any = None, *, async_op: bool = False) -> Any:
         """Part r of the root's array to rank r: into ``out`` where given; else into ``array`` (at the root: part ``root`` of it)."""
         if self.rank != root and out is not None:
             array, out = out, None
+        if not async_op and self._quick(_SCATTER, root, array, out, "sum", self._timeout_ns):
+            return array if out is None else out
         return self._call("scatter", root, array, out, "sum", 1.0, async_op)
 
     def all_to_all(self, array: Any, out: Any = None, *, async_op: bool = False) -> Any:
         """Part r of every rank's array to rank r, which gets them in the order of ranks."""
+        if not async_op and self._quick(_ALLTOALL, 0, array, out, "sum", self._timeout_ns):
+            return array if out is None else out
         return self._call("alltoall", None, array, out, "sum", 1.0, async_op)
 
     def barrier(self, *, async_op: bool = False) -> Any:
         """Return once every rank has called it."""
-        return self._call("barrier", None, bytearray(1), None, "sum", 1.0, async_op)
+        if not async_op and self._quick_barrier(_BARRIER, self._timeout_ns):
+            return None
+        return self._call("barrier", None, _NOTHING, None, "sum", 1.0, async_op)
 
     # -- two ranks --------------------------------------------------------------------------------------------------
 
@@ -297,6 +322,8 @@ class Communicator:
         return self._lane.do(lambda: self._execute(name, root, array, out, op, factor), async_op)
 
     def _execute(self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float) -> Any:
+        from ._core import take_raised, take_unsettled
+
         table = self._tables.get((name, root))
         if table is None or op not in _OPS or self._failed is not None:
             table = self._prepare(name, root, op)
@@ -305,7 +332,11 @@ class Communicator:
         if out is None and table in self._host.apart:
             array, out = self._copy(array), array
         try:
-            ended = self._run(table, array, out, _OPS[op], divisor, factor, self._timeout_ns)
+            ended = take_unsettled()  # of a quick call, where it ended badly
+            if ended == _INTERRUPTED:
+                raise take_raised()
+            if ended == _DONE:
+                ended = self._run(table, array, out, _OPS[op], divisor, factor, self._timeout_ns)
             if ended == _NOT_PLAIN:
                 ended = self._run_other(table, name, array, out, op, divisor, factor)
         except ValueError as error:
@@ -334,6 +365,7 @@ class Communicator:
             self._failed = error
             raise
         self._tables[name, root] = table
+        self._host.calls.set_quick(_KEYS[name], root or 0, table, table in self._host.apart)
         return table
 
     def _copy(self, array: Any) -> Any:
@@ -368,11 +400,23 @@ class _Lane:
         self._calls: queue.SimpleQueue[tuple[Work, Callable[[], Any]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._last: Work | None = None
+        self._watcher: Callable[[bool], object] | None = None
+        self._lock = threading.Lock()
+
+    def watch(self, watcher: Callable[[bool], object]) -> None:
+        """Tell ``watcher`` whenever it becomes busy (False) or idle (True)."""
+        self._watcher = watcher
 
     @property
     def idle(self) -> bool:
         """Whether nothing is under way."""
         return self._last is None or self._last.is_completed()
+
+    def _tell(self, work: Work) -> None:
+        """The work that was asked for, or has ended: calls wait for the last one."""
+        with self._lock:
+            if self._watcher is not None and work is self._last:
+                self._watcher(work.is_completed())
 
     def do(self, call: Callable[[], Any], async_op: bool) -> Any:
         """The call's result, or its Work."""
@@ -381,7 +425,10 @@ class _Lane:
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
             self._thread.start()
-        work = self._last = Work()
+        work = Work()
+        with self._lock:
+            self._last = work
+        self._tell(work)
         self._calls.put((work, call))
         return work if async_op else work.wait()
 
@@ -396,6 +443,7 @@ class _Lane:
         while (item := self._calls.get()) is not None:
             work, call = item
             work._run(call)
+            self._tell(work)
 
 
 _counts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()

@@ -22,9 +22,11 @@ from ..schedules import Program, encode, verify
 from ..schedules.contract import VIEWS, view
 from ..topology import Topology
 from .bootstrap import Group
+from .callword import call_base
 from .hostprograms import HostProgram, programs_for
 from .launch import LINE_BYTES, Arena, HostArena, LaunchRecord, connection_table, counter_lines, lay_out, lay_out_host
 from .pairs import Pairs
+from .reach import processes_within_reach
 from .segment import Segment
 
 _PAGE = 4096
@@ -69,8 +71,13 @@ class HostGroup:
         self._pool: Segment | None = None
         self._pool_share = 0
         self.pairs = Pairs(self.rank, self.world_size)
+        self.direct = False
         if self.world_size > 1:
             self._share_pairs()
+            processes = processes_within_reach(group, timeout_s)
+            if processes is not None:
+                self.direct = True
+                self.calls.set_processes(processes)
         self.prepare(("barrier", None))
         self.calls.set_barrier(0)
 
@@ -131,17 +138,17 @@ class HostGroup:
             self._replace_pool(pool, pool_share)
         entries = []
         for one in placed:
-            entries.append((one.part.most_bytes, self._set_up(one, segment)))
+            entries.append((one.part.most_bytes, self._set_up(one, segment), one.part.program.premultiplies))
         name, root = call
         views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
-        table: int = self.calls.add_table(*views, entries)
+        table: int = self.calls.add_table(*views, entries, call_base(name, root))
         self._tables[call] = table
         if not all(one.part.program.in_place for one in placed):
             self.apart.add(table)
         return table
 
     def _propose(self, call: Call) -> tuple[list[HostProgram], Segment, Segment | None]:
-        parts = programs_for(self.topology, *call)
+        parts = programs_for(self.topology, *call, direct=self.direct)
         _, nbytes, pool_share = self._lay_out(parts)
         segment = Segment.sparse(nbytes)
         pool = Segment.sparse(pool_share * self.world_size) if pool_share > self._pool_share else None
@@ -244,6 +251,7 @@ class HostGroup:
         record = LaunchRecord(
             progress=base + arena.progress, records=base + arena.records, abort=base + arena.abort, doorbell=base + arena.doorbell,
             chunk_bytes=one.part.chunk_bytes, slot_bytes=one.part.chunk_bytes,
+            buffers=bases[0] + one.arenas[0].buffers if one.part.program.reaches_buffers else 0,
         )  # fmt: skip
         connections = connection_table(one.part.program, one.arenas, bases, one.host, [segment.base + at for at in one.host_at], slot_bases)
         number: int = self.calls.add_program(bytes(record), one.code, connections, one.part.pooled)

@@ -9,7 +9,7 @@ host.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..packing import make_plan
 from ..schedules import (
@@ -21,6 +21,7 @@ from ..schedules import (
     Step,
     lower,
     lower_barrier,
+    lower_direct,
     lower_one_shot,
     lower_rings,
     lower_two_shot,
@@ -29,8 +30,10 @@ from ..schedules import (
 from ..schedules.contract import REDUCING
 from ..topology import Topology
 
-#: Chunks of large calls: with their slots they stay in a core's second cache (measured: benchmarks/host.py).
-_CHUNK_BYTES, _SLOTS = 64 << 10, 4
+#: Chunks of large calls. Their slots go round in as much memory as leaves the readers' caches before it is written again, for
+#: to take a line back from a cache costs more than to store it anew (csrc/host/storechoice.h; measured: benchmarks/host.py).
+_CHUNK_BYTES, _RING_BYTES = 64 << 10, 2 << 20
+_MOST_SLOTS, _FEWEST_SLOTS = 32, 4
 #: One exchange up to this size, then two: each rank adds up all inputs, or one part of them.
 _ONE_SHOT_BYTES = 8 << 10
 #: Slots of programs for small calls are their own; those of large calls lie in a pool that all such programs share.
@@ -38,6 +41,12 @@ _SMALL_BYTES = 8 << 10
 #: Ranks that the exchanges of everybody with everybody are for.
 _MOST_DIRECT = 32
 LARGEST = 1 << 62
+#: Where ranks can read each other's memory, they do beyond these sizes: between two ranks, and among more. Below, the
+#: system calls and the pinning of pages cost more than the second copy (measured: benchmarks/host.py).
+_DIRECT_BYTES = {
+    "allreduce": (32 << 20, 512 << 10), "reduce": (32 << 20, 32 << 20), "reducescatter": (32 << 20, 32 << 20), "allgather": (1 << 20, 1 << 20),
+    "alltoall": (16 << 20, 512 << 10), "broadcast": (LARGEST, 4 << 20), "gather": (LARGEST, 4 << 20), "scatter": (LARGEST, 4 << 20),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,13 +62,20 @@ class HostProgram:
     pooled: bool
 
 
-def programs_for(topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
-    """The programs of one collective, by rising size; all verified."""
+def programs_for(topology: Topology, collective: str, root: int | None, *, direct: bool) -> list[HostProgram]:
+    """The programs of one collective, by rising size; all verified.
+
+    ``direct``: ranks can read and write each other's memory.
+    """
     if topology.nranks == 1:
         return [HostProgram(_alone(topology, collective, root), LARGEST, _CHUNK_BYTES, pooled=False)]
     hosts = all(device.kind == "host" for device in topology.devices)
     family = _FAMILIES.get(collective) if hosts or collective == "barrier" else None
     made = _planned(topology, collective, root) if family is None else family(topology)
+    if hosts and direct and topology.nranks <= _MOST_DIRECT and collective in _DIRECT_BYTES:
+        begin = _DIRECT_BYTES[collective][topology.nranks > 2]
+        if begin < LARGEST:
+            made = _with_direct(made, lower_direct(topology, collective, root), begin)
     for part in made:
         verify(part.program, repeated=True)
     return made
@@ -68,9 +84,9 @@ def programs_for(topology: Topology, collective: str, root: int | None) -> list[
 def _allreduce(topology: Topology) -> list[HostProgram]:
     n = topology.nranks
     if n > _MOST_DIRECT:
-        return _by_size(lower_rings(topology, [list(range(n))], slots=_SLOTS))
+        return _by_size(n, lambda slots: lower_rings(topology, [list(range(n))], slots=slots))
     one = HostProgram(lower_one_shot(topology), _ONE_SHOT_BYTES, _ONE_SHOT_BYTES, pooled=False)
-    return [one, *_by_size(lower_two_shot(topology, slots=_SLOTS))]
+    return [one, *_by_size(n, lambda slots: lower_two_shot(topology, slots=slots))]
 
 
 def _barrier(topology: Topology) -> list[HostProgram]:
@@ -88,9 +104,17 @@ def _alone(topology: Topology, collective: str, root: int | None) -> Program:
 
 
 def _planned(topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
-    return _by_size(lower(make_plan(topology, collective, root=root), slots=_SLOTS))
+    plan = make_plan(topology, collective, root=root)
+    return _by_size(topology.nranks, lambda slots: lower(plan, slots=slots))
 
 
-def _by_size(program: Program) -> list[HostProgram]:
-    """The program twice: with small slots of its own, and with large ones in the pool."""
-    return [HostProgram(program, _SMALL_BYTES, _SMALL_BYTES, pooled=False), HostProgram(program, LARGEST, _CHUNK_BYTES, pooled=True)]
+def _with_direct(made: list[HostProgram], program: Program, begin: int) -> list[HostProgram]:
+    """Those for smaller sizes, then the direct one."""
+    smaller = [replace(part, most_bytes=min(part.most_bytes, begin)) for part in made]
+    return [*smaller, HostProgram(program, LARGEST, program.chunk_bytes, pooled=False)]
+
+
+def _by_size(nranks: int, lowered: Callable[[int], Program]) -> list[HostProgram]:
+    """The program twice: with few small slots of its own, and with large ones in the pool, the more the fewer peers there are."""
+    slots = max(_FEWEST_SLOTS, min(_MOST_SLOTS, _RING_BYTES // _CHUNK_BYTES // (nranks - 1)))
+    return [HostProgram(lowered(_FEWEST_SLOTS), _SMALL_BYTES, _SMALL_BYTES, pooled=False), HostProgram(lowered(slots), LARGEST, _CHUNK_BYTES, pooled=True)]

@@ -7,6 +7,7 @@ gives per rank, so that one layout serves memory of this process, a segment mapp
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ DTYPES = {
 #: Numbers of ``enum ReduceOp``: ``avg`` is a sum divided by the number of ranks, ``premul_sum`` one of scaled inputs.
 OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 0}
 _ON_CONNECTION, _ON_CHANNEL = 1, 2
+_UNREACHABLE, _OTHER_CALL = 3, 4  # of enum RecordCode
 BUFFER_ORDER = ("input", "output", "scratch")
 
 
@@ -56,7 +58,7 @@ class ConnectionAddresses(ctypes.Structure):
 class CounterLine(ctypes.Structure):
     """``struct CounterLine``."""
 
-    _fields_ = [("value", ctypes.c_uint64), ("waited", ctypes.c_uint32), ("doorbell", ctypes.c_int32)]
+    _fields_ = [("value", ctypes.c_uint64), ("waited", ctypes.c_uint32), ("doorbell", ctypes.c_int32), ("call", ctypes.c_uint64 * 4)]
 
 
 class ChannelRecord(ctypes.Structure):
@@ -124,8 +126,7 @@ def _check_operation(program: Program, dtype: str, op: str) -> None:
         return
     if dtype not in DTYPES:
         raise ExecutionError(f"{program.collective} of {dtype} is not supported; dtypes that can be reduced: {', '.join(DTYPES)}")
-    scaled = op in ("avg", "premul_sum")
-    if scaled and not program.scales:
+    if (op == "avg" and not program.averages) or (op == "premul_sum" and not program.premultiplies):
         raise ExecutionError(f"program {program.hash} does not mark where inputs and results are scaled: it cannot do {op}")
     if not can_reduce(DTYPES[dtype], OPS[op], op == "premul_sum", op == "avg"):
         raise ExecutionError(f"{op} of {dtype} is not supported")
@@ -193,7 +194,7 @@ def counter_lines(arena: Arena) -> list[tuple[int, bytes]]:
     Those of its own channels' progress too: the rank that waits for them is the one that raises them, and needs no ring.
     """
     polled = (*range(arena.progress, arena.cursors - LINE_BYTES + 1, LINE_BYTES), *arena.heads.values(), *arena.tails.values())
-    return [(at, bytes(CounterLine(doorbell=arena.doorbell - at))) for at in polled]
+    return [(at, bytes(CounterLine(doorbell=arena.doorbell - at))[: CounterLine.call.offset]) for at in polled]
 
 
 @dataclass(frozen=True)
@@ -320,6 +321,13 @@ def _peer(program: Program, rank: int, connection: int) -> int:
 
 def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, timeout_s: float) -> str:
     who = f"{program.executor_name(rank)}, channel {channel}, step {note.step}, iteration {note.iteration}"
+    if note.code == _UNREACHABLE:
+        return f"{who}: the memory of rank {note.index} was out of reach: {os.strerror(note.seen)}"
+    if note.code == _OTHER_CALL:
+        from .callword import describe
+
+        c = program.connections[note.index]
+        return f"{who}: {program.executor_label(c.src)} calls {describe(note.seen)}"
     ended = f"no progress for {timeout_s:g} s" if note.code == 1 else "told to leave"
     if note.kind == _ON_CHANNEL:
         return f"{who}: {ended}, waiting for channel {note.index} of its own rank"

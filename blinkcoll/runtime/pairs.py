@@ -11,6 +11,7 @@ from typing import Any
 from .. import _core
 from ..schedules import encode, lower_sendrecv, verify
 from ..topology import host_topology
+from .callword import call_base
 from .launch import Arena, LaunchRecord, connection_table, counter_lines, lay_out
 from .segment import Segment
 
@@ -76,7 +77,7 @@ class Pairs:
         calls = _core.HostCalls(role, 2)
         number = calls.add_program(bytes(record), self._code, connection_table(self.program, self._arenas, bases), False)
         views = (_WHOLE, _NONE) if role == _SENDER else (_NONE, _WHOLE)
-        return calls, calls.add_table(*views, [(1 << 62, number)])
+        return calls, calls.add_table(*views, [(1 << 62, number, False)], call_base("sendrecv", None))
 
 
 def _up(nbytes: int) -> int:

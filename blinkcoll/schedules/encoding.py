@@ -165,7 +165,7 @@ def _operand(operand: Operand, rank: int, numbered: NumberedStep) -> tuple[int, 
         return BUFFERS.index("slot"), int(operand.prescaled), operand.connection, numbered.slots[operand.connection]
     if operand.region is not None:
         return BUFFERS.index("multicast"), int(operand.prescaled), REGIONS.index(operand.region), 0
-    return BUFFERS.index(operand.buffer), int(operand.prescaled), rank if operand.rank is None else operand.rank, 0
+    return BUFFERS.index(operand.buffer), int(operand.prescaled), rank if operand.rank is None else operand.rank, 0 if operand.shard is None else operand.shard + 1
 
 
 def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
@@ -195,6 +195,8 @@ def _check_step(program: Program, rank: int, step: Step, where: str) -> None:
             raise ScheduleError(f"{where}: malformed operand {operand}")
         if (operand.buffer == "multicast") != (operand.region is not None) or operand.region not in (None, *REGIONS):
             raise ScheduleError(f"{where}: malformed operand {operand}")
+        if operand.shard is not None and (operand.buffer not in REGIONS or not 0 <= operand.shard < program.nshards):
+            raise ScheduleError(f"{where}: malformed operand {operand}: only a buffer has a shard, of {program.nshards}")
         if operand.rank is not None and not 0 <= operand.rank < program.nexecutors:
             raise ScheduleError(f"{where}: there is no rank {operand.rank}")
     for after in step.after:

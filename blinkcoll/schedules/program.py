@@ -21,7 +21,8 @@ A channel and a connection carry one share, so all their iterations are alike; w
 within the same iteration.
 
 Scaling: a program whose inputs are marked ``prescaled`` where they are read, and whose results are marked ``postscaled``
-where they are complete, can average and pre-multiply; one without marks cannot. The factors come at launch.
+where they are complete, can average and pre-multiply; one that marks only its results can average, one without marks neither.
+The factors come at launch, each rank's own: a rank that reads a peer's input cannot scale it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Operand:
     ``rank`` is None for the executing rank's own buffer, another rank for a peer's (zero-copy). ``prescaled``: a source
     that is multiplied by the caller's factor while it is read. ``region``: for "multicast", which buffer of all ranks. As
     a source it is the only one of a reduce: a switch adds what all ranks hold there, in an order of its own, the same for
-    all who get this sum. As a destination it is stored to on every rank; a step has one such at most.
+    all who get this sum. As a destination it is stored to on every rank; a step has one such at most. ``shard``: of a
+    buffer, where it is another than the step's; only where all shards are of one size (all-to-all).
     """
 
     buffer: str
@@ -63,6 +65,7 @@ class Operand:
     rank: int | None = None
     prescaled: bool = False
     region: str | None = None
+    shard: int | None = None
 
 
 INPUT = Operand("input")
@@ -208,16 +211,28 @@ class Program:
         return self.collective in SHARDED
 
     @cached_property
-    def scales(self) -> bool:
-        """Whether its steps carry the marks that averaging and pre-multiplying need."""
-        steps = (step for channels in self.ranks for channel in channels for step in channel.steps)
-        return any(step.postscaled or any(o.prescaled for o in step.srcs) for step in steps)
+    def averages(self) -> bool:
+        """Whether its steps carry the marks that an average needs."""
+        return any(step.postscaled for channels in self.ranks for channel in channels for step in channel.steps)
+
+    @cached_property
+    def premultiplies(self) -> bool:
+        """Whether its steps carry the marks that a pre-multiplied sum needs."""
+        return any(o.prescaled for channels in self.ranks for channel in channels for step in channel.steps for o in step.srcs)
 
     @cached_property
     def multicasts(self) -> frozenset[tuple[str, bool]]:
         """Which buffers of all ranks its steps read (False) or write (True) by way of a switch; empty where none does."""
         steps = [step for channels in self.ranks for channel in channels for step in channel.steps]
         return frozenset((str(o.region), written) for s in steps for listed, written in ((s.srcs, False), (s.dsts, True)) for o in listed if o.buffer == "multicast")
+
+    @cached_property
+    def reaches_buffers(self) -> bool:
+        """Whether some step reads or writes a buffer of another rank's."""
+        return any(
+            o.rank not in (None, rank)
+            for rank, channels in enumerate(self.ranks) for channel in channels for step in channel.steps for o in (*step.srcs, *step.dsts)
+        )  # fmt: skip
 
     @cached_property
     def carrying(self) -> frozenset[int]:

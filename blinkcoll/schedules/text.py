@@ -86,5 +86,6 @@ def _operand(operand: Operand) -> str:
         return f"slot c{operand.connection}"
     if operand.region is not None:
         return f"{operand.region} of all ranks"
-    whose = "" if operand.rank is None else f" of rank {operand.rank}"
+    shard = "" if operand.shard is None else f" shard {operand.shard}"
+    whose = shard + ("" if operand.rank is None else f" of rank {operand.rank}")
     return f"{'f · ' if operand.prescaled else ''}{operand.buffer}{whose}"

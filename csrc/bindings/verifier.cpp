@@ -38,7 +38,7 @@ std::vector<verifier::Operand> operands(nb::handle listed) {
   for (nb::handle o : listed) {
     const nb::object region = o.attr("region");
     made.push_back({buffer_of(nb::cast<const char*>(o.attr("buffer"))), number_or_none(o.attr("connection")), number_or_none(o.attr("rank")), nb::cast<bool>(o.attr("prescaled")),
-                    region.is_none() ? Buffer::kUnknown : buffer_of(nb::cast<const char*>(region))});
+                    region.is_none() ? Buffer::kUnknown : buffer_of(nb::cast<const char*>(region)), number_or_none(o.attr("shard"))});
   }
   return made;
 }

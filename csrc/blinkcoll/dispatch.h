@@ -18,6 +18,13 @@
 //                                connection is run by the simple protocol, whose promises are the stronger ones. If so:
 //   bool copy_lines(...), reduce_lines(...)    the same on Places; false where a line did not come in time
 //   bool has_lines(place, units)               whether all have come; for notes about waits that failed
+//   kSigned                      whether counters carry what call a chunk is part of (launch.h). If so:
+//   void sign(signature)                       writes it, before publish() of the chunk
+//   bool agrees(signature, sync)               whether that is the call under way; if not, differs() and differs_at() tell
+//   kFar                         whether other ranks' buffers may lie in memory that loads and stores do not reach. If so:
+//   bool far(rank)                             whether that rank's do
+//   bool copy_far(dsts, ndsts, src, nbytes), reduce_far(dsts, ndsts, srcs, nsrcs, count, scaling)
+//                                              the same on Remotes; false where memory was out of reach: lost(), error()
 //
 // How the order of memory operations follows: data is written by all lanes, barrier(), then one lane publishes `tail`
 // with release; the reader's lane looks with acquire, all(), then all lanes read. Both are cumulative over the barrier,
@@ -46,10 +53,11 @@ constexpr u32 kMostOperands = 64;
 enum class Look : u32 { kReached, kPending, kGaveUp };
 enum class Outcome : u32 { kProgress, kBlocked, kFinished, kFailed };
 
-// A counter and the value that a step waits for.
+// A counter and the value that a step waits for. `signature`: of what has come, if it has one, says which call it is part of.
 struct Condition {
   const u64* word;
   u64 target;
+  const u64* signature;
 };
 
 // Where an operand of a step with lines is: plain memory (kSimple), or a slot in lines and the flag of its chunk.
@@ -65,6 +73,12 @@ template <class T>
 BC_HD T* pointer(u64 address) {
   return reinterpret_cast<T*>(address);
 }
+
+// Where an operand is, and in which rank's memory.
+struct Remote {
+  char* at;
+  u32 rank;
+};
 
 // A place of all ranks: at(r) is rank r's, `mapped` the same by way of the switch, 0 where there is no such mapping.
 struct Everywhere {
@@ -139,6 +153,12 @@ class ChannelRun {
       if (c.target == 0) continue;
       Look seen = p.look(c.word, c.target);
       if (seen != Look::kReached) ready = false;
+      if constexpr (Platform::kSigned) {
+        if (ready && c.signature && !p.agrees(*c.signature, step.first_sync + i)) {
+          *gave_up = true;
+          return false;
+        }
+      }
       if (seen == Look::kGaveUp) *gave_up = true;
     }
     return ready;
@@ -151,19 +171,35 @@ class ChannelRun {
       const ConnectionEntry& c = view_.connection(sync.connection);
       const ConnectionAddresses& at = addresses(sync.connection);
       u64 needed = sequence(sync.connection, sync.use) + 1;
-      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), in_lines(c) ? 0 : needed};  // the chunk has arrived
-      return {pointer<const u64>(at.head), needed > c.slots ? needed - c.slots : 0};  // its slot has been given back
+      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), in_lines(c) ? 0 : needed, signature(c, at, needed)};  // the chunk has arrived
+      return {pointer<const u64>(at.head), needed > c.slots ? needed - c.slots : 0, nullptr};  // its slot has been given back
     }
     const AfterEntry& after = view_.afters(step.first_after)[i - step.nwaits];
     const u64* word = pointer<const u64>(launch_.progress + u64(after.channel) * kLineBytes);
-    if (iteration_ < after.lag) return {word, 0};
+    if (iteration_ < after.lag) return {word, 0, nullptr};
     u32 nsteps = view_.channel(view_.rank(launch_.rank).first_channel + after.channel).nsteps;
-    return {word, progress_word((iteration_ - after.lag) * nsteps + after.step + 1)};
+    return {word, progress_word((iteration_ - after.lag) * nsteps + after.step + 1), nullptr};
+  }
+
+  BC_HD static const u64* signature(const ConnectionEntry& c, const ConnectionAddresses& at, u64 needed) {
+    return Platform::kSigned && c.slots <= kSignedCalls ? &pointer<const CounterLine>(at.tail)->call[needed % kSignedCalls] : nullptr;
   }
 
   // Leave a note of the first wait that has not come true. Lane 0 only; the waits may come true meanwhile.
   BC_HD void record(Platform& p, const StepEntry& step) {
     ChannelRecord note{p.aborted() ? kAborted : kTimedOut, position_, kOnNothing, 0, iteration_, 0, 0};
+    if constexpr (Platform::kSigned) {
+      if (p.differs()) {
+        pointer<ChannelRecord>(launch_.records)[local_] = {kOtherCall, position_, kOnConnection, view_.syncs(p.differs_at())[0].connection, iteration_, 0, p.differs()};
+        return;
+      }
+    }
+    if constexpr (Platform::kFar) {
+      if (p.error()) {
+        pointer<ChannelRecord>(launch_.records)[local_] = {kUnreachable, position_, kOnNothing, p.lost(), iteration_, 0, u64(p.error())};
+        return;
+      }
+    }
     for (u32 i = 0; i < u32(step.nwaits) + step.nafters; i++) {
       Condition c = condition(step, i);
       u64 seen = p.peek(c.word);
@@ -204,9 +240,27 @@ class ChannelRun {
     if constexpr (Platform::kLines) {
       if (touches_lines(step, operands)) return p.all(move_lines(p, step, operands, range));
     }
+    if constexpr (Platform::kFar) {
+      if (range.length != 0 && reaches_far(p, step, operands)) return move_far(p, step, operands, range);
+    }
     if (range.length != 0) move_plain(p, step, operands, range);
     p.barrier();
     return true;
+  }
+
+  BC_HD bool reaches_far(const Platform& p, const StepEntry& step, const OperandEntry* operands) const {
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++)
+      if (operands[i].buffer <= kScratch && operands[i].index != launch_.rank && p.far(operands[i].index)) return true;
+    return false;
+  }
+
+  BC_HD bool move_far(Platform& p, const StepEntry& step, const OperandEntry* operands, const Range& range) {
+    Remote at[kMostOperands];
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++)
+      at[i] = {locate(operands[i], step, range).at, operands[i].buffer <= kScratch ? operands[i].index : launch_.rank};
+    const Scaling scaling = scaling_of(step, operands);
+    if (step.op == kCopy && !scaling.prescaled && !scaling.postscaled) return p.copy_far(at + 1, step.ndsts, at[0], range.length * launch_.elem_size);
+    return p.reduce_far(at + step.nsrcs, step.ndsts, at, step.nsrcs, range.length, scaling);
   }
 
   BC_HD bool touches_lines(const StepEntry& step, const OperandEntry* operands) const {
@@ -220,7 +274,7 @@ class ChannelRun {
     bool group = false;
     for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) {
       group = group || operands[i].buffer == kMulticast;
-      at[i] = locate(operands[i], step.shard, range).at;
+      at[i] = locate(operands[i], step, range).at;
     }
     const Scaling scaling = scaling_of(step, operands);
     if (group) return move_group(p, step, operands, at, range, scaling);
@@ -260,7 +314,7 @@ class ChannelRun {
   // Also where the chunk is empty: its lines are what synchronises.
   BC_HD bool move_lines(Platform& p, const StepEntry& step, const OperandEntry* operands, const Range& range) {
     Place places[kMostOperands];
-    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) places[i] = locate(operands[i], step.shard, range);
+    for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) places[i] = locate(operands[i], step, range);
     const Scaling scaling = scaling_of(step, operands);
     if (step.op == kCopy && !scaling.prescaled && !scaling.postscaled) {
       return p.copy_lines(places + 1, step.ndsts, places[0], range.length * launch_.elem_size);
@@ -276,11 +330,16 @@ class ChannelRun {
     return scaling;
   }
 
-  BC_HD Place locate(const OperandEntry& operand, u32 shard, const Range& range) const {
+  BC_HD Place locate(const OperandEntry& operand, const StepEntry& step, const Range& range) const {
     if (operand.buffer == kSlot) return slot_of(operand.index, operand.use);
     if (operand.buffer == kMulticast) return {nullptr, 0, kSimple, false};
     u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
-    u64 offset = operand.buffer == kOutput ? partition_.output_offset(shard, range) : range.offset;
+    u64 offset = range.offset;
+    if (operand.use) {
+      offset = Partition::chunk_of(partition_.share_range(operand.use - 1, step.share), chunk_, iteration_).offset;
+    } else if (operand.buffer == kOutput) {
+      offset = partition_.output_offset(step.shard, range);
+    }
     return {pointer<char>(base + offset * launch_.elem_size), 0, kSimple, false};
   }
 
@@ -300,7 +359,11 @@ class ChannelRun {
       const ConnectionEntry& c = view_.connection(sync.connection);
       bool reads = c.dst == launch_.rank;
       if (!reads && in_lines(c)) continue;  // its lines have said so
-      p.publish(pointer<u64>(reads ? at.head : at.tail), sequence(sync.connection, sync.use) + 1);
+      const u64 number = sequence(sync.connection, sync.use) + 1;
+      if constexpr (Platform::kSigned) {
+        if (!reads && c.slots <= kSignedCalls) p.sign(&pointer<CounterLine>(at.tail)->call[number % kSignedCalls]);
+      }
+      p.publish(pointer<u64>(reads ? at.head : at.tail), number);
     }
   }
 

@@ -28,16 +28,23 @@ struct ConnectionAddresses {
 // A counter's cache line. Hosts sleep while they wait, so there is room for who does: the counter's reader sets `waited`
 // before it sleeps, and whoever raises the counter then rings the reader's doorbell, `doorbell` bytes from this line (0:
 // the reader never sleeps). Counter, mark and doorbell lie in the reader's arena, mapped as one everywhere.
+//
+// `call[n % kSignedCalls]`: on hosts, what call chunk n is part of (host/callword.h), written before `value` says that it has
+// come; of connections of so many slots at most, so that nobody overwrites what is still to be read.
+constexpr u32 kSignedCalls = 4;
 struct CounterLine {
   u64 value;
   u32 waited;
   int doorbell;
+  u64 call[kSignedCalls];
 };
 
-enum RecordCode : u32 { kRan = 0, kTimedOut = 1, kAborted = 2 };
+enum RecordCode : u32 { kRan = 0, kTimedOut = 1, kAborted = 2, kUnreachable = 3, kOtherCall = 4 };
 
 // Why a channel stopped before its end: what it waited for. `index` is a connection, or the channel that an `after`
-// names; kOnNothing: what it waited for came true between giving up and taking this note.
+// names; kOnNothing: what it waited for came true between giving up and taking this note. kUnreachable: the memory of rank
+// `index` could not be read or written, for the reason `seen` (an errno). kOtherCall: what came over connection `index` is
+// part of another call, `seen`.
 enum WaitKind : u32 { kOnNothing = 0, kOnConnection = 1, kOnChannel = 2 };
 struct ChannelRecord {
   u32 code, step, kind, index;

@@ -51,7 +51,8 @@ struct StepEntry {
 };
 
 // `index`: the rank whose buffer it is, or the connection, or (kMulticast) which buffer, input, output or scratch, of all
-// ranks: as a source it is the only one of a reduce, and a step has one such destination at most; `use`: which use of the connection in this iteration.
+// ranks: as a source it is the only one of a reduce, and a step has one such destination at most. `use`: which use of the
+// connection in this iteration; of a rank's buffer: 1 + the shard, where it is not the step's.
 // `prescaled`: a source that is multiplied by the launch's factor.
 struct OperandEntry {
   u16 buffer, prescaled;

@@ -26,6 +26,8 @@ class CudaPlatform {
  public:
   BC_DEVICE explicit CudaPlatform(const Launch& launch) : launch_(launch) {}
 
+  static constexpr bool kSigned = false;
+  static constexpr bool kFar = false;  // peers' memory is mapped
   static constexpr bool kLines = true;
 
   BC_DEVICE u32 lane() const { return threadIdx.x; }

@@ -3,7 +3,8 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "blinkcoll/program.h"
+#include "blinkcoll/dispatch.h"
+#include "host/callword.h"
 #include "host/run.h"
 
 namespace blinkcoll {
@@ -31,7 +32,7 @@ u32 HostCalls::add_program(const Launch& launch, std::string code, const std::st
   Launch& mine = made->launch = launch;
   mine.program = u64(made->code.data());
   mine.connections = u64(made->connections.data());
-  mine.buffers = u64(made->buffers.data());
+  if (!mine.buffers) mine.buffers = u64(made->buffers.data());
   mine.cursors = u64(made->cursors.data());
   mine.rank = rank_;
   mine.epoch = 0;
@@ -39,9 +40,9 @@ u32 HostCalls::add_program(const Launch& launch, std::string code, const std::st
   return u32(programs_.size() - 1);
 }
 
-u32 HostCalls::add_table(View input, View output, std::vector<TableEntry> entries) {
+u32 HostCalls::add_table(View input, View output, std::vector<TableEntry> entries, u64 word) {
   if (entries.empty()) throw std::invalid_argument("a table needs at least one program");
-  tables_.push_back({input, output, std::move(entries)});
+  tables_.push_back({input, output, std::move(entries), word});
   return u32(tables_.size() - 1);
 }
 
@@ -66,23 +67,24 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   const u64 count = total(t, input, output), nbytes = count * kind.elem_size;
   size_t i = 0;
   while (i + 1 < t.entries.size() && nbytes > t.entries[i].most_bytes) i++;
+  while (kind.premultiplied && i > 0 && !t.entries[i].premultiplies) i--;
   const u32 number = t.entries[i].program;
   Program& program = *programs_[number];
   if (program.pooled && pooled_ != int(number)) {
     if (pooled_ >= 0 && barrier_ >= 0) {
       last_ = u32(barrier_);
-      if (!start(*programs_[size_t(barrier_)], 1, CallKind{}, timeout_ns, interrupted)) return false;
+      if (!start(*programs_[size_t(barrier_)], 1, CallKind{}, 0, timeout_ns, interrupted)) return false;
     }
     pooled_ = int(number);
   }
   last_ = number;
-  BufferAddresses& mine = program.buffers[rank_];
+  BufferAddresses& mine = pointer<BufferAddresses>(program.launch.buffers)[rank_];
   mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind.elem_size);
   mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind.elem_size) : mine.buffer[kInput];
-  return start(program, count, kind, timeout_ns, interrupted);
+  return start(program, count, kind, call_word(t.word, kind.dtype, kind.elem_size, kind.premultiplied ? kPremultiplied : kind.op, kind.divisor, count), timeout_ns, interrupted);
 }
 
-bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
+bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted) {
   Launch& launch = program.launch;
   launch.count = count;
   launch.elem_size = kind.elem_size;
@@ -97,7 +99,7 @@ bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 tim
     program.checked = kind;
     program.any_checked = true;
   }
-  return run_checked(launch, interrupted);
+  return run_checked(launch, interrupted, {processes_.empty() ? nullptr : processes_.data(), word});
 }
 
 }  // namespace blinkcoll

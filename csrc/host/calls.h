@@ -5,6 +5,7 @@
 // finished with the last one. All ranks make the same calls in the same order, so all take that barrier alike.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -21,6 +22,7 @@ enum class View { kNone, kOwn, kWhole };
 struct TableEntry {
   u64 most_bytes;  // of the collective's size; the last entry serves what is larger, too
   u32 program;
+  bool premultiplies;  // whether it can; if not, and the call does, the entry before serves it
 };
 
 // A buffer of the caller's.
@@ -32,6 +34,7 @@ struct UserBuffer {
 struct CallKind {
   u32 dtype = 0, elem_size = 1, op = 0, divisor = 1;
   double prescale = 1;
+  bool premultiplied = false;  // whether ranks have factors, this one's being `prescale`
 };
 
 class HostCalls {
@@ -41,10 +44,16 @@ class HostCalls {
   HostCalls& operator=(const HostCalls&) = delete;
 
   // `launch` holds addresses of shared memory (abort, doorbell, progress, records, slot_bytes) and the chunk size; the
-  // program's bytes and the table of connections are copied. Returns the program's number.
+  // program's bytes and the table of connections are copied. Where its steps use other ranks' buffers, `launch.buffers` is a
+  // table in shared memory that each rank writes its own entry of, before it begins a call; that a rank has begun is
+  // what the others wait for before they look (the verifier sees to that). Returns the program's number.
   u32 add_program(const Launch& launch, std::string code, const std::string& connections, bool pooled);
 
-  u32 add_table(View input, View output, std::vector<TableEntry> entries);
+  // `word`: call_base() of the collective.
+  u32 add_table(View input, View output, std::vector<TableEntry> entries, u64 word = 0);
+
+  // How this process numbers the processes of all ranks, for reading and writing their memory; 0: this process.
+  void set_processes(std::vector<int> processes) { processes_ = std::move(processes); }
 
   // The program that barriers run, which pooled programs are separated by.
   void set_barrier(u32 program) { barrier_ = int(program); }
@@ -53,6 +62,21 @@ class HostCalls {
   // where a wait ran out, or `interrupted`, asked ten times a second, said so; last() then says which program it was.
   // Throws std::invalid_argument where sizes do not fit or there is no mover. Calls of several threads take turns.
   bool run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted);
+
+  // Tables by a number of the collective's and a root (0: none), for calls about which nothing has to be checked any more.
+  // `apart`: not in place. While not `open`, none is found.
+  void set_quick(u32 collective, u32 root, u32 table, bool apart) {
+    const size_t key = size_t(collective) * nranks_ + root;
+    if (quick_.size() <= key) quick_.resize(key + 1, {-1, false});
+    quick_[key] = {int(table), apart};
+  }
+  u32 nranks() const { return nranks_; }
+  void set_open(bool open) { open_ = open; }
+  int quick(u32 collective, i64 root, bool in_place) const {
+    const size_t key = size_t(collective) * nranks_ + size_t(root);
+    if (!open_ || root < 0 || root >= i64(nranks_) || key >= quick_.size() || (in_place && quick_[key].apart)) return -1;
+    return quick_[key].table;
+  }
 
   // Which program the last call ran, and how often it was called.
   u32 last() const { return last_; }
@@ -72,17 +96,26 @@ class HostCalls {
   struct Table {
     View input, output;
     std::vector<TableEntry> entries;
+    u64 word;
   };
 
-  bool start(Program& program, u64 count, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted);
+  struct Quick {
+    int table;
+    bool apart;
+  };
+
+  bool start(Program& program, u64 count, const CallKind& kind, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted);
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 whole(View view, const UserBuffer& buffer, u64 count, u32 elem_size) const;
 
   std::mutex busy_;
+  std::vector<Quick> quick_;
+  std::atomic<bool> open_{true};
   u32 rank_, nranks_, last_ = 0;
   int barrier_ = -1, pooled_ = -1;
   std::vector<std::unique_ptr<Program>> programs_;
   std::vector<Table> tables_;
+  std::vector<int> processes_;
 };
 
 }  // namespace blinkcoll

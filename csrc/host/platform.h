@@ -5,22 +5,34 @@
 
 #include "blinkcoll/dispatch.h"
 #include "host/doorbell.h"
+#include "host/farmovers.h"
 #include "host/movers.h"
+#include "host/peers.h"
+#include "host/storechoice.h"
 
 namespace blinkcoll {
 
-// Outputs from this size on are written past the caches: larger than what a core has of them for itself.
-constexpr u64 kStreamedBytes = 4 << 20;
+// Outputs from this size on, about that of a last-level cache, are written past it: little of them would be left there in
+// the end. (sysconf() counts the caches of all sockets together on some machines, and is of no use here.)
+constexpr u64 kStreamedBytes = 32 << 20;
+
+// What a call has around it, beside its launch.
+struct Around {
+  const int* processes = nullptr;  // see Peers; null where all ranks share one address space
+  u64 word = 0;                    // of the call (callword.h); all ranks have the same
+};
 
 class HostPlatform {
  public:
-  explicit HostPlatform(const Launch& launch)
-      : launch_(launch), output_(pointer<const BufferAddresses>(launch.buffers)[launch.rank].buffer[kOutput]),
+  explicit HostPlatform(const Launch& launch, const Around& around = {})
+      : launch_(launch), peers_(around.processes), word_(around.word), output_(pointer<const BufferAddresses>(launch.buffers)[launch.rank].buffer[kOutput]),
         extent_(launch.count * launch.elem_size), streams_(extent_ >= kStreamedBytes) {}
 
   // Lines save a fence and a trip of a flag over a link. Between threads a release store is a store, and a look at a
   // counter tells without blocking whether all of a chunk is there, so all protocols are run as the simple one.
   static constexpr bool kLines = false;
+  static constexpr bool kSigned = true;
+  static constexpr bool kFar = true;
 
   u32 lane() const { return 0; }
   u32 lanes() const { return 1; }
@@ -65,11 +77,19 @@ class HostPlatform {
   u32 rings() const { return launch_.doorbell ? __atomic_load_n(pointer<u32>(launch_.doorbell), __ATOMIC_ACQUIRE) : 0; }
 
   void copy(char* const* dsts, u32 ndsts, const char* src, u64 nbytes) const {
-    copy_on_host(dsts, ndsts, src, nbytes, streamed(dsts, ndsts));
+    const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own;
+    if (!others || nbytes < StoreChoice::kLeast) return copy_on_host(dsts, ndsts, src, nbytes, streams_ ? own : 0);
+    StoreChoice& choice = store_choice();
+    const bool past = choice.streams();
+    const u64 began = StoreChoice::ticks();
+    copy_on_host(dsts, ndsts, src, nbytes, (streams_ ? own : 0) | (past ? others : 0));
+    choice.learn(past, StoreChoice::ticks() - began, nbytes);
   }
 
   void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
-    reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, streamed(dsts, ndsts));
+    const u64 own = own_outputs(dsts, ndsts);
+    const bool past = count * launch_.elem_size >= StoreChoice::kLeast && store_choice().lately();
+    reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, (streams_ ? own : 0) | (past ? all_of(ndsts) & ~own : 0));
   }
 
   // What a switch would do, by the memory of each rank: added in the order of ranks, 16-bit floats in float32.
@@ -81,20 +101,50 @@ class HostPlatform {
     reduce(dsts.data(), u32(dsts.size()), srcs.data(), u32(srcs.size()), g.count, g.scaling);
   }
 
+  // Plain accesses: ordered by the release of publish() and the acquire of look(), as the chunk itself is.
+  void sign(u64* signature) const { *signature = word_; }
+  bool agrees(u64 signature, u32 sync) {
+    if (signature == word_) return true;
+    differs_ = signature, differs_at_ = sync;
+    return false;
+  }
+  u64 differs() const { return differs_; }
+  u32 differs_at() const { return differs_at_; }
+
+  bool far(u32 rank) const { return peers_.far(rank); }
+  u32 lost() const { return peers_.lost(); }
+  int error() const { return peers_.error(); }
+
+  bool copy_far(const Remote* dsts, u32 ndsts, const Remote& src, u64 nbytes) { return copy_between(peers_, dsts, ndsts, src, nbytes); }
+
+  bool reduce_far(const Remote* dsts, u32 ndsts, const Remote* srcs, u32 nsrcs, u64 count, const Scaling& scaling) {
+    return reduce_between(peers_, launch_, dsts, ndsts, srcs, nsrcs, count, scaling, streams_);
+  }
+
   bool give_up = false;
   bool marking = false;
   mutable bool rung = true;  // whether all counters that were looked at in vain while marking have somebody who rings
 
  private:
-  // Results too large for the caches go past them; slots are meant to stay.
-  u64 streamed(char* const* dsts, u32 ndsts) const {
-    if (!streams_) return 0;
+  static u64 all_of(u32 ndsts) { return ndsts < 64 ? (u64(1) << ndsts) - 1 : ~u64(0); }
+
+  // Which destinations lie in this rank's output; the others are slots, for other ranks to read.
+  u64 own_outputs(char* const* dsts, u32 ndsts) const {
     u64 mask = 0;
     for (u32 d = 0; d < ndsts && d < 64; d++) mask |= u64(u64(dsts[d]) - output_ < extent_) << d;
     return mask;
   }
 
+  // Of this thread: it says how near the readers' caches are.
+  static StoreChoice& store_choice() {
+    thread_local StoreChoice choice;
+    return choice;
+  }
+
   const Launch& launch_;
+  Peers peers_;
+  u64 word_, differs_ = 0;
+  u32 differs_at_ = 0;
   u64 output_, extent_;
   bool streams_;
 };

@@ -8,6 +8,10 @@
 #include <stdexcept>
 #include <thread>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include "platform.h"
 
 namespace blinkcoll {
@@ -15,9 +19,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Rounds without progress: look again at once, then let others run (with more ranks than cores, that is what lets the peer
-// that we wait for proceed; beside other work each yield may cost a time slice), then sleep until a peer rings.
-constexpr u32 kSpins = 64, kYields = kSpins + 64;
+// Rounds without progress: look again at once, then let others run, then sleep until a peer rings. With more ranks than cores
+// it is the yields that let the peer that we wait for proceed, so they come at once; beside other work each may cost a time
+// slice, so they end.
+constexpr u32 kSpins = 256, kCrowdedSpins = 2, kYields = 64;
+
+u32 cores() {
+#if defined(__linux__)
+  cpu_set_t mine;
+  if (sched_getaffinity(0, sizeof mine, &mine) == 0) return u32(CPU_COUNT(&mine));
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -64,11 +77,12 @@ bool run_rank(const Launch& launch) {
   return run_checked(launch);
 }
 
-bool run_checked(const Launch& launch, const std::function<bool()>& interrupted) {
+bool run_checked(const Launch& launch, const std::function<bool()>& interrupted, const Around& around) {
   ProgramView view{pointer<const char>(launch.program)};
-  HostPlatform platform(launch);
-  std::vector<ChannelRun<HostPlatform>> channels;
+  HostPlatform platform(launch, around);
+  thread_local std::vector<ChannelRun<HostPlatform>> channels;  // its memory is kept from call to call
   u32 nchannels = view.rank(launch.rank).nchannels;
+  channels.clear();
   channels.reserve(nchannels);
   for (u32 c = 0; c < nchannels; c++) channels.emplace_back(launch, c);
 
@@ -77,8 +91,10 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted)
   constexpr std::chrono::nanoseconds kMostBetweenLooks = std::chrono::milliseconds(100);
   std::chrono::nanoseconds idle(0);
   Clock::time_point last_look;
+  static const u32 ncores = cores();
+  const u32 spins = view.header().nranks <= ncores ? kSpins : kCrowdedSpins, most = spins + kYields;
   for (u32 idle_rounds = 0;;) {
-    platform.marking = idle_rounds >= kYields;
+    platform.marking = idle_rounds >= most;
     platform.rung = true;
     const u32 rings = platform.rings();  // before the round: a ring after its last look ends the sleep at once
     Round round = take_turns(platform, channels);
@@ -92,15 +108,17 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted)
       platform.give_up = false;
       continue;
     }
-    if (idle_rounds < kYields) {
-      if (idle_rounds++ < kSpins) {
+    if (idle_rounds < most) {
+      if (idle_rounds++ < spins) {
         relax();
       } else {
         std::this_thread::yield();
       }
+      continue;  // the round before a sleep is one that marks
+    }
+    if (idle_rounds++ == most) {
       idle = std::chrono::nanoseconds(0);
       last_look = Clock::now();
-      continue;  // the round before a sleep is one that marks
     }
     bool was_late = late(idle, launch);  // and the round since then brought nothing either
     platform.sleep(rings, kMostBetweenLooks);

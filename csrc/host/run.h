@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "blinkcoll/launch.h"
+#include "host/platform.h"
 
 namespace blinkcoll {
 
@@ -14,7 +15,7 @@ bool run_rank(const Launch& launch);
 
 // The same for a launch that check_launch() has been asked about: its program, rank, dtype and operation. While it sleeps
 // it asks `interrupted`, if there is one, ten times a second; if so, it leaves.
-bool run_checked(const Launch& launch, const std::function<bool()>& interrupted = {});
+bool run_checked(const Launch& launch, const std::function<bool()>& interrupted = {}, const Around& around = {});
 
 // Throws std::invalid_argument where the launch's program is none of this version, lacks the rank, or cannot be reduced.
 void check_launch(const Launch& launch);

@@ -40,7 +40,10 @@ class Execution {
     for (const auto& channels : program.ranks)
       for (const Channel& channel : channels)
         for (const Step& step : channel)
-          scaled_ = scaled_ || step.postscaled || std::any_of(step.srcs.begin(), step.srcs.end(), [](const Operand& o) { return o.prescaled; });
+            for (const Operand& o : step.srcs) prescaled_ = prescaled_ || o.prescaled;
+    for (const auto& channels : program.ranks)
+      for (const Channel& channel : channels)
+        for (const Step& step : channel) postscaled_ = postscaled_ || prescaled_ || step.postscaled;
   }
 
   void run() {
@@ -124,9 +127,9 @@ class Execution {
 
   Place locate(const Event& e, const Operand& o) const {
     if (o.buffer == Buffer::kSlot) return {Place::kSlot, o.connection, e.use(o.connection)};
-    const int owner = o.rank == kOwn ? e.rank : o.rank;
-    if (o.buffer == Buffer::kScratch) return {Place::kScratch, owner, e.step->shard};
-    return {o.buffer == Buffer::kInput && !in_place_ ? Place::kInput : Place::kOutput, owner, e.step->shard};
+    const int owner = o.rank == kOwn ? e.rank : o.rank, shard = o.shard == kNone ? e.step->shard : o.shard;
+    if (o.buffer == Buffer::kScratch) return {Place::kScratch, owner, shard};
+    return {o.buffer == Buffer::kInput && !in_place_ ? Place::kInput : Place::kOutput, owner, shard};
   }
 
   Content& content(const Place& place) {
@@ -247,9 +250,9 @@ class Execution {
             throw Refused(where + " holds " + expressions_.describe(held.value) + ", expected " + expressions_.describe(expressions_.input(promise.rank, promise.shard)));
           continue;
         }
-        if (!expressions_.is_sum_of_all(held.value, program_.nranks(), shard, scaled_))
+        if (!expressions_.is_sum_of_all(held.value, program_.nranks(), shard, prescaled_, postscaled_))
           throw Refused(where + " holds " + expressions_.describe(held.value) + ", expected " + program_.collective + "'s " + std::to_string(program_.nranks()) + " inputs once each" +
-                        (scaled_ ? ", each prescaled, and the result postscaled" : ""));
+                        (prescaled_ ? ", each prescaled" : "") + (postscaled_ ? ", and the result postscaled" : ""));
         if (first < 0) {
           first = held.value;
           first_rank = rank;
@@ -283,7 +286,7 @@ class Execution {
   const Contract& contract_;
   const Dependence& dependence_;
   int share_;
-  bool in_place_, repeated_, scaled_ = false;
+  bool in_place_, repeated_, prescaled_ = false, postscaled_ = false;
   Expressions expressions_;
   std::map<Place, Content> memory_;
   std::map<int, int> exchanged_;  // an exchange, what it hands to its members

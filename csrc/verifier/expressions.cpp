@@ -21,13 +21,13 @@ const std::vector<int>& Expressions::terms(int value) {
   return terms_[value] = std::move(all);
 }
 
-bool Expressions::is_sum_of_all(int value, int nranks, int shard, bool scaled) {
-  if (scaled) {
+bool Expressions::is_sum_of_all(int value, int nranks, int shard, bool before, bool after) {
+  if (after) {
     if (keys_[size_t(value)][0] != kPostscaled) return false;
     value = keys_[size_t(value)][1];
   }
   std::vector<int> wanted;
-  for (int rank = 0; rank < nranks; rank++) wanted.push_back(scaled ? prescaled(input(rank, shard)) : input(rank, shard));
+  for (int rank = 0; rank < nranks; rank++) wanted.push_back(before ? prescaled(input(rank, shard)) : input(rank, shard));
   std::sort(wanted.begin(), wanted.end());
   return terms(value) == wanted;
 }

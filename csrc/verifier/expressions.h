@@ -27,7 +27,7 @@ class Expressions {
   }
 
   // Whether the value is every one of `nranks` ranks' inputs of this shard, each once, scaled before and after or not.
-  bool is_sum_of_all(int value, int nranks, int shard, bool scaled);
+  bool is_sum_of_all(int value, int nranks, int shard, bool before, bool after);
   // The value in words, the first few terms of it.
   std::string describe(int value) const;
 

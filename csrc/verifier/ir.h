@@ -18,6 +18,7 @@ struct Operand {
   int rank;        // kOwn, or the rank whose buffer it is
   bool prescaled;  // multiplied by the caller's factor while it is read
   Buffer region;   // of kMulticast: which buffer of all ranks; kUnknown elsewhere
+  int shard = kNone;  // of a rank's buffer: where it is another than the step's
 };
 
 struct After {

@@ -110,6 +110,7 @@ class Structure {
 
   void check_operand(const Operand& o, int rank, const Step& step, bool source) const {
     if (o.buffer == Buffer::kUnknown || (o.connection == kNone) != (o.buffer != Buffer::kSlot)) refuse("a malformed operand");
+    if (o.shard != kNone) check_shard(o);
     if (o.buffer == Buffer::kSlot) {
       check_end(o.connection, rank);
       if (o.rank != kOwn) refuse("a malformed operand: a slot belongs to no rank");
@@ -123,11 +124,19 @@ class Structure {
     if (o.buffer == Buffer::kMulticast) return check_group(o, step, source);
     if (o.rank != kOwn && (o.rank < 0 || o.rank >= program_.nexecutors())) refuse("there is no rank " + std::to_string(o.rank));
     if (!source && o.buffer == Buffer::kInput) refuse("writes an input");
-    const int owner = o.rank == kOwn ? rank : o.rank;
+    const int owner = o.rank == kOwn ? rank : o.rank, shard = o.shard == kNone ? step.shard : o.shard;
+    if (o.prescaled && owner != rank) refuse("scales an input of rank " + std::to_string(owner) + ", whose factor it does not know");
     const View view = contract_.view(o.buffer, owner);
     const std::string which = std::string(o.buffer == Buffer::kInput ? "input" : "output") + " of rank " + std::to_string(owner);
     if (view == View::kNothing) refuse(program_.collective + " has no " + which);
-    if (!contract_.holds(view, owner, step.shard)) refuse("names shard " + std::to_string(step.shard) + " of the " + which + ", which holds that rank's own shard" + (view == View::kOwnShard ? "" : "s") + " only");
+    if (!contract_.holds(view, owner, shard)) refuse("names shard " + std::to_string(shard) + " of the " + which + ", which holds that rank's own shard" + (view == View::kOwnShard ? "" : "s") + " only");
+  }
+
+  // A chunk of one shard is as long as one of another only where all shards are of one size.
+  void check_shard(const Operand& o) const {
+    if (o.buffer == Buffer::kSlot || o.buffer == Buffer::kMulticast) refuse("a malformed operand: only a rank's buffer has a shard");
+    if (o.shard < 0 || o.shard >= program_.nshards) refuse("there is no shard " + std::to_string(o.shard));
+    if (!contract_.interchangeable()) refuse("an operand of shard " + std::to_string(o.shard) + " in a step of another: shards of " + program_.collective + " may differ in size");
   }
 
   // A place of all ranks: each of them has it, and it is no input where it is stored to.

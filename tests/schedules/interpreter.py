@@ -333,7 +333,7 @@ class _Call:
 
     def _read(self, channel: _Channel, source: Operand, where: slice) -> np.ndarray:
         if source.connection is None:
-            return self.memory[self._owner(channel, source), source.buffer][where]
+            return self.memory[self._owner(channel, source), source.buffer][self._where(channel, source)]
         fifo = self.fifos[source.connection]
         held = fifo.slots[fifo.taken % len(fifo.slots)]
         length = where.stop - where.start
@@ -344,19 +344,21 @@ class _Call:
         return held
 
     def _store(self, channel: _Channel, destination: Operand, value: np.ndarray) -> None:
-        step = channel.step
         if destination.connection is None:
-            where = self.cut.chunk_of(step.shard, step.share, channel.iteration)
-            self.memory[self._owner(channel, destination), destination.buffer][where] = value
+            self.memory[self._owner(channel, destination), destination.buffer][self._where(channel, destination)] = value
             return
         fifo = self.fifos[destination.connection]
         fifo.slots[fifo.sent % len(fifo.slots)] = value
+
+    def _where(self, channel: _Channel, operand: Operand) -> slice:
+        step = channel.step
+        return self.cut.chunk_of(step.shard if operand.shard is None else operand.shard, step.share, channel.iteration)
 
     def _owner(self, channel: _Channel, operand: Operand) -> int:
         owner = channel.rank if operand.rank is None else operand.rank
         if operand.buffer == "scratch":
             return owner
-        program, shard = self.program, channel.step.shard
+        program, shard = self.program, channel.step.shard if operand.shard is None else operand.shard
         absent = owner >= program.nranks or view(program.collective, operand.buffer, owner, program.root) == "none"
         if absent or (program.collective in SHARDED and shard not in shards_held(program.collective, operand.buffer, owner, program.root, program.nranks)):
             raise Wrong(f"rank {owner} has no shard {shard} in its {operand.buffer}")

@@ -248,7 +248,7 @@ def test_switches_servers_and_relays_in_the_interpreter_and_on_threads(name, une
     program = BEYOND[name]
     bc.verify(program, repeated=True)
     assert ("relays" in name) == (program.nexecutors > program.nranks) and ("nvls" in name) == bool(program.multicasts)
-    n, op = program.nranks, "avg" if program.scales else "sum"
+    n, op = program.nranks, "avg" if program.averages else "sum"
     for seed, in_place in enumerate((False, True) if program.in_place else (False,)):
         rng = np.random.default_rng(seed)
         counts = rng.integers(0, 90, (n, n) if program.collective == "alltoallv" else n) if uneven else None

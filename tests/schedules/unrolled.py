@@ -243,8 +243,9 @@ class _Memory:
         if operand.connection is not None:
             return ("slot", operand.connection, event.slots[operand.connection] % self.program.connections[operand.connection].slots)
         owner = event.rank if operand.rank is None else operand.rank
-        cell: Cell = (event.step.shard, event.step.share, event.iteration)
-        if operand.buffer != "scratch" and not _holds(self.program, operand.buffer, owner, event.step.shard):
+        shard = event.step.shard if operand.shard is None else operand.shard
+        cell: Cell = (shard, event.step.share, event.iteration)
+        if operand.buffer != "scratch" and not _holds(self.program, operand.buffer, owner, shard):
             raise ScheduleError(f"{event}: rank {owner} has no such {operand.buffer}")
         buffer = "output" if operand.buffer == "input" and self.in_place else operand.buffer
         return (buffer, owner, cell)
@@ -374,8 +375,9 @@ def _check_result(program: Program, trips: Sequence[int], memory: _Memory, track
                 sums.add(got)
                 inputs = [("input", other, cell) for other in range(program.nranks)]
                 terms = got
-                if program.scales:
+                if program.premultiplies:
                     inputs = [("prescaled", value) for value in inputs]
+                if program.averages or program.premultiplies:
                     if got[0] != "postscaled":
                         raise ScheduleError(f"output of rank {rank}, {cell} is not scaled")
                     terms = got[1]
