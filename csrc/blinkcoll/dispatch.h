@@ -336,7 +336,8 @@ class ChannelRun {
     u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
     u64 offset = range.offset;
     if (operand.use) {
-      offset = Partition::chunk_of(partition_.share_range(operand.use - 1, step.share), chunk_, iteration_).offset;
+      // loop_ is of the step's share since its turn came.
+      offset = Partition::chunk_of(partition_.share_range(operand.use - 1, step.share), loop_.chunk, iteration_).offset;
     } else if (operand.buffer == kOutput) {
       offset = partition_.output_offset(step.shard, range);
     }
