@@ -57,9 +57,9 @@ def test_every_row_names_its_source():
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "simulator.md"
 
 
-def test_the_document_shows_every_row_as_it_is_simulated():
+def test_the_document_shows_every_row_that_judges_as_it_is_simulated():
     page = PAGE.read_text(encoding="utf-8").splitlines()
-    assert not set(validation.table()) - set(page), "put the output of tests/simulator/validation.py into docs/simulator.md"
+    assert not set(validation.table(TIMINGS)) - set(page), "put the output of tests/simulator/validation.py into docs/simulator.md"
 
 
 @pytest.mark.slow

@@ -152,19 +152,19 @@ def several_servers(timing: Timing) -> bool:
     return "*" in timing.machine
 
 
-def table() -> list[str]:
-    """The rows of the table, in Markdown, in the order of the file."""
+def table(timings: Sequence[Timing]) -> list[str]:
+    """Rows of the table, in Markdown."""
     return [
         f"| {t.machine} | {len(t.gpus)} ({_gpus(t.gpus)}) | {t.nccl} | {t.launch} | {t.collective} | {t.size_bytes} "
         f"| {t.time_us:.1f} | {simulate(t):.1f} | {100 * (simulate(t) / t.time_us - 1):+.0f} %{' (anchor)' * bool(t.anchors)} | {t.source} |"
-        for t in read_timings()
+        for t in timings
     ]
 
 
 def main() -> None:
     print("| machine | GPUs | NCCL | launch | collective | size | published us | simulated us | error | source |")
     print("| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | --- |")
-    print("\n".join(table()))
+    print("\n".join(table(read_timings())))
     judged = [t for t in read_timings() if not t.anchors and not several_servers(t)]
     for label, least, most in ((">= 64 MB", 64_000_000, 1 << 60), ("64 KB - 64 MB", 65537, 63_999_999), ("<= 64 KB", 0, 65536)):
         some = [t for t in judged if least <= t.size_bytes <= most]
