@@ -116,16 +116,21 @@ class Group:
     def answers_with_fds(self, doing: str, timeout_s: float) -> dict[int, tuple[dict[str, Any], list[int]]]:
         """The same with the descriptors that came along."""
         deadline, heard = time.monotonic() + timeout_s, {}
-        for rank, peer in self.peers.items():
-            try:
-                heard[rank] = _receive(peer, deadline, check=self.check)
-            except TimeoutError:
-                silent = [other for other, waiting in sorted(self.peers.items()) if other not in heard and not _has_something(waiting)]
-                raise WaitTimeout(f"rank 0: {doing}: no answer for {timeout_s:g} s from {_names(silent or [rank])}") from None
-            except OSError:
-                self._look_closer()
-                raise RankFailed(f"rank 0: {doing}: rank {rank} is gone") from None
-            _raise_if_given_up(rank, heard[rank][0])
+        try:
+            for rank, peer in self.peers.items():
+                try:
+                    heard[rank] = _receive(peer, deadline, check=self.check)
+                except TimeoutError:
+                    silent = [other for other, waiting in sorted(self.peers.items()) if other not in heard and not _has_something(waiting)]
+                    raise WaitTimeout(f"rank 0: {doing}: no answer for {timeout_s:g} s from {_names(silent or [rank])}") from None
+                except OSError:
+                    self._look_closer()
+                    raise RankFailed(f"rank 0: {doing}: rank {rank} is gone") from None
+                _raise_if_given_up(rank, heard[rank][0])
+        except BaseException:
+            for fd in (fd for _, fds in heard.values() for fd in fds):
+                os.close(fd)
+            raise
         return heard
 
     def _look_closer(self) -> None:

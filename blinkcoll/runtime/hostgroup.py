@@ -153,9 +153,11 @@ class HostGroup:
         peer = dst if src == self.rank else src
         failure = self.boards.pair_failure(peer, f"a message from rank {src} to rank {dst}")
         if failure is None:
-            told = explain_records(self.pairs.program, self.pairs.records(src, dst), timeout_s)
+            program, records = self.pairs.program, self.pairs.records(src, dst)
+            other = any(note.code == OTHER_CALL for role in range(2) for note in channel_records(program, role, records))
+            told = explain_records(program, records, timeout_s)
             what = f"rank {self.rank}: a message from rank {src} to rank {dst} (here ranks 0 and 1) did not get through:\n  {told}"
-            failure = self.boards.fail(TIMED_OUT, self.boards.ended() + 1, what)
+            failure = self.boards.fail(MISMATCH if other else TIMED_OUT, self.boards.ended() + 1, what)
         self.wake()
         return failure
 

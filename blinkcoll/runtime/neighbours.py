@@ -99,14 +99,17 @@ def _exchange(group: Group, timeout_s: float) -> tuple[dict[int, str], dict[int,
             os.close(fd)
     told, fds = group.hear(_DOING, timeout_s)
     having, expected = list(told["pidfds"]), int(told["attached"])
-    while len(fds) == expected < len(having):
-        more, attached = group.hear(_DOING, timeout_s)
-        fds += attached
-        expected += int(more["attached"])
-    if len(fds) != expected:  # the kernel drops descriptors that a process has no room for
+    try:
+        while len(fds) == expected < len(having):
+            more, attached = group.hear(_DOING, timeout_s)
+            fds += attached
+            expected += int(more["attached"])
+        if len(fds) != expected:  # the kernel drops descriptors that a process has no room for
+            raise ExecutionError(f"rank {group.rank}: no room for {len(having)} descriptors of the other ranks' processes: raise RLIMIT_NOFILE (ulimit -n)")
+    except BaseException:
         for fd in fds:
             os.close(fd)
-        raise ExecutionError(f"rank {group.rank}: no room for {len(having)} descriptors of the other ranks' processes: raise RLIMIT_NOFILE (ulimit -n)")
+        raise
     return dict(enumerate(told["processes"])), dict(zip(having, fds, strict=True))
 
 

@@ -117,6 +117,14 @@ def test_calls_that_differ_are_noticed_without_being_asked_for(what, tmp_path):
     assert all(call in told[0][0] for call in said)
 
 
+def test_messages_that_differ_are_named_on_both_ranks(tmp_path):
+    def body(comm):
+        return error_of(lambda: [comm.send(np.ones(7, F), 1) if comm.rank == 0 else comm.recv(np.ones(9, F), 0) for _ in range(9)], bc.CallMismatch)
+
+    first, second = as_threads(2, tmp_path, body)
+    assert first == second and "a message from rank 0 to rank 1" in first and "sendrecv(7 x float32)" in first
+
+
 def test_a_call_too_many_is_told_from_a_late_rank(tmp_path):
     def body(comm):
         comm.all_reduce(np.ones(10))
