@@ -15,6 +15,7 @@ from .plan import plan
 from .probe import probe
 from .show import show
 from .simulate import simulate
+from .status import status
 from .verify import verify
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command()(simulate)
 app.command()(probe)
 app.command()(verify)
 app.command()(show)
+app.command()(status)
 app.add_typer(topo.app, name="topo")
 
 
