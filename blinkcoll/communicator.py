@@ -369,9 +369,9 @@ class Communicator:
         return table
 
     def _copy(self, array: Any) -> Any:
-        from .runtime.arrays import as_array
+        from .runtime.arrays import copy_of
 
-        return as_array(array, "array")[0].copy()
+        return copy_of(array)
 
     def _run_other(self, table: int, name: str, array: Any, out: Any, op: str, divisor: int, factor: float) -> int:
         """A call on what is no plain contiguous buffer: DLPack, bfloat16, dtypes that are only copied, views with gaps."""
