@@ -62,9 +62,9 @@ def covering(seed, factors):
     left = {((a, x), (b, y)) for a, b in itertools.combinations(names, 2) for x in factors[a] for y in factors[b]}
     rows = []
     while left:
-        best = None
+        best, choices = None, sorted(left, key=str)
         for _ in range(30):
-            (a, x), (b, y) = rng.choice(sorted(left, key=str))
+            (a, x), (b, y) = rng.choice(choices)
             row = {name: rng.choice(list(values)) for name, values in factors.items()} | {a: x, b: y}
             gain = sum(1 for pair in itertools.combinations(row.items(), 2) if pair in left)
             if best is None or gain > best[0]:
