@@ -131,7 +131,7 @@ def _check_operation(program: Program, dtype: str, op: str) -> None:
     if not can_reduce(DTYPES[dtype], OPS[op], op == "premul_sum", op == "avg"):
         raise ExecutionError(f"{op} of {dtype} is not supported")
     if any(not written for _, written in program.multicasts) and not can_reduce_in_switch(DTYPES[dtype], OPS[op]):
-        raise ExecutionError(f"{op} of {dtype} cannot be computed in a switch, as program {program.hash} has it (docs/programs.md lists what can); use one by trees or rings")
+        raise ExecutionError(f"{op} of {dtype} cannot be computed in a switch, as program {program.hash} has it (docs/nvls.md lists what can); use one by trees or rings")
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, tim
         from .callword import describe
 
         c = program.connections[note.index]
-        return f"{who}: {program.executor_label(c.src)} calls {describe(note.seen)}"
+        return f"{who}: {program.executor_label(c.src)} calls {describe(note.seen) if note.seen else 'something else'}"
     ended = f"no progress for {timeout_s:g} s" if note.code == 1 else "told to leave"
     if note.kind == _ON_CHANNEL:
         return f"{who}: {ended}, waiting for channel {note.index} of its own rank"

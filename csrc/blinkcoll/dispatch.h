@@ -19,8 +19,9 @@
 //   bool copy_lines(...), reduce_lines(...)    the same on Places; false where a line did not come in time
 //   bool has_lines(place, units)               whether all have come; for notes about waits that failed
 //   kSigned                      whether counters carry what call a chunk is part of (launch.h). If so:
-//   void sign(signature)                       writes it, before publish() of the chunk
-//   bool agrees(signature, sync)               whether that is the call under way; if not, differs() and differs_at() tell
+//   void sign(tail, number, slots)             says it of a chunk, before publish()
+//   bool agrees(tail, number, slots, sync)     whether it is the call under way; if not, differs_at() is that sync, and
+//                                              differs() the other call where it is known
 //   kFar                         whether other ranks' buffers may lie in memory that loads and stores do not reach. If so:
 //   bool far(rank)                             whether that rank's do
 //   bool copy_far(dsts, ndsts, src, nbytes), reduce_far(dsts, ndsts, srcs, nsrcs, count, scaling)
@@ -49,15 +50,16 @@
 namespace blinkcoll {
 
 constexpr u32 kMostOperands = 64;
+constexpr u32 kMostSyncs = 0xffffffffu;
 
 enum class Look : u32 { kReached, kPending, kGaveUp };
 enum class Outcome : u32 { kProgress, kBlocked, kFinished, kFailed };
 
-// A counter and the value that a step waits for. `signature`: of what has come, if it has one, says which call it is part of.
+// A counter and the value that a step waits for. `slots`: of the connection, where it is a chunk's arrival that is waited for.
 struct Condition {
   const u64* word;
   u64 target;
-  const u64* signature;
+  u32 slots;
 };
 
 // Where an operand of a step with lines is: plain memory (kSimple), or a slot in lines and the flag of its chunk.
@@ -155,7 +157,7 @@ class ChannelRun {
       Look seen = p.look(c.word, c.target);
       if (seen != Look::kReached) ready = false;
       if constexpr (Platform::kSigned) {
-        if (ready && c.signature && !p.agrees(*c.signature, step.first_sync + i)) {
+        if (ready && c.slots && !p.agrees(c.word, c.target, c.slots, step.first_sync + i)) {
           *gave_up = true;
           return false;
         }
@@ -172,25 +174,21 @@ class ChannelRun {
       const ConnectionEntry& c = view_.connection(sync.connection);
       const ConnectionAddresses& at = addresses(sync.connection);
       u64 needed = sequence(sync.connection, sync.use) + 1;
-      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), in_lines(c) ? 0 : needed, signature(c, at, needed)};  // the chunk has arrived
-      return {pointer<const u64>(at.head), needed > c.slots ? needed - c.slots : 0, nullptr};  // its slot has been given back
+      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), in_lines(c) ? 0 : needed, c.slots};  // the chunk has arrived
+      return {pointer<const u64>(at.head), needed > c.slots ? needed - c.slots : 0, 0};  // its slot has been given back
     }
     const AfterEntry& after = view_.afters(step.first_after)[i - step.nwaits];
     const u64* word = pointer<const u64>(launch_.progress + u64(after.channel) * kLineBytes);
-    if (iteration_ < after.lag) return {word, 0, nullptr};
+    if (iteration_ < after.lag) return {word, 0, 0};
     u32 nsteps = view_.channel(view_.rank(launch_.rank).first_channel + after.channel).nsteps;
-    return {word, progress_word((iteration_ - after.lag) * nsteps + after.step + 1), nullptr};
-  }
-
-  BC_HD static const u64* signature(const ConnectionEntry& c, const ConnectionAddresses& at, u64 needed) {
-    return Platform::kSigned && c.slots <= kSignedCalls ? &pointer<const CounterLine>(at.tail)->call[needed % kSignedCalls] : nullptr;
+    return {word, progress_word((iteration_ - after.lag) * nsteps + after.step + 1), 0};
   }
 
   // Leave a note of the first wait that has not come true. Lane 0 only; the waits may come true meanwhile.
   BC_HD void record(Platform& p, const StepEntry& step) {
     ChannelRecord note{p.aborted() ? kAborted : kTimedOut, position_, kOnNothing, 0, iteration_, 0, 0};
     if constexpr (Platform::kSigned) {
-      if (p.differs()) {
+      if (p.differs_at() != kMostSyncs) {
         pointer<ChannelRecord>(launch_.records)[local_] = {kOtherCall, position_, kOnConnection, view_.syncs(p.differs_at())[0].connection, iteration_, 0, p.differs()};
         return;
       }
@@ -362,7 +360,7 @@ class ChannelRun {
       if (!reads && in_lines(c)) continue;  // its lines have said so
       const u64 number = sequence(sync.connection, sync.use) + 1;
       if constexpr (Platform::kSigned) {
-        if (!reads && c.slots <= kSignedCalls) p.sign(&pointer<CounterLine>(at.tail)->call[number % kSignedCalls]);
+        if (!reads) p.sign(pointer<u64>(at.tail), number, c.slots);
       }
       p.publish(pointer<u64>(reads ? at.head : at.tail), number);
     }

@@ -17,6 +17,9 @@ bool run_rank(const Launch& launch);
 // it asks `interrupted`, if there is one, ten times a second; if so, it leaves.
 bool run_checked(const Launch& launch, const std::function<bool()>& interrupted = {}, const Around& around = {});
 
+// How many cores this process may use.
+u32 cores();
+
 // Throws std::invalid_argument where the launch's program is none of this version, lacks the rank, or cannot be reduced.
 void check_launch(const Launch& launch);
 

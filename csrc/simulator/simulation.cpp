@@ -1,6 +1,7 @@
 #include "simulation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <stdexcept>
 
@@ -195,11 +196,18 @@ void Simulation::reset(const Launch& launch) {
   busy_.assign(header.nranks, {std::numeric_limits<double>::infinity(), 0});
 }
 
-void Simulation::run(const Launch& launch) {
+bool Simulation::run(const Launch& launch) {
   reset(launch);
+  // Looking at what is left costs about as much as so many steps.
+  const uint64_t between_looks = std::isinf(launch.give_up_us) ? std::numeric_limits<uint64_t>::max() : plans_.size() + link_uses_.size();
+  uint64_t next_look = std::isinf(launch.give_up_us) ? between_looks : 0;
   for (uint32_t c = 0; c < channels_.size(); c++) try_start(c);
   while (!queue_.empty()) {
     double now = queue_.next_time();
+    if (steps_run_ >= next_look) {
+      if (now + least_left_us() > launch.give_up_us) return false;
+      next_look = steps_run_ + between_looks;
+    }
     while (!queue_.empty() && queue_.next_time() <= now + kTogetherUs) {
       uint32_t c = queue_.pop();
       if (channels_[c].state == State::kStarting) {
@@ -213,6 +221,31 @@ void Simulation::run(const Launch& launch) {
   }
   for (const Channel& channel : channels_)
     if (channel.state != State::kDone) fail_deadlocked();
+  return true;
+}
+
+// What the busiest link still has to carry, and what the busiest channel still has to do, one step after the other. Steps
+// that have begun count as done, so no run takes less from now on.
+double Simulation::least_left_us() const {
+  std::vector<double> left_on(machine_.link_rate.size(), 0.0);
+  double most = 0;
+  for (const Channel& channel : channels_) {
+    double busy_us = 0;
+    for (u32 position = 0; position < channel.nsteps; position++) {
+      const uint32_t s = channel.first_step + position;
+      const StepEntry& step = program_.step(s);
+      const uint64_t begun = channel.iteration + (position <= channel.position);
+      const uint64_t all = iterations_[step.share];
+      if (begun < all) busy_us += double(all - begun) * plans_[s].delay_us;
+      if (step.op == kNop) continue;
+      const double left = double(ranges_[step.share * size_t(partition_.nshards) + step.shard].length) * elem_size_ - moved_[s];
+      busy_us += left / plans_[s].limit;
+      for (uint32_t u = first_link_use_[s]; u < first_link_use_[s + 1]; u++) left_on[link_uses_[u].resource] += link_uses_[u].coefficient * left;
+    }
+    most = std::max(most, busy_us);
+  }
+  for (size_t link = 0; link < left_on.size(); link++) most = std::max(most, left_on[link] / machine_.link_rate[link]);
+  return most;
 }
 
 // Move on to the next step that has something to do, and start it or note what it waits for.

@@ -125,6 +125,17 @@ def _across_servers(topology: Topology, collective: str, root: int | None, nbyte
     return _built_across(topology, collective, root, chosen, protocol, plan.nchannels(chosen, protocol, nbytes))
 
 
+def program_across_servers(topology: Topology, collective: str, root: int | None, algorithm: str) -> Program:
+    """What NCCL 2.30 runs across servers, by "ring" or "tree", in all of its channels and by the simple protocol.
+
+    Raises
+    ------
+    SimulationError
+        Where NVLink joins the servers, one has no NIC, or the program would take minutes to make or simulate.
+    """
+    return _built_across(topology, collective, root, algorithm, "simple", 2 * len(servers.plan_servers(topology).rings))
+
+
 @lru_cache(maxsize=16)
 def _built_across(topology: Topology, collective: str, root: int | None, algorithm: str, protocol: str, nchannels: int) -> Program:
     plan = servers.plan_servers(topology)
