@@ -10,6 +10,7 @@ chunks are as large as slots allow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import sqrt
@@ -168,15 +169,31 @@ def _depths(program: Program) -> list[int]:
                     if arrives[c] == rank:
                         ends.setdefault(c, []).extend(writes)
                 sources[step.share].update(writes)
+    depth = _ways_on(set().union(*sources), ends)
+    return [max((depth[c] for c in of_share), default=0) for of_share in sources]
+
+
+def _ways_on(sources: Set[int], ends: Mapping[int, Sequence[int]]) -> dict[int, int]:
+    """The longest way on from each; a way that comes back to itself ends there. Without recursion: chains are as long as ranks are many."""
     depth: dict[int, int] = {}
-
-    def longest(c: int, above: frozenset[int]) -> int:
-        if c not in depth:
-            further = [longest(d, above | {c}) for d in ends.get(c, ()) if d not in above and d != c]
-            depth[c] = 1 + max(further, default=0)
-        return depth[c]
-
-    return [max((longest(c, frozenset()) for c in sorted(of_share)), default=0) for of_share in sources]
+    for source in sorted(sources):
+        path = {} if source in depth else {source: (iter(ends.get(source, ())), 0)}
+        while path:
+            c, (further, deepest) = path.popitem()
+            into = next((d for d in further if d not in path and d != c), None)
+            if into is None:
+                depth[c] = 1 + deepest
+            elif into in depth:
+                path[c] = further, max(deepest, depth[into])
+                continue
+            else:
+                path[c] = further, deepest
+                path[into] = iter(ends.get(into, ())), 0
+                continue
+            if path:
+                above, (rest, known) = path.popitem()
+                path[above] = rest, max(known, depth[c])
+    return depth
 
 
 def _rate(program: Program, share: int, params: Parameters) -> float:

@@ -112,8 +112,8 @@ def describe_work(
         raise ExecutionError(f"{iterations} iterations of {steps} steps are more than a launch can count; raise chunk_bytes (now {chunk_bytes})")
     one_has_all = (0, *[max_count] * program.nshards) if uneven else ()
     largest = Partition(max_count, elem_size, program.nshards, program.weights, chunk_bytes, program.equal_shards, one_has_all)
-    longest = max(largest.chunk_range(shard, share, 0)[1] for shard in range(program.nshards) for share in range(len(program.weights)))
-    slot_bytes = _round_up(max(longest, 1) * elem_size, _SLOT_ALIGNMENT)
+    longest = max(largest.share_range(shard, share)[1] for shard in range(program.nshards) for share in range(len(program.weights)))
+    slot_bytes = _round_up(max(min(longest, largest.chunk_elements), 1) * elem_size, _SLOT_ALIGNMENT)
     return Work(count, elem_size, DTYPES.get(dtype, 0), OPS[op], chunk_bytes, slot_bytes, program.nranks if op == "avg" else 1, shards)
 
 

@@ -93,13 +93,16 @@ def run(
     time_us = launch_us + measured.makespan_us
     carried = dict(zip(prepared.links, measured.link_bytes, strict=True))
     capacity = dict(zip(prepared.links, prepared.link_rate, strict=True))
+    # Ranks may be busy for less than a link that they take turns on.
+    busiest_us = max((carried[hop] / capacity[hop] for hop in carried), default=0.0)
+    period_us = params.launch.period_us(program.nranks, waits=program.collective not in ROOTED) + measured.longest_rank_us
     return SimulationResult(
         collective=program.collective,
         nranks=program.nranks,
         nbytes=nbytes,
         chunk_bytes=chunk_bytes,
         time_us=time_us,
-        period_us=params.launch.period_us(program.nranks, waits=program.collective not in ROOTED) + measured.longest_rank_us,
+        period_us=max(period_us, busiest_us),
         link_bytes=carried,
         link_utilisation={hop: carried[hop] / (capacity[hop] * time_us) if time_us > 0 else 0.0 for hop in carried},
         nsteps=measured.nsteps,

@@ -113,9 +113,8 @@ class ChannelRun {
     const ProgramHeader& h = view_.header();
     entry_ = &view_.channel(view_.rank(launch.rank).first_channel + channel);
     partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, h.nshards, h.nshares, h.equal_shards, view_.cumulative(), pointer<const u64>(launch.bounds), pointer<const u64>(launch.places)};
-    chunk_ = partition_.chunk_elements();
     for (u32 s = 0; s < entry_->nsteps; s++) {
-      u64 n = iterations_of(view_.step(entry_->first_step + s).share);
+      u64 n = loop_of(view_.step(entry_->first_step + s).share).iterations;
       if (n > iterations_) iterations_ = n;
     }
   }
@@ -124,7 +123,7 @@ class ChannelRun {
   BC_HD Outcome advance(Platform& p) {
     if (iteration_ == iterations_) return finish(p);
     const StepEntry& step = view_.step(entry_->first_step + position_);
-    if (iteration_ < iterations_of(step.share)) {
+    if (iteration_ < loop_of(step.share).iterations) {
       bool gave_up = false;
       bool ready = look_at_all(p, step, &gave_up);
       if (!p.all(ready)) {
@@ -335,7 +334,8 @@ class ChannelRun {
     u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
     u64 offset = range.offset;
     if (operand.use) {
-      offset = Partition::chunk_of(partition_.share_range(operand.use - 1, step.share), chunk_, iteration_).offset;
+      // loop_ is of the step's share since its turn came.
+      offset = Partition::chunk_of(partition_.share_range(operand.use - 1, step.share), loop_.chunk, iteration_).offset;
     } else if (operand.buffer == kOutput) {
       offset = partition_.output_offset(step.shard, range);
     }
@@ -385,7 +385,7 @@ class ChannelRun {
       const StepEntry& step = view_.step(entry_->first_step + s);
       for (u32 i = 0; i < step.nsignals; i++) {
         const SyncEntry& sync = view_.syncs(step.first_sync + step.nwaits)[i];
-        if (sync.use == 0) cursors[sync.connection] += iterations_of(step.share) * view_.connection(sync.connection).uses;
+        if (sync.use == 0) cursors[sync.connection] += loop_of(step.share).iterations * view_.connection(sync.connection).uses;
       }
     }
     if (entry_->watched) publish_progress(p, 0xffffffffu);
@@ -410,25 +410,26 @@ class ChannelRun {
       shard_ = shard;
       share_ = share;
     }
-    return Partition::chunk_of(whole_, chunk_, iteration_);
+    return Partition::chunk_of(whole_, loop_of(share).chunk, iteration_);
   }
 
-  BC_HD u64 iterations_of(u32 share) {
-    if (share != counted_share_) {
-      counted_ = partition_.iterations(share);
-      counted_share_ = share;
+  BC_HD const Loop& loop_of(u32 share) {
+    if (share != looped_share_) {
+      loop_ = partition_.loop_of(share);
+      looped_share_ = share;
     }
-    return counted_;
+    return loop_;
   }
 
   const Launch& launch_;
   ProgramView view_;
   const ChannelEntry* entry_;
   Partition partition_;
-  u64 chunk_, iterations_ = 0, iteration_ = 0, counted_ = 0;
+  Loop loop_ = {0, 0};
+  u64 iterations_ = 0, iteration_ = 0;
   Range whole_ = {0, 0};
   u32 local_, position_ = 0;
-  u32 shard_ = 0xffffffffu, share_ = 0xffffffffu, counted_share_ = 0xffffffffu;
+  u32 shard_ = 0xffffffffu, share_ = 0xffffffffu, looped_share_ = 0xffffffffu;
   bool finished_ = false;
 };
 

@@ -162,13 +162,12 @@ void Simulation::reset(const Launch& launch) {
   partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, header.nshards, header.nshares, header.equal_shards, program_.cumulative(), launch.bounds, nullptr};
   elem_size_ = launch.elem_size;
   trace_ = launch.trace;
-  iterations_.resize(header.nshares);
+  loops_.resize(header.nshares);
   ranges_.clear();
   for (u32 share = 0; share < header.nshares; share++) {
-    iterations_[share] = partition_.iterations(share);
+    loops_[share] = partition_.loop_of(share);
     for (u32 shard = 0; shard < header.nshards; shard++) ranges_.push_back(partition_.share_range(shard, share));
   }
-  chunk_ = partition_.chunk_elements();
   connections_.resize(header.nconnections);
   for (u32 c = 0; c < header.nconnections; c++) {
     uint32_t slots = program_.connection(c).slots;
@@ -184,7 +183,7 @@ void Simulation::reset(const Launch& launch) {
       Channel& channel = channels_[c];
       channel = {rank, made.first_step, made.nsteps, made.watched, 0, 0, 0, State::kBlocked, 0, kNoRecord, {}, {}, {}};
       for (u32 s = 0; s < made.nsteps; s++)
-        channel.iterations = std::max(channel.iterations, iterations_[program_.step(made.first_step + s).share]);
+        channel.iterations = std::max<uint64_t>(channel.iterations, loops_[program_.step(made.first_step + s).share].iterations);
     }
   }
   moved_.assign(header.nsteps, 0.0);
@@ -235,7 +234,7 @@ double Simulation::least_left_us() const {
       const uint32_t s = channel.first_step + position;
       const StepEntry& step = program_.step(s);
       const uint64_t begun = channel.iteration + (position <= channel.position);
-      const uint64_t all = iterations_[step.share];
+      const uint64_t all = loops_[step.share].iterations;
       if (begun < all) busy_us += double(all - begun) * plans_[s].delay_us;
       if (step.op == kNop) continue;
       const double left = double(ranges_[step.share * size_t(partition_.nshards) + step.shard].length) * elem_size_ - moved_[s];
@@ -260,7 +259,7 @@ void Simulation::try_start(uint32_t index) {
       channel.state = State::kDone;
       return;
     }
-    if (channel.iteration < iterations_[program_.step(channel.first_step + channel.position).share]) break;
+    if (channel.iteration < loops_[program_.step(channel.first_step + channel.position).share].iterations) break;
     // Skipped: others that wait for this step need not.
     if (channel.watched) channel.progress.push_back({channel.free_at, channel.last_record});
   }
@@ -326,7 +325,7 @@ void Simulation::begin(uint32_t index, double now) {
   busy_[channel.rank].first = std::min(busy_[channel.rank].first, now - plans_[s].delay_us);
   double nbytes = 0;
   if (step.op != kNop)
-    nbytes = double(Partition::chunk_of(ranges_[step.share * size_t(partition_.nshards) + step.shard], chunk_, channel.iteration).length) * elem_size_;
+    nbytes = double(Partition::chunk_of(ranges_[step.share * size_t(partition_.nshards) + step.shard], loops_[step.share].chunk, channel.iteration).length) * elem_size_;
   channel.current.nbytes = nbytes;
   if (nbytes == 0) return complete(index, now);
   moved_[s] += nbytes;

@@ -122,9 +122,8 @@ class Simulation {
   Partition partition_{};
   u32 elem_size_ = 1;
   bool trace_ = false;
-  std::vector<uint64_t> iterations_;  // per share
-  std::vector<Range> ranges_;         // per share and shard
-  u64 chunk_ = 0;                     // elements of a full chunk
+  std::vector<Loop> loops_;    // per share
+  std::vector<Range> ranges_;  // per share and shard
   std::vector<Channel> channels_;
   std::vector<Connection> connections_;
   std::vector<double> moved_;         // payload bytes per step

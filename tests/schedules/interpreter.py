@@ -81,14 +81,21 @@ class Cut:
         return tuple(min(cut, end) for cut in cuts)
 
     def chunk_of(self, shard: int, share: int, iteration: int) -> slice:
-        begin, end = self.share(shard, share)
-        first = min(begin + iteration * self.chunk, end)
-        return slice(first, min(first + self.chunk, end))
+        (begin, end), (chunk, _) = self.share(shard, share), self.loop(share)
+        first = min(begin + iteration * chunk, end)
+        return slice(first, min(first + chunk, end))
 
     def iterations(self, share: int) -> int:
+        return self.loop(share)[1]
+
+    def loop(self, share: int) -> tuple[int, int]:
+        """A share's chunk, in elements, and its iterations: from 64 chunks on they differ from share to share."""
         if share not in self.known:
-            spans = [self.share(shard, share) for shard in range(self.program.nshards)]
-            self.known[share] = max(-(-(end - begin) // self.chunk) for begin, end in spans)
+            longest = max(end - begin for begin, end in (self.share(shard, share) for shard in range(self.program.nshards)))
+            chunk = self.chunk
+            if longest >= 64 * chunk:
+                chunk -= chunk // self.unit // 64 * (5 * share % 8) * self.unit
+            self.known[share] = chunk, -(-longest // chunk)
         return self.known[share]
 
 
