@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .runtime.bootstrap import Group
     from .runtime.hostgroup import HostGroup
     from .runtime.store import Store
-    from .topology import Topology
+    from .topology import HostNodes, Topology
 
 __all__ = ["Communicator", "Work"]
 
@@ -97,7 +97,8 @@ class Communicator:
         apart by ``name``, or else by the order in which each rank makes them.
     topology
         What to plan for: a :class:`~blinkcoll.Topology` of ``world_size`` ranks. Left out: the machine that the environment
-        variable ``BLINKCOLL_TOPO`` names, else this host's memory. Rank 0's counts.
+        variable ``BLINKCOLL_TOPO`` names, else this host's memory, or memories: those of the NUMA nodes that ranks are on.
+        Rank 0's counts.
     timeout_s
         How long to wait for the others: to come, and in each call without any progress.
 
@@ -478,9 +479,9 @@ class Communicator:
         return table
 
     def _copy(self, array: Any) -> Any:
-        from .runtime.arrays import as_array
+        from .runtime.arrays import copy_of
 
-        return as_array(array, "array")[0].copy()
+        return copy_of(array)
 
     def _run_other(self, table: int, name: str, array: Any, out: Any, op: str, divisor: int, factor: float) -> int:
         """A call on what is no plain contiguous buffer: DLPack, bfloat16, dtypes that are only copied, views with gaps."""
@@ -610,11 +611,13 @@ def _number_on(store: Store | None) -> int:
 
 def _agree_on_topology(group: Group, topology: Topology | None, timeout_s: float) -> Topology:
     """Rank 0's, on all ranks."""
+    from .runtime.nodes import nodes_of
     from .topology import Topology as Loaded
 
+    nodes = nodes_of(group, timeout_s)
     if group.rank == 0:
         try:
-            mine, error = _own_topology(group.world_size, topology), None
+            mine, error = _own_topology(group.world_size, topology, nodes), None
         except (ExecutionError, TopologyError) as failed:
             mine, error = None, failed
         group.tell_all({"topology": mine.to_json() if mine else None, "error": str(error) if error else None})
@@ -628,12 +631,12 @@ def _agree_on_topology(group: Group, topology: Topology | None, timeout_s: float
     return Loaded.from_json(str(message["topology"]))
 
 
-def _own_topology(world_size: int, topology: Topology | None) -> Topology:
+def _own_topology(world_size: int, topology: Topology | None, nodes: HostNodes | None) -> Topology:
     from .topology import host_topology, load_topology
 
     if topology is None:
         named = os.environ.get("BLINKCOLL_TOPO", "host")
-        topology = host_topology(world_size) if named == "host" else load_topology(named)
+        topology = host_topology(world_size, nodes) if named == "host" else load_topology(named)
         if topology.nranks > world_size:
             topology = topology.subset([d.name for d in topology.devices[:world_size]])
     if topology.nranks != world_size:
