@@ -35,6 +35,8 @@ _HOME = {
     "ExecutionError": "errors",
     "WaitTimeout": "errors",
     "RankFailed": "errors",
+    "CallMismatch": "errors",
+    "Aborted": "errors",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]
@@ -48,7 +50,9 @@ if TYPE_CHECKING:
     from .api import verify as verify
     from .communicator import Communicator as Communicator
     from .communicator import Work as Work
+    from .errors import Aborted as Aborted
     from .errors import BlinkcollError as BlinkcollError
+    from .errors import CallMismatch as CallMismatch
     from .errors import ExecutionError as ExecutionError
     from .errors import PackingError as PackingError
     from .errors import RankFailed as RankFailed

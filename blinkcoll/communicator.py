@@ -6,6 +6,7 @@ a communicator, as everywhere. They work in place unless ``out`` is given.
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import struct
@@ -15,10 +16,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .errors import ExecutionError, TopologyError, WaitTimeout
+from . import _core
+from .errors import BlinkcollError, ExecutionError, TopologyError, WaitTimeout
 
 if TYPE_CHECKING:
     from .runtime.bootstrap import Group
+    from .runtime.hostgroup import HostGroup
     from .runtime.store import Store
     from .topology import HostNodes, Topology
 
@@ -26,6 +29,8 @@ __all__ = ["Communicator", "Work"]
 
 #: Operations by name: the number that calls take.
 _OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 8}
+#: How long the end of an interpreter waits for a call that was told to end.
+_EXIT_S = 5.0
 _DONE, _OUT_OF_TIME, _NOT_PLAIN, _INTERRUPTED = 0, 1, 2, 3
 #: Collectives, by the number that quick calls give them.
 _KEYS = {name: i for i, name in enumerate(("allreduce", "reduce", "broadcast", "allgather", "reducescatter", "gather", "scatter", "alltoall", "barrier"))}
@@ -107,8 +112,8 @@ class Communicator:
     Notes
     -----
     The methods take numpy arrays and anything with the buffer protocol or DLPack (torch CPU tensors, bfloat16 included).
-    Arrays that are not contiguous are copied. A communicator that failed once is of no further use. Memory: see
-    ``docs/host.md``.
+    Arrays that are not contiguous are copied. A communicator that failed once is of no further use but for
+    :meth:`shrink`. Memory: see ``docs/host.md``; what can go wrong: ``docs/failures.md``.
 
     Examples
     --------
@@ -129,26 +134,31 @@ class Communicator:
             raise ExecutionError(f"rank {rank} of {world_size}: a store is needed for ranks to find each other")
         key = f"blinkcoll/{_number_on(store) if name is None else name}"
         group = meet(rank, world_size, store, key, timeout_s)
-        self._start(group, topology, timeout_s)
+        self._start(group, topology, timeout_s, key)
 
-    def _start(self, group: Group, topology: Topology | None, timeout_s: float) -> None:
+    def _start(self, group: Group, topology: Topology | None, timeout_s: float, name: str) -> None:
         from .runtime.hostgroup import HostGroup
 
-        self.rank, self.world_size, self.timeout_s = group.rank, group.world_size, timeout_s
+        self.rank, self.world_size, self.timeout_s, self.name = group.rank, group.world_size, timeout_s, name
         self._timeout_ns = int(timeout_s * 1e9)
-        self._group = group
+        self._group, group.patience_s = group, timeout_s
         self._lane = _Lane(f"blinkcoll-rank{self.rank}")
         self._lanes: dict[tuple[int, int], _Lane] = {}  # of sends and receives, by source and destination
         self._failed: BaseException | None = None
         try:
             topology = _agree_on_topology(group, topology, timeout_s)
-            self._host = HostGroup(group, topology, timeout_s)
-        except BaseException:
-            group.close()
+            self._host = HostGroup(group, topology, timeout_s, name)
+        except BaseException as error:
+            group.give_up(error)
             raise
         self._run, self._quick, self._quick_barrier = self._host.calls.run, self._host.calls.run_quickly, self._host.calls.run_barrier_quickly
         self._lane.watch(self._host.calls.set_open)
         self._tables: dict[tuple[str, int | None], int] = {}
+        self._shrunk = 0
+        self._life = threading.RLock()  # whoever has it finds the memory mapped, where _group is not None
+        self._forget = weakref.finalize(self, _give_back, self._host, group)
+        self._forget.atexit = False  # _at_exit() does more
+        _open.add(self)
 
     # -- collectives ------------------------------------------------------------------------------------------------
 
@@ -244,8 +254,7 @@ class Communicator:
         return self._pair_call(src, self.rank, array, async_op)
 
     def _pair_call(self, src: int, dst: int, array: Any, async_op: bool) -> Any:
-        if self._group is None:
-            raise ExecutionError("this communicator was closed")
+        self._check_usable()
         peer = dst if src == self.rank else src
         if not 0 <= peer < self.world_size or peer == self.rank:
             raise ExecutionError(f"rank {self.rank} cannot exchange with rank {peer} among {self.world_size}")
@@ -256,14 +265,17 @@ class Communicator:
         from .runtime.arrays import run_other
 
         calls, table = self._host.pairs.end(src, dst)
-        ended = calls.run(table, array, None, 0, 1, 1.0, self._timeout_ns) if src != self.rank else _NOT_PLAIN
-        if ended == _NOT_PLAIN:
-            ended = run_other(calls, table, "sendrecv", array, None, 0, 1, 1.0, self._timeout_ns)
+        try:
+            ended = calls.run(table, array, None, 0, 1, 1.0, self._timeout_ns) if src != self.rank else _NOT_PLAIN
+            if ended == _NOT_PLAIN:
+                ended = run_other(calls, table, "sendrecv", array, None, 0, 1, 1.0, self._timeout_ns)
+        except (ValueError, ExecutionError):
+            raise
+        except BaseException as error:
+            self._broke_off(error)
+            raise
         if ended == _OUT_OF_TIME:
-            from .runtime.launch import explain_records
-
-            told = explain_records(self._host.pairs.program, self._host.pairs.records(src, dst), self.timeout_s)
-            raise WaitTimeout(f"rank {self.rank}: a message from rank {src} to rank {dst} (here ranks 0 and 1) did not get through:\n  {told}")
+            self._fail(lambda host: host.pair_failure(src, dst, self.timeout_s))
         return array
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -295,18 +307,91 @@ class Communicator:
         finally:
             address.close()
         made = object.__new__(Communicator)
-        made._start(group, self._host.topology.subset([self._host.topology.devices[r].name for r in ranks]), self.timeout_s)
+        made._start(group, self._part(ranks), self.timeout_s, f"{self.name}/color{color}")
         return made
 
+    def abort(self, reason: str = "") -> None:
+        """End the calls that are under way, here and on all other ranks, with :class:`~blinkcoll.Aborted`; from any thread.
+
+        A call that a rank has already ended is not taken back, and others may still end it. All later calls fail.
+        """
+        said = f": {reason}" if reason else ""
+        self._if_open(lambda host: host.fail(f"rank {self.rank} called abort(){said}"))
+
+    def shrink(self, timeout_s: float | None = None) -> Communicator:
+        """A communicator of the ranks that are left, after others failed (or this one's calls did).
+
+        All ranks that live and have not closed this communicator call it; ranks are numbered anew, in their order, and
+        collectives are planned anew for the devices that are left. Calls under way end with an error first. This
+        communicator is of no further use, but has to be closed as well.
+
+        Parameters
+        ----------
+        timeout_s
+            How long to wait for the others; as long as this communicator's calls wait where None.
+
+        Raises
+        ------
+        WaitTimeout
+            Where not all ranks that live came; names who did not.
+        RankFailed
+            Where one more ended meanwhile: call it again.
+        """
+        from .runtime.shrink import regroup
+
+        self._check_open()
+        timeout_s = self.timeout_s if timeout_s is None else timeout_s
+        self.abort("shrink()")
+        self._host.settle()
+        group, members = regroup(self._host.boards, timeout_s)
+        self._shrunk += 1
+        made = object.__new__(Communicator)
+        made._start(group, self._part(members), timeout_s, f"{self.name}/shrunk{self._shrunk}")
+        made.timeout_s, made._timeout_ns = self.timeout_s, self._timeout_ns
+        return made
+
+    def _part(self, ranks: list[int]) -> Topology:
+        topology = self._host.topology
+        return topology.subset([topology.devices[r].name for r in ranks])
+
     def close(self) -> None:
-        """Wait for calls in the background, then give everything back. Again: nothing."""
+        """Wait for calls in the background, end those of other threads, then give everything back. Again: nothing."""
+        if self._group is None:
+            return
         for lane in (self._lane, *self._lanes.values()):
             lane.close()
-        if self._group is not None:
-            self._run = _closed
-            self._host.close()
-            self._group.close()
+        self._withdraw(_closed)
+        _open.discard(self)
+        self._forget()
+
+    def _withdraw(self, because: Callable[..., int]) -> None:
+        """No call is made any more."""
+        with self._life:
+            self._run, self._quick, self._quick_barrier = because, _never, _never
             self._group = None  # type: ignore[assignment]
+
+    def _forked(self) -> None:
+        """In a child of fork: nothing here is the child's. What is shared stays as it is; descriptors are copies, and go."""
+        if self._group is not None:
+            group, self._life = self._group, threading.RLock()  # another thread may have held it
+            self._withdraw(_forked)
+            self._lane, self._lanes = _Lane(""), {}
+            self._forget.detach()
+            group.close()
+
+    def _exit(self) -> None:
+        """The interpreter ends: calls in the background end first, since their threads could not go on; others are told."""
+        if self._group is None:
+            return
+        lanes = (self._lane, *self._lanes.values())
+        if self._host.busy or not all(lane.idle for lane in lanes):
+            self._host.fail(f"rank {self.rank}'s interpreter ended")
+        self._withdraw(_closed)
+        self._host.stop()
+        for lane in lanes:  # what waits there fails at once
+            lane.close(_EXIT_S)
+        self._host.neighbours.part()
+        self._forget.detach()  # the memory goes with the process
 
     def __enter__(self) -> Communicator:
         return self
@@ -318,44 +403,68 @@ class Communicator:
 
     def _call(self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float, async_op: bool) -> Any:
         """Run a call, here where nothing is under way, else after what is."""
-        if not async_op and self._lane.idle:
-            return self._execute(name, root, array, out, op, factor)
+        ended = _core.take_unsettled()  # of this thread's quick call
+        if ended != _DONE or (not async_op and self._lane.idle):
+            return self._execute(name, root, array, out, op, factor, ended)
         return self._lane.do(lambda: self._execute(name, root, array, out, op, factor), async_op)
 
-    def _execute(self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float) -> Any:
-        from ._core import take_raised, take_unsettled
-
+    def _execute(self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float, ended: int = _DONE) -> Any:
+        """``ended``: how a quick call ended, where it ended badly; this one says so."""
         table = self._tables.get((name, root))
         if table is None or op not in _OPS or self._failed is not None:
             table = self._prepare(name, root, op)
         divisor = self.world_size if op == "avg" else 1
         result = array if out is None else out
-        if out is None and table in self._host.apart:
-            array, out = self._copy(array), array
         try:
-            ended = take_unsettled()  # of a quick call, where it ended badly
             if ended == _INTERRUPTED:
-                raise take_raised()
+                raise _core.take_raised()
             if ended == _DONE:
+                if out is None and table in self._host.apart:
+                    array, out = self._copy(array), array
                 ended = self._run(table, array, out, _OPS[op], divisor, factor, self._timeout_ns)
             if ended == _NOT_PLAIN:
                 ended = self._run_other(table, name, array, out, op, divisor, factor)
-        except ValueError as error:
-            raise ExecutionError(f"{name} ({op}): {error}") from None
+        except (ValueError, ExecutionError) as error:  # the arguments are refused: nothing has begun
+            self._if_open(lambda host: host.calls.cancel())
+            raise (error if isinstance(error, ExecutionError) else ExecutionError(f"{name} ({op}): {error}")) from None
         except BaseException as error:
-            self._failed = error
+            self._broke_off(error)
             raise
         if ended == _OUT_OF_TIME:
-            self._failed = self._timed_out(name)
-            raise self._failed
+            self._fail(lambda host: host.failure(name, self.timeout_s))
         return result
+
+    def _if_open(self, do: Callable[[HostGroup], Any]) -> Any:
+        """None where another thread has closed the communicator meanwhile."""
+        with self._life:
+            return None if self._group is None else do(self._host)
+
+    def _fail(self, why: Callable[[HostGroup], BlinkcollError]) -> None:
+        failure = self._if_open(why)
+        if failure is None:
+            self._run()
+        self._failed = failure
+        raise failure
+
+    def _broke_off(self, error: BaseException) -> None:
+        """A call ended in the middle, by what a signal's handler raised as a rule: no rank can go on."""
+        self._failed = error
+        said = f": {error}" if str(error) else ""
+        self._if_open(lambda host: host.fail(f"rank {self.rank}: {type(error).__name__}{said}"))
+
+    def _check_open(self) -> None:
+        if self._group is None:
+            self._run()  # says whether it was closed, or is a parent's
+
+    def _check_usable(self) -> None:
+        self._check_open()
+        if self._failed is not None:
+            kind = type(self._failed) if isinstance(self._failed, BlinkcollError) else ExecutionError
+            raise kind(f"this communicator failed in an earlier call and is of no further use: {self._failed}")
 
     def _prepare(self, name: str, root: int | None, op: str) -> int:
         """What is checked, and set up, before the first call of a kind."""
-        if self._group is None:
-            raise ExecutionError("this communicator was closed")
-        if self._failed is not None:
-            raise ExecutionError(f"this communicator failed in an earlier call and is of no further use: {self._failed}")
+        self._check_usable()
         if op not in _OPS:
             raise ExecutionError(f"operation {op!r} is not known; known: {', '.join(_OPS)}")
         if root is not None and not 0 <= root < self.world_size:
@@ -363,7 +472,7 @@ class Communicator:
         try:
             table = self._host.table((name, root))
         except BaseException as error:
-            self._failed = error
+            self._broke_off(error)
             raise
         self._tables[name, root] = table
         self._host.calls.set_quick(_KEYS[name], root or 0, table, table in self._host.apart)
@@ -380,17 +489,47 @@ class Communicator:
 
         return run_other(self._host.calls, table, name, array, out, _OPS[op], divisor, factor, self._timeout_ns)
 
-    def _timed_out(self, name: str) -> WaitTimeout:
-        from .runtime.launch import explain_records
 
-        number = self._host.calls.last
-        program = self._host.program(number)
-        told = explain_records(program, self._host.records(number), self.timeout_s)
-        return WaitTimeout(f"rank {self.rank}: {name} (program {program.hash}, call {self._host.calls.calls(number)}) did not finish:\n  {told}")
+def _never(*_: Any) -> bool:
+    return False
 
 
 def _closed(*_: Any) -> int:
     raise ExecutionError("this communicator was closed")
+
+
+_FORKED = "this communicator is its parent's: a process that was forked makes its own"
+
+
+def _forked(*_: Any) -> int:
+    raise ExecutionError(_FORKED)
+
+
+def _give_back(host: HostGroup, group: Group) -> None:
+    """What close() does, and what happens to a communicator that nobody has any more."""
+    host.stop()
+    host.close()
+    group.close()
+
+
+#: Communicators that are open in this process.
+_open: weakref.WeakSet[Communicator] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for communicator in list(_open):
+        communicator._forked()
+    _open.clear()
+
+
+def _at_exit() -> None:
+    for communicator in list(_open):
+        communicator._exit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+atexit.register(_at_exit)
 
 
 class _Lane:
@@ -433,11 +572,11 @@ class _Lane:
         self._calls.put((work, call))
         return work if async_op else work.wait()
 
-    def close(self) -> None:
+    def close(self, timeout_s: float | None = None) -> None:
         """Wait for all calls."""
         if self._thread is not None:
             self._calls.put(None)
-            self._thread.join()
+            self._thread.join(timeout_s)
             self._thread = None
 
     def _serve(self) -> None:

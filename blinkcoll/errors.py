@@ -8,7 +8,9 @@ BlinkcollError
 └── ExecutionError     a program that was started and did not finish
     ├── CompileError   a kernel that NVRTC refused
     ├── WaitTimeout    a wait ran out of time; says who waited for whom
-    └── RankFailed     a rank ended before its program did
+    ├── RankFailed     a rank ended before its program did
+    ├── CallMismatch   ranks made different calls where all have to make the same
+    └── Aborted        a rank ended the communicator: by abort(), an interrupt, an error of its own
 """
 
 
@@ -46,3 +48,11 @@ class WaitTimeout(ExecutionError, TimeoutError):
 
 class RankFailed(ExecutionError):
     """A rank ended before its program did; the message names it."""
+
+
+class CallMismatch(ExecutionError):
+    """Ranks made different calls where all have to make the same; the message holds them all."""
+
+
+class Aborted(ExecutionError):
+    """A rank ended the communicator: by ``abort()``, an interrupt, or an error of its own; the message says which and why."""

@@ -14,6 +14,7 @@ from .plan import plan
 from .probe import probe
 from .show import show
 from .simulate import simulate
+from .status import status
 from .verify import verify
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app.command()(simulate)
 app.command()(probe)
 app.command()(verify)
 app.command()(show)
+app.command()(status)
 app.add_typer(topo.app, name="topo")
 
 

@@ -30,7 +30,7 @@ def describe(word: int) -> str:
     name = next((name for name, number in COLLECTIVES.items() if number == code), None)
     if name is None:
         return "no call" if word == 0 else f"an unknown call ({word:#x})"
-    said = []
+    said = ["..."] if count == UNKNOWN_COUNT and name != "barrier" else []  # it was being set up
     if count != UNKNOWN_COUNT and name != "barrier":
         said.append(f"{count} x {_dtype(dtype)}")
         if name in _REDUCING:

@@ -17,19 +17,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import _core
-from ..errors import ExecutionError, RankFailed
+from ..errors import BlinkcollError, ExecutionError, RankFailed
 from ..schedules import Program, encode, verify
 from ..schedules.contract import VIEWS, view
 from ..topology import Topology
+from .board import ABORTED, MISMATCH, TIMED_OUT
 from .bootstrap import Group
 from .callword import call_base
 from .hostprograms import HostProgram, programs_for
-from .launch import LINE_BYTES, Arena, HostArena, LaunchRecord, connection_table, counter_lines, lay_out, lay_out_host
+from .launch import (
+    LINE_BYTES,
+    OTHER_CALL,
+    UNREACHABLE,
+    Arena,
+    HostArena,
+    LaunchRecord,
+    channel_records,
+    connection_table,
+    counter_lines,
+    explain_records,
+    lay_out,
+    lay_out_host,
+)
+from .neighbours import Neighbours
 from .pairs import Pairs
 from .reach import processes_within_reach
 from .segment import Segment
 
 _PAGE = 4096
+#: How long the watching thread may take to see that a process has ended whose memory is gone.
+_MOMENT_S = 1.0
 Call = tuple[str, int | None]
 
 
@@ -57,9 +74,11 @@ class HostGroup:
         Rank i is its device i; the same on all ranks.
     timeout_s
         How long to wait for the others while a collective is set up.
+    name
+        The communicator's, for people.
     """
 
-    def __init__(self, group: Group, topology: Topology, timeout_s: float) -> None:
+    def __init__(self, group: Group, topology: Topology, timeout_s: float, name: str) -> None:
         self.group, self.topology, self.timeout_s = group, topology, timeout_s
         self.rank, self.world_size = group.rank, group.world_size
         self.calls = _core.HostCalls(self.rank, self.world_size)
@@ -71,23 +90,94 @@ class HostGroup:
         self._pool: Segment | None = None
         self._pool_share = 0
         self.pairs = Pairs(self.rank, self.world_size)
+        self.neighbours = Neighbours(self, group, name, timeout_s)
+        self.boards = self.neighbours.boards
         self.direct = False
-        if self.world_size > 1:
-            self._share_pairs()
-            processes = processes_within_reach(group, timeout_s)
-            if processes is not None:
-                self.direct = True
-                self.calls.set_processes(processes)
-        self.prepare(("barrier", None))
+        try:
+            if self.world_size > 1:
+                self._share_pairs()
+                processes = processes_within_reach(group, timeout_s)
+                if processes is not None:
+                    self.direct = True
+                    self.calls.set_processes(processes)
+            self.prepare(("barrier", None))
+        except BaseException as error:
+            self.boards.fail(ABORTED, 0, f"rank {self.rank} could not set the communicator up: {type(error).__name__}: {error}")
+            self.close()
+            raise
         self.calls.set_barrier(0)
+        compared = os.environ.get("BLINKCOLL_DEBUG", "") == "DETAIL"
+        self.calls.set_boards(self.boards.core, -1, compared)
+        self.boards.joining = False
 
     def table(self, call: Call) -> int:
         """The table of a collective; set up when it is first asked for, on all ranks together."""
         found = self._tables.get(call)
-        return self.prepare(call) if found is None else found
+        if found is not None:
+            return found
+        self.calls.announce(_core.announced_word(call_base(*call)))
+        self.boards.check()
+        return self.prepare(call)
+
+    def wake(self) -> None:
+        """Wake this rank's sleeping calls: there is something to be looked at on the boards."""
+        for calls in self._all_calls():
+            calls.wake()
+
+    # -- failing ----------------------------------------------------------------------------------------------------
+
+    def fail(self, text: str) -> None:
+        """End the calls under way on all ranks; ``text`` says who did it, and why. Where something failed before, that counts."""
+        self.boards.fail(ABORTED, self.boards.ended() + 1, f"{text} ({self.boards.whereabouts(self.rank)})")
+        self.wake()
+
+    def failure(self, name: str, timeout_s: float) -> BlinkcollError:
+        """Why the last call did not succeed, told to all."""
+        number = self.calls.last
+        program, records = self.program(number), self.records(number)
+        own = channel_records(program, self.rank, records)
+        if any(note.code in (UNREACHABLE, OTHER_CALL) for note in own):  # the boards will know more in a moment
+            self.boards.wait_for_failure(_MOMENT_S)
+        failure = self.boards.failure()
+        if failure is None:
+            kind = MISMATCH if any(note.code == OTHER_CALL for note in own) else TIMED_OUT
+            told = "\n  ".join([*self.boards.missing(), explain_records(program, records, timeout_s)])
+            what = f"rank {self.rank}: {name} (program {program.hash}, call {self.boards.core.number}) did not finish:\n  {told}"
+            failure = self.boards.fail(kind, self.boards.core.number, what)
+        self.wake()
+        return failure
+
+    def pair_failure(self, src: int, dst: int, timeout_s: float) -> BlinkcollError:
+        """Why a message did not get through, told to all."""
+        peer = dst if src == self.rank else src
+        failure = self.boards.pair_failure(peer, f"a message from rank {src} to rank {dst}")
+        if failure is None:
+            told = explain_records(self.pairs.program, self.pairs.records(src, dst), timeout_s)
+            what = f"rank {self.rank}: a message from rank {src} to rank {dst} (here ranks 0 and 1) did not get through:\n  {told}"
+            failure = self.boards.fail(TIMED_OUT, self.boards.ended() + 1, what)
+        self.wake()
+        return failure
+
+    def stop(self) -> None:
+        """End this rank's calls that are under way, and wait for that."""
+        self.boards.core.stop()
+        for calls in self._all_calls():
+            calls.wake()
+            calls.settle()
+
+    def settle(self) -> None:
+        """Wait for the calls under way, which have been told to end."""
+        for calls in self._all_calls():
+            calls.settle()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return any(calls.busy for calls in self._all_calls())
 
     def close(self) -> None:
-        """Unmap everything."""
+        """Tell the others, and unmap everything; no call is under way."""
+        self.neighbours.close()
         self.calls = None
         self._tables.clear()
         for segment in (*self._segments, *([self._pool] if self._pool else [])):
@@ -105,6 +195,9 @@ class HostGroup:
         sizes = [arena.progress - arena.records for arena in placed.arenas]
         return [home.load(at + arena.records, size) for at, arena, size in zip(placed.at, placed.arenas, sizes, strict=True)]
 
+    def _all_calls(self) -> list[Any]:
+        return [calls for calls in (self.calls, *self.pairs.calls()) if calls is not None]
+
     def _share_pairs(self) -> None:
         """One memory file for all pairs, of which only what is used takes memory."""
         if self.rank == 0:
@@ -115,7 +208,7 @@ class HostGroup:
             assert message == {"pairs": self.pairs.nbytes}, (message, self.pairs.nbytes)
             segment = Segment(self.pairs.nbytes, fds[0])
         self._segments.append(segment)
-        self.pairs.map(segment)
+        self.pairs.map(segment, self.boards)
 
     # -- setting up -------------------------------------------------------------------------------------------------
 
@@ -126,10 +219,16 @@ class HostGroup:
         placed, nbytes, pool_share = self._lay_out(parts)
         error = None
         try:
-            self._reserve(segment, placed, nbytes, pool, pool_share)
-        except ExecutionError as failed:
-            error = str(failed)
-        self._conclude(error, doing)
+            try:
+                self._reserve(segment, placed, nbytes, pool, pool_share)
+            except ExecutionError as failed:
+                error = str(failed)
+            self._conclude(error, doing)
+        except BaseException:
+            for made in (segment, pool):
+                if made is not None:
+                    made.close()
+            raise
         for mapped in (segment, pool):
             if mapped is not None:
                 mapped.close_file()
@@ -158,7 +257,13 @@ class HostGroup:
             for p in parts
         ]
         message = {"call": list(call), "programs": [p.to_json() for p in programs], "uses": uses}
-        self.group.tell_all(message, [s.fd for s in (segment, pool) if s is not None])
+        made = [s for s in (segment, pool) if s is not None]
+        try:
+            self.group.tell_all(message, [s.fd for s in made])
+        except BaseException:
+            for one in made:
+                one.close()
+            raise
         return parts, segment, pool
 
     def _agree(self, call: Call, doing: str) -> tuple[list[HostProgram], Segment, Segment | None]:
@@ -167,6 +272,7 @@ class HostGroup:
         if theirs != list(call):
             for fd in fds:
                 os.close(fd)
+            self.boards.check()
             self.group.answer({"error": f"rank {self.rank} calls {_named(call)}, rank 0 {_named(tuple(theirs or ('?', None)))}"})
             raise ExecutionError(f"rank {self.rank} calls {_named(call)}, rank 0 calls {_named(tuple(theirs or ('?', None)))}")
         programs = [Program.from_json(text) for text in message["programs"]]
@@ -233,6 +339,7 @@ class HostGroup:
             self.group.answer({"error": error})
             error = self.group.hear(doing, self.timeout_s)[0].get("error")
         if error:
+            self.boards.check()  # it may know better
             raise ExecutionError(f"{doing}: {error}")
 
     def _replace_pool(self, pool: Segment, share: int) -> None:

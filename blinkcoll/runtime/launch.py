@@ -27,7 +27,7 @@ DTYPES = {
 #: Numbers of ``enum ReduceOp``: ``avg`` is a sum divided by the number of ranks, ``premul_sum`` one of scaled inputs.
 OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 0}
 _ON_CONNECTION, _ON_CHANNEL = 1, 2
-_UNREACHABLE, _OTHER_CALL = 3, 4  # of enum RecordCode
+UNREACHABLE, OTHER_CALL = 3, 4  # of enum RecordCode
 BUFFER_ORDER = ("input", "output", "scratch")
 
 
@@ -298,9 +298,8 @@ def explain_records(program: Program, records: Sequence[bytes], timeout_s: float
     """
     lines: list[tuple[int, int, str]] = []
     missing: set[int] = set()
-    for rank, raw in enumerate(records):
-        for channel in range(len(program.ranks[rank])):
-            note = ChannelRecord.from_buffer_copy(raw, channel * ctypes.sizeof(ChannelRecord))
+    for rank in range(len(records)):
+        for channel, note in enumerate(channel_records(program, rank, records)):
             if not note.code:
                 continue
             lines.append((note.code, rank, _explain(program, rank, channel, note, timeout_s)))
@@ -314,6 +313,11 @@ def explain_records(program: Program, records: Sequence[bytes], timeout_s: float
     return "\n  ".join([*first, *(text for *_, text in lines[:8]), *more]) or "no channel left a record"
 
 
+def channel_records(program: Program, rank: int, records: Sequence[bytes]) -> list[ChannelRecord]:
+    """A rank's records, by channel."""
+    return [ChannelRecord.from_buffer_copy(records[rank], channel * ctypes.sizeof(ChannelRecord)) for channel in range(len(program.ranks[rank]))]
+
+
 def _peer(program: Program, rank: int, connection: int) -> int:
     ends = program.connections[connection]
     return ends.src if ends.dst == rank else ends.dst
@@ -321,9 +325,9 @@ def _peer(program: Program, rank: int, connection: int) -> int:
 
 def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, timeout_s: float) -> str:
     who = f"{program.executor_name(rank)}, channel {channel}, step {note.step}, iteration {note.iteration}"
-    if note.code == _UNREACHABLE:
+    if note.code == UNREACHABLE:
         return f"{who}: the memory of rank {note.index} was out of reach: {os.strerror(note.seen)}"
-    if note.code == _OTHER_CALL:
+    if note.code == OTHER_CALL:
         from .callword import describe
 
         c = program.connections[note.index]

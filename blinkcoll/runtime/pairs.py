@@ -11,6 +11,7 @@ from typing import Any
 from .. import _core
 from ..schedules import encode, lower_sendrecv, verify
 from ..topology import host_topology
+from .board import Boards
 from .callword import call_base
 from .launch import Arena, LaunchRecord, connection_table, counter_lines, lay_out
 from .segment import Segment
@@ -34,11 +35,16 @@ class Pairs:
         self._pair_bytes = self._role_at[1] + _up(self._arenas[_RECEIVER].nbytes)
         self.nbytes = max(1, world_size * (world_size - 1)) * self._pair_bytes
         self._segment: Segment | None = None
+        self._boards: Boards | None = None
         self._ends: dict[tuple[int, int], tuple[Any, int]] = {}
 
-    def map(self, segment: Segment) -> None:
-        """The memory that all ranks have mapped."""
-        self._segment = segment
+    def map(self, segment: Segment, boards: Boards) -> None:
+        """The memory that all ranks have mapped, and where calls are shown."""
+        self._segment, self._boards = segment, boards
+
+    def calls(self) -> list[Any]:
+        """The objects that run calls of the pairs that this rank has used."""
+        return [calls for calls, _ in self._ends.values()]
 
     def end(self, src: int, dst: int) -> tuple[Any, int]:
         """This rank's end of the connection from ``src`` to ``dst``: the object to call, and its table.
@@ -75,6 +81,8 @@ class Pairs:
             doorbell=bases[role] + arena.doorbell, chunk_bytes=_CHUNK_BYTES, slot_bytes=_CHUNK_BYTES,
         )  # fmt: skip
         calls = _core.HostCalls(role, 2)
+        assert self._boards is not None
+        calls.set_boards(self._boards.core, dst if role == _SENDER else src, False)
         number = calls.add_program(bytes(record), self._code, connection_table(self.program, self._arenas, bases), False)
         views = (_WHOLE, _NONE) if role == _SENDER else (_NONE, _WHOLE)
         return calls, calls.add_table(*views, [(1 << 62, number, False)], call_base("sendrecv", None))

@@ -64,9 +64,9 @@ class Segment:
         self.base = ctypes.addressof(self._anchor)
 
     @classmethod
-    def sparse(cls, nbytes: int) -> Segment:
-        """A new segment whose pages nobody has reserved yet; :meth:`reserve` does."""
-        return cls(nbytes, _memory_file(nbytes, reserve=False))
+    def sparse(cls, nbytes: int, name: str = "blinkcoll") -> Segment:
+        """A new segment whose pages nobody has reserved yet; :meth:`reserve` does. ``name``: what /proc shows."""
+        return cls(nbytes, _memory_file(nbytes, reserve=False, name=name))
 
     def reserve(self, offset: int, nbytes: int) -> None:
         """Take pages for a part, here and now and from this thread's memory node.
@@ -106,11 +106,11 @@ class Segment:
             self.close_file()
 
 
-def _memory_file(nbytes: int, reserve: bool) -> int:
+def _memory_file(nbytes: int, reserve: bool, name: str = "blinkcoll") -> int:
     """A memfd. Its descriptor is none of the standard three, even where those are closed: a child's would replace it."""
     if not hasattr(os, "memfd_create"):
         raise ExecutionError("host processes need memfd_create, which only Linux has; use threads")
-    low = os.memfd_create("blinkcoll")
+    low = os.memfd_create(name)
     try:
         fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
     finally:
@@ -119,6 +119,9 @@ def _memory_file(nbytes: int, reserve: bool) -> int:
         os.ftruncate(fd, nbytes)
         if reserve:
             _allocate(fd, 0, nbytes)
+    except OSError as error:
+        os.close(fd)
+        raise _not_to_be_had(nbytes, error) from None
     except BaseException:
         os.close(fd)
         raise
@@ -130,7 +133,11 @@ def _allocate(fd: int, offset: int, nbytes: int) -> None:
     try:
         os.posix_fallocate(fd, offset, nbytes)
     except OSError as error:
-        raise ExecutionError(f"{nbytes} bytes of shared memory are not to be had: {error.strerror}") from None
+        raise _not_to_be_had(nbytes, error) from None
+
+
+def _not_to_be_had(nbytes: int, error: OSError) -> ExecutionError:
+    return ExecutionError(f"{nbytes} bytes of shared memory are not to be had: {error.strerror}")
 
 
 def rebase(record: bytes, segment: Segment, nranks: int, nconnections: int) -> tuple[bytes, list[object]]:

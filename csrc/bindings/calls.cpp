@@ -187,6 +187,12 @@ void bind_calls(nb::module_& m) {
         for (const auto& [most_bytes, program, premultiplies] : entries) table.push_back({most_bytes, program, premultiplies});
         return calls.add_table(View(input), View(output), std::move(table), word);
       }, nb::arg("input"), nb::arg("output"), nb::arg("entries"), nb::arg("word") = 0)
+      .def("set_boards", &HostCalls::set_boards, nb::arg("boards"), nb::arg("peer"), nb::arg("compared"), nb::keep_alive<1, 2>())
+      .def("announce", &HostCalls::announce, nb::arg("word"), nb::call_guard<nb::gil_scoped_release>())
+      .def("cancel", &HostCalls::cancel, nb::call_guard<nb::gil_scoped_release>())
+      .def("wake", &HostCalls::wake, "Wake whoever sleeps in a call.")
+      .def("settle", &HostCalls::settle, nb::call_guard<nb::gil_scoped_release>(), "Return once no call is under way.")
+      .def_prop_ro("busy", &HostCalls::busy)
       .def("set_processes", &HostCalls::set_processes, nb::arg("processes"))
       .def("set_quick", &HostCalls::set_quick, nb::arg("collective"), nb::arg("root"), nb::arg("table"), nb::arg("apart"))
       .def("set_open", &HostCalls::set_open, nb::arg("open"), "Whether run_quickly() does anything.")

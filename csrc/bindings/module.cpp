@@ -8,6 +8,7 @@ void bind_nccl(nb::module_& m);
 void bind_packing(nb::module_& m);
 void bind_partition(nb::module_& m);
 void bind_runtime(nb::module_& m);
+void bind_board(nb::module_& m);
 void bind_calls(nb::module_& m);
 void bind_simulator(nb::module_& m);
 void bind_verifier(nb::module_& m);
@@ -19,6 +20,7 @@ NB_MODULE(_core, m) {
   blinkcoll::bind_packing(m);
   blinkcoll::bind_partition(m);
   blinkcoll::bind_runtime(m);
+  blinkcoll::bind_board(m);
   blinkcoll::bind_calls(m);
   blinkcoll::bind_simulator(m);
   blinkcoll::bind_verifier(m);

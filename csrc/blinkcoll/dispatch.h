@@ -144,6 +144,12 @@ class ChannelRun {
     return Outcome::kProgress;
   }
 
+  // The first thing that it waits for; kOnNothing where it does not wait, or what it waited for has just come.
+  BC_HD ChannelRecord waiting(Platform& p) {
+    if (iteration_ == iterations_) return {kRan, 0, kOnNothing, 0, iteration_, 0, 0};
+    return note_of(p, view_.step(entry_->first_step + position_));
+  }
+
  private:
   // -- waiting -------------------------------------------------------------------------------------------------
 
@@ -187,18 +193,18 @@ class ChannelRun {
   }
 
   // Leave a note of the first wait that has not come true. Lane 0 only; the waits may come true meanwhile.
-  BC_HD void record(Platform& p, const StepEntry& step) {
+  BC_HD void record(Platform& p, const StepEntry& step) { pointer<ChannelRecord>(launch_.records)[local_] = note_of(p, step); }
+
+  BC_HD ChannelRecord note_of(Platform& p, const StepEntry& step) {
     ChannelRecord note{p.aborted() ? kAborted : kTimedOut, position_, kOnNothing, 0, iteration_, 0, 0};
     if constexpr (Platform::kSigned) {
       if (p.differs()) {
-        pointer<ChannelRecord>(launch_.records)[local_] = {kOtherCall, position_, kOnConnection, view_.syncs(p.differs_at())[0].connection, iteration_, 0, p.differs()};
-        return;
+        return {kOtherCall, position_, kOnConnection, view_.syncs(p.differs_at())[0].connection, iteration_, 0, p.differs()};
       }
     }
     if constexpr (Platform::kFar) {
       if (p.error()) {
-        pointer<ChannelRecord>(launch_.records)[local_] = {kUnreachable, position_, kOnNothing, p.lost(), iteration_, 0, u64(p.error())};
-        return;
+        return {kUnreachable, position_, kOnNothing, p.lost(), iteration_, 0, u64(p.error())};
       }
     }
     for (u32 i = 0; i < u32(step.nwaits) + step.nafters; i++) {
@@ -213,7 +219,7 @@ class ChannelRun {
       note.seen = seen;
       break;
     }
-    pointer<ChannelRecord>(launch_.records)[local_] = note;
+    return note;
   }
 
   // Whether the rank reads this connection in lines, and the chunk that it waits for has not come whole. `target` is then

@@ -5,6 +5,7 @@
 
 #include "blinkcoll/dispatch.h"
 #include "host/callword.h"
+#include "host/doorbell.h"
 #include "host/run.h"
 
 namespace blinkcoll {
@@ -70,21 +71,34 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   while (kind.premultiplied && i > 0 && !t.entries[i].premultiplies) i--;
   const u32 number = t.entries[i].program;
   Program& program = *programs_[number];
+  set(program, count, kind);
+  const u64 word = call_word(t.word, kind.dtype, kind.elem_size, kind.premultiplied ? kPremultiplied : kind.op, kind.divisor, count);
+  last_ = number;
+  if (!begin(word, timeout_ns, interrupted)) return false;
   if (program.pooled && pooled_ != int(number)) {
     if (pooled_ >= 0 && barrier_ >= 0) {
+      Program& barrier = *programs_[size_t(barrier_)];
       last_ = u32(barrier_);
-      if (!start(*programs_[size_t(barrier_)], 1, CallKind{}, 0, timeout_ns, interrupted)) return false;
+      set(barrier, 1, CallKind{});
+      if (!start(barrier, 0, timeout_ns, interrupted)) return false;
     }
     pooled_ = int(number);
+    last_ = number;
   }
-  last_ = number;
   BufferAddresses& mine = pointer<BufferAddresses>(program.launch.buffers)[rank_];
   mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind.elem_size);
   mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind.elem_size) : mine.buffer[kInput];
-  return start(program, count, kind, call_word(t.word, kind.dtype, kind.elem_size, kind.premultiplied ? kPremultiplied : kind.op, kind.divisor, count), timeout_ns, interrupted);
+  if (!start(program, word, timeout_ns, interrupted)) return false;
+  if (!collective()) return true;
+  // Nothing is returned of a call in which a rank has died: another process may have got its number, and its memory been
+  // read in good faith.
+  if (watch_.boards->alarmed() && watch_.boards->must_leave()) return false;
+  watch_.boards->end();
+  return true;
 }
 
-bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted) {
+// What is to be run. Throws where it cannot be, before anybody is told of the call.
+void HostCalls::set(Program& program, u64 count, const CallKind& kind) {
   Launch& launch = program.launch;
   launch.count = count;
   launch.elem_size = kind.elem_size;
@@ -92,14 +106,36 @@ bool HostCalls::start(Program& program, u64 count, const CallKind& kind, u64 wor
   launch.op = kind.op;
   launch.divisor = kind.divisor;
   launch.prescale = kind.prescale;
-  launch.timeout_ns = timeout_ns;
-  launch.epoch++;
-  if (!program.any_checked || !same(program.checked, kind)) {
-    check_launch(launch);
-    program.checked = kind;
-    program.any_checked = true;
-  }
-  return run_checked(launch, interrupted, {processes_.empty() ? nullptr : processes_.data(), word});
+  if (program.any_checked && same(program.checked, kind)) return;
+  check_launch(launch);
+  program.checked = kind;
+  program.any_checked = true;
+}
+
+bool HostCalls::begin(u64 word, u64 timeout_ns, const std::function<bool()>& interrupted) {
+  if (!collective()) return true;
+  return watch_.boards->begin(word) && (!compared_ || watch_.boards->assemble(timeout_ns, interrupted));
+}
+
+bool HostCalls::start(Program& program, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted) {
+  program.launch.timeout_ns = timeout_ns;
+  program.launch.epoch++;
+  return run_checked(program.launch, interrupted, {processes_.empty() ? nullptr : processes_.data(), word, watch_.boards ? &watch_ : nullptr});
+}
+
+void HostCalls::announce(u64 word) {
+  std::lock_guard<std::mutex> turn(busy_);
+  if (collective()) watch_.boards->announce(word);
+}
+
+void HostCalls::cancel() {
+  std::lock_guard<std::mutex> turn(busy_);
+  if (collective()) watch_.boards->cancel();
+}
+
+void HostCalls::wake() const {
+  for (const auto& program : programs_)
+    if (program->launch.doorbell) ring(pointer<u32>(program->launch.doorbell));
 }
 
 }  // namespace blinkcoll

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "blinkcoll/launch.h"
+#include "host/board.h"
 
 namespace blinkcoll {
 
@@ -52,6 +53,27 @@ class HostCalls {
   // `word`: call_base() of the collective.
   u32 add_table(View input, View output, std::vector<TableEntry> entries, u64 word = 0);
 
+  // Where calls are shown and others' looked at; `peer`: these calls are sends or receives, with that rank. `compared`: a
+  // collective begins by waiting until all ranks have come to it, so that calls that differ move no data. Before any call.
+  void set_boards(Boards* boards, int peer, bool compared) {
+    watch_ = {boards, peer};
+    compared_ = compared;
+  }
+
+  // A collective is about to be set up: show it.
+  void announce(u64 word);
+  // It was set up, and its arguments are refused.
+  void cancel();
+
+  // Wake whoever sleeps in a call here: something is to be looked at. The program's doorbells outlive their segment's
+  // owner, HostGroup.
+  void wake() const;
+  // Until the call that is under way, if any, has ended.
+  void settle() { std::lock_guard<std::mutex> turn(busy_); }
+  bool busy() {
+    std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
+    return !turn.owns_lock();
+  }
   // How this process numbers the processes of all ranks, for reading and writing their memory; 0: this process.
   void set_processes(std::vector<int> processes) { processes_ = std::move(processes); }
 
@@ -104,11 +126,17 @@ class HostCalls {
     bool apart;
   };
 
-  bool start(Program& program, u64 count, const CallKind& kind, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted);
+  void set(Program& program, u64 count, const CallKind& kind);
+  bool begin(u64 word, u64 timeout_ns, const std::function<bool()>& interrupted);
+  bool start(Program& program, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted);
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 whole(View view, const UserBuffer& buffer, u64 count, u32 elem_size) const;
 
+  bool collective() const { return watch_.boards && watch_.peer < 0; }
+
   std::mutex busy_;
+  Watch watch_{nullptr};
+  bool compared_ = false;
   std::vector<Quick> quick_;
   std::atomic<bool> open_{true};
   u32 rank_, nranks_, last_ = 0;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "blinkcoll/dispatch.h"
+#include "host/board.h"
 #include "host/doorbell.h"
 #include "host/farmovers.h"
 #include "host/movers.h"
@@ -20,6 +21,7 @@ constexpr u64 kStreamedBytes = 32 << 20;
 struct Around {
   const int* processes = nullptr;  // see Peers; null where all ranks share one address space
   u64 word = 0;                    // of the call (callword.h); all ranks have the same
+  const Watch* watch = nullptr;    // what is looked at, and shown, before a sleep
 };
 
 class HostPlatform {

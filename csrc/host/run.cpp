@@ -58,6 +58,43 @@ Round take_turns(HostPlatform& platform, std::vector<ChannelRun<HostPlatform>>& 
   return round;
 }
 
+// What a rank waits for, on its board.
+class Shown {
+ public:
+  Shown(const Watch* watch, const Launch& launch) : watch_(watch), launch_(launch) {}
+
+  // Before a sleep: show it, and look whether there is any point in it. `thoroughly` once it has slept in vain.
+  bool must_leave(HostPlatform& platform, std::vector<ChannelRun<HostPlatform>>& channels, Clock::time_point since, bool thoroughly) {
+    if (!watch_) return false;
+    WaitNote note{};
+    note.peer = launch_.rank;
+    for (u32 c = 0; c < channels.size(); c++) {
+      const ChannelRecord wait = channels[c].waiting(platform);
+      if (wait.kind == kOnNothing) continue;
+      note.channel = c, note.step = wait.step, note.iteration = wait.iteration, note.target = wait.target, note.seen = wait.seen;
+      if (wait.kind != kOnConnection) continue;  // another channel of this rank, which waits for somebody in turn
+      const ConnectionEntry& connection = ProgramView{pointer<const char>(launch_.program)}.connection(wait.index);
+      note.slot = connection.src == launch_.rank;
+      note.peer = note.slot ? connection.dst : connection.src;
+      break;
+    }
+    note.since_ns = u64(std::chrono::nanoseconds(since.time_since_epoch()).count());  // CLOCK_MONOTONIC, on Linux
+    watch_->show(note);
+    shown_ = true;
+    return watch_->must_leave(note.peer, thoroughly);
+  }
+
+  void take_down() {
+    if (shown_) watch_->show({});
+    shown_ = false;
+  }
+
+ private:
+  const Watch* watch_;
+  const Launch& launch_;
+  bool shown_ = false;
+};
+
 }  // namespace
 
 void check_launch(const Launch& launch) {
@@ -90,9 +127,10 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted,
   // not waited for anybody meanwhile.
   constexpr std::chrono::nanoseconds kMostBetweenLooks = std::chrono::milliseconds(100);
   std::chrono::nanoseconds idle(0);
-  Clock::time_point last_look;
+  Clock::time_point last_look, idle_since;
   static const u32 ncores = cores();
   const u32 spins = view.header().nranks <= ncores ? kSpins : kCrowdedSpins, most = spins + kYields;
+  Shown shown(around.watch, launch);
   for (u32 idle_rounds = 0;;) {
     platform.marking = idle_rounds >= most;
     platform.rung = true;
@@ -102,8 +140,12 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted,
       platform.abort();
       return false;
     }
-    if (!round.unfinished) return true;
+    if (!round.unfinished) {
+      shown.take_down();
+      return true;
+    }
     if (round.progress) {
+      shown.take_down();
       idle_rounds = 0;
       platform.give_up = false;
       continue;
@@ -118,10 +160,16 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted,
     }
     if (idle_rounds++ == most) {
       idle = std::chrono::nanoseconds(0);
-      last_look = Clock::now();
+      idle_since = last_look = Clock::now();
     }
     bool was_late = late(idle, launch);  // and the round since then brought nothing either
-    platform.sleep(rings, kMostBetweenLooks);
+    // An alarm comes with a ring (wake(), calls.h) where it is raised in this process. Had it been raised after this look
+    // and before the sleep, the ring would have changed what `rings` is compared with.
+    if (shown.must_leave(platform, channels, idle_since, idle >= kMostBetweenLooks)) {
+      platform.abort();
+    } else {
+      platform.sleep(rings, kMostBetweenLooks);
+    }
     if (interrupted && interrupted()) platform.abort();
     Clock::time_point now = Clock::now();
     idle += std::min<std::chrono::nanoseconds>(now - last_look, kMostBetweenLooks);

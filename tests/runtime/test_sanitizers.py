@@ -163,6 +163,16 @@ def test_shards_that_are_no_multiple_of_16_bytes_under_sanitizers(what, collecti
         assert_outputs(collective, None, inputs, outputs, lambda arrays: np.sum(arrays, axis=0, dtype=np.float64).astype(np.float32), f"in place {in_place}")
 
 
+@pytest.mark.parametrize("sanitizer", BUILDS)
+def test_boards_under_sanitizers(sanitizer, tmp_path):
+    """Ranks that call, look and fail at once; four threads, 20 000 calls."""
+    csrc, binary = SOURCE / "csrc", tmp_path / "boards"
+    command = ["g++", "-std=c++17", "-g", "-O1", "-pthread", *BUILDS[sanitizer], f"-I{csrc}", str(csrc / "host" / "board.cpp")]
+    subprocess.run([*command, str(SOURCE / "tests" / "csrc" / "boards.cpp"), "-o", str(binary)], check=True)
+    done = subprocess.run([binary], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
 def test_the_thread_sanitizer_would_notice(binaries, tmp_path):
     """The same source with release and acquire weakened is reported, so silence means something."""
     weakened = tmp_path / "csrc"

@@ -1,0 +1,152 @@
+"""Ranks are killed at random points; those that are left name them, meet anew and go on, until one is left."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+from runtime.jobs import Job
+
+import blinkcoll as bc
+
+#: A death is named within a second; the second one is for a machine that has other things to do as well.
+BOUND_S = 2.0
+KINDS = ("all_reduce", "broadcast", "all_gather", "reduce_scatter", "all_to_all", "barrier", "sendrecv", "background")
+COUNTS = (1, 1000, 60_000, 400_000)
+
+
+def one_call(comm, rng):
+    """A call with a result that every rank can tell by itself; wrong results are AssertionErrors."""
+    n, rank, kind, count = comm.world_size, comm.rank, rng.choice(KINDS), rng.choice(COUNTS)
+    total = n * (n + 1) // 2
+    if kind in ("all_reduce", "background"):
+        work = comm.all_reduce(np.full(count, rank + 1, np.int32), async_op=kind == "background")
+        assert ((work if kind == "all_reduce" else work.wait()) == total).all()
+    elif kind == "broadcast":
+        root = rng.randrange(n)
+        assert (comm.broadcast(np.full(count, rank if rank == root else -1, np.int32), root) == root).all()
+    elif kind == "all_gather":
+        out = comm.all_gather(np.full(count, rank, np.int32), np.full(count * n, -1, np.int32))
+        assert (out.reshape(n, count) == np.arange(n)[:, None]).all()
+    elif kind == "reduce_scatter":
+        assert (comm.reduce_scatter(np.full(count * n, rank + 1, np.int32), out=np.zeros(count, np.int32)) == total).all()
+    elif kind == "all_to_all":
+        array = np.repeat(np.arange(n, dtype=np.int32) * 100 + rank, count)
+        assert (comm.all_to_all(array).reshape(n, count) == np.arange(n)[:, None] + 100 * rank).all()
+    elif kind == "barrier":
+        comm.barrier()
+    elif n > 1:
+        box = np.full(count, -1, np.int32)
+        work = comm.recv(box, (rank - 1) % n, async_op=True)
+        comm.send(np.full(count, rank, np.int32), (rank + 1) % n)
+        work.wait()
+        assert (box == (rank - 1) % n).all()
+
+
+def open_files():
+    """What this process has open; the watching thread closes what it has a moment after the last communicator."""
+    for _ in range(100):
+        held = sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}"))
+        if not any("event" in name for name in held):
+            break
+        time.sleep(0.02)
+    return held
+
+
+def survive(comm, tell):
+    """Calls until no other rank is left. Tells of every death: when it was known, and what the error said."""
+    while True:
+        rng = random.Random(comm.world_size)  # the same calls on all ranks
+        tell(("up", comm.world_size, time.monotonic()))
+        if comm.world_size == 1:
+            comm.close()
+            return open_files()
+        try:
+            while True:
+                one_call(comm, rng)
+        except bc.RankFailed as error:
+            tell(("lost", str(error), time.monotonic()))
+        while True:
+            try:
+                left = comm.shrink(timeout_s=20)
+                break
+            except bc.RankFailed as error:
+                tell(("lost", str(error), time.monotonic()))
+        comm.close()
+        comm = left
+
+
+def wait_until_up(job, ranks, world_size):
+    """Until all of them have a communicator of that size; what they told of deaths meanwhile."""
+    told = {rank: [] for rank in ranks}
+    for rank in ranks:
+        while True:
+            kind, what, *_ = job.heard(rank)
+            assert kind == "told", f"rank {rank}: {kind}: {what}"
+            if what[0] == "up" and what[1] == world_size:
+                break
+            if what[0] == "lost":
+                told[rank].append(what[1:])
+    return told
+
+
+def kill_all_but_one(folder, seed, world_size):
+    """How many were killed, and the longest that it took until a rank named the dead."""
+    rng = random.Random(seed)
+    worst, alive = 0.0, list(range(world_size))
+    with Job(world_size, folder, survive) as job:
+        wait_until_up(job, alive, world_size)
+        while len(alive) > 1:
+            time.sleep(rng.uniform(0, 0.15))
+            victims = rng.sample(alive, min(len(alive) - 1, rng.choice((1, 1, 2))))
+            began = time.monotonic()
+            for victim in victims:
+                job.signal(victim, signal.SIGKILL)
+            pids = {job.pid(victim) for victim in victims}
+            alive = [rank for rank in alive if rank not in victims]
+            for rank, losses in wait_until_up(job, alive, len(alive)).items():
+                assert losses, f"seed {seed}: rank {rank} noticed nothing"
+                for text, _ in losses:
+                    named = re.search(r"rank \d+ \(pid (\d+)\) died", text)
+                    assert named and int(named[1]) in pids, f"seed {seed}: rank {rank} said {text!r}, killed were {pids}"
+                worst = max(worst, losses[0][1] - began)
+        kind, left, _ = job.ending(alive[0])
+        assert kind == "result", left
+        assert not [name for name in left if any(word in name for word in ("blinkcoll", "socket", "pidfd", "event"))], left
+        for rank in range(world_size):
+            assert job.exit_code(rank) == (0 if rank in alive else -signal.SIGKILL)
+    assert worst < BOUND_S, f"seed {seed}: {worst:.2f} s until a death was known"
+    return world_size - 1, worst
+
+
+def nothing_is_left():
+    """No memory file of blinkcoll's is open or mapped in this process, and it has no child."""
+    held = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
+    assert not [name for name in held if "blinkcoll" in name]
+    with open("/proc/self/maps") as file:
+        assert "memfd:blinkcoll" not in file.read()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.parametrize(("seed", "world_size"), [(1, 5), (2, 4), (3, 5)])
+def test_killed_ranks_are_named_and_the_others_go_on(seed, world_size, tmp_path):
+    killed, worst = kill_all_but_one(tmp_path, seed, world_size)
+    print(f"{killed} kills, the slowest named after {worst:.3f} s")
+    nothing_is_left()
+
+
+@pytest.mark.slow
+def test_two_hundred_kills(tmp_path):
+    killed, worst = 0, 0.0
+    for seed in range(100, 158):
+        more, slowest = kill_all_but_one(tmp_path / str(seed), seed, 3 + seed % 4)
+        killed, worst = killed + more, max(worst, slowest)
+    assert killed >= 200
+    nothing_is_left()
+    print(f"{killed} kills, the slowest named after {worst:.3f} s")
