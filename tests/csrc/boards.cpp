@@ -1,5 +1,6 @@
 // Ranks on threads of one process make the same calls at their own pace, and look at each other's boards all the while: no
 // difference may be seen, until one makes another call; then all must see it.
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
@@ -37,6 +38,10 @@ int main() {
       Boards& mine = boards[r];
       for (u64 i = 1; i <= kCalls; i++) {
         if (i % 5 == 0) mine.announce(announced_word(call_base(kAllReduce, -1)));
+        if (i % 500 == 0) {  // what is only announced is seen, and is no difference
+            std::this_thread::sleep_for(std::chrono::microseconds(200));
+            wrong[r] += check(!mine.anyone_differs(), "an announced call differs");
+        }
         wrong[r] += check(mine.begin(word_of(i)), "a call was refused");
         Boards::note(mine.mine().waits, {0, 0, r, r, i, i, i, i, i, 0, 0});
         wrong[r] += check(!mine.anyone_differs() && !mine.must_leave(), "a difference or a failure where there is none");

@@ -100,8 +100,9 @@ def test_calls_that_differ_are_named_on_every_rank_before_data_moves(what, known
         assert all(call in text for call in said), text
 
 
-@pytest.mark.parametrize("what", ["collective", "root", "order"])
-def test_calls_of_different_programs_are_noticed_while_ranks_wait(what, tmp_path):
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_calls_that_differ_are_noticed_without_being_asked_for(what, tmp_path):
+    """By the words that small chunks carry, by ranks that wait, or by a look at the boards once in a while."""
     usual, other, *said = DIFFERENT[what]
 
     def body(comm):

@@ -20,15 +20,14 @@ KINDS = ("all_reduce", "broadcast", "all_gather", "reduce_scatter", "all_to_all"
 COUNTS = (1, 1000, 60_000, 400_000)
 
 
-def one_call(comm, rng):
+def one_call(comm, kind, count):
     """A call with a result that every rank can tell by itself; wrong results are AssertionErrors."""
-    n, rank, kind, count = comm.world_size, comm.rank, rng.choice(KINDS), rng.choice(COUNTS)
+    n, rank, root = comm.world_size, comm.rank, comm.world_size - 1
     total = n * (n + 1) // 2
     if kind in ("all_reduce", "background"):
         work = comm.all_reduce(np.full(count, rank + 1, np.int32), async_op=kind == "background")
         assert ((work if kind == "all_reduce" else work.wait()) == total).all()
     elif kind == "broadcast":
-        root = rng.randrange(n)
         assert (comm.broadcast(np.full(count, rank if rank == root else -1, np.int32), root) == root).all()
     elif kind == "all_gather":
         out = comm.all_gather(np.full(count, rank, np.int32), np.full(count * n, -1, np.int32))
@@ -58,37 +57,44 @@ def open_files():
     return held
 
 
-def survive(comm, tell):
+def survive(kinds):
     """Calls until no other rank is left. Tells of every death: when it was known, and what the error said."""
-    while True:
-        rng = random.Random(comm.world_size)  # the same calls on all ranks
-        tell(("up", comm.world_size, time.monotonic()))
-        if comm.world_size == 1:
-            comm.close()
-            return open_files()
-        try:
-            while True:
-                one_call(comm, rng)
-        except bc.RankFailed as error:
-            tell(("lost", str(error), time.monotonic()))
+
+    def body(comm, tell):
         while True:
+            if comm.world_size == 1:
+                tell(("up", 1))
+                comm.close()
+                return open_files()
+            rng = random.Random(comm.world_size)  # the same calls on all ranks
             try:
-                left = comm.shrink(timeout_s=20)
-                break
+                for kind in kinds:  # once it is set up, a rank that does not wait does so soon
+                    one_call(comm, kind, 1)
+                tell(("up", comm.world_size))
+                while True:
+                    one_call(comm, rng.choice(kinds), rng.choice(COUNTS))
             except bc.RankFailed as error:
                 tell(("lost", str(error), time.monotonic()))
-        comm.close()
-        comm = left
+            while True:
+                try:
+                    left = comm.shrink(timeout_s=20)
+                    break
+                except bc.RankFailed as error:
+                    tell(("lost", str(error), time.monotonic()))
+            comm.close()
+            comm = left
+
+    return body
 
 
-def wait_until_up(job, ranks, world_size):
-    """Until all of them have a communicator of that size; what they told of deaths meanwhile."""
+def wait_until_up(job, ranks):
+    """Until all of them have a communicator of just them; what they told of deaths meanwhile."""
     told = {rank: [] for rank in ranks}
     for rank in ranks:
         while True:
             kind, what, *_ = job.heard(rank)
             assert kind == "told", f"rank {rank}: {kind}: {what}"
-            if what[0] == "up" and what[1] == world_size:
+            if what == ("up", len(ranks)):
                 break
             if what[0] == "lost":
                 told[rank].append(what[1:])
@@ -99,21 +105,26 @@ def kill_all_but_one(folder, seed, world_size):
     """How many were killed, and the longest that it took until a rank named the dead."""
     rng = random.Random(seed)
     worst, alive = 0.0, list(range(world_size))
-    with Job(world_size, folder, survive) as job:
-        wait_until_up(job, alive, world_size)
+    with Job(world_size, folder, survive(rng.sample(KINDS, 4))) as job:
+        wait_until_up(job, alive)
         while len(alive) > 1:
             time.sleep(rng.uniform(0, 0.15))
             victims = rng.sample(alive, min(len(alive) - 1, rng.choice((1, 1, 2))))
             began = time.monotonic()
             for victim in victims:
                 job.signal(victim, signal.SIGKILL)
-            pids = {job.pid(victim) for victim in victims}
             alive = [rank for rank in alive if rank not in victims]
-            for rank, losses in wait_until_up(job, alive, len(alive)).items():
+            if len(alive) > 1 and rng.random() < 0.3:  # one more while the others meet anew
+                time.sleep(rng.uniform(0, 0.4))
+                victims.append(alive.pop(rng.randrange(len(alive))))
+                job.signal(victims[-1], signal.SIGKILL)
+            pids = {job.pid(victim) for victim in victims}
+            for rank, losses in wait_until_up(job, alive).items():
                 assert losses, f"seed {seed}: rank {rank} noticed nothing"
                 for text, _ in losses:
-                    named = re.search(r"rank \d+ \(pid (\d+)\) died", text)
-                    assert named and int(named[1]) in pids, f"seed {seed}: rank {rank} said {text!r}, killed were {pids}"
+                    named = re.search(r"rank \d+ \(pid (\d+)\) died|rank \d+ is gone", text)
+                    assert named and (named[1] is None or int(named[1]) in pids), f"seed {seed}: rank {rank} said {text!r}, killed were {pids}"
+                assert "died" in losses[0][0], f"seed {seed}: rank {rank} said {losses[0][0]!r}"
                 worst = max(worst, losses[0][1] - began)
         kind, left, _ = job.ending(alive[0])
         assert kind == "result", left
