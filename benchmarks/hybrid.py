@@ -1,4 +1,4 @@
-"""What PCIe beside NVLink, and borrowed neighbours, add: planned and simulated. Prints the tables of docs/packing.md.
+"""What PCIe beside NVLink, and borrowed neighbours, add: planned and simulated. Prints the tables of docs/hybrids-and-relays.md.
 
     python benchmarks/hybrid.py [--relays-only] [--hybrids-only]
 """
@@ -11,9 +11,9 @@ from itertools import combinations
 
 import blinkcoll as bc
 from blinkcoll.errors import PackingError, ScheduleError
-from blinkcoll.packing import Plan, hybrid_candidates
+from blinkcoll.packing import Plan
 from blinkcoll.packing.arborescences import depth
-from blinkcoll.selection import fastest_plan
+from blinkcoll.selection import Request, table_for
 from blinkcoll.topology import Topology
 
 NBYTES = 256 << 20
@@ -23,18 +23,27 @@ HYBRIDS = [
 ]  # fmt: skip
 
 
-def best_hybrid(topology: Topology, collective: str, root: int | None) -> tuple[Plan, float] | None:
-    """The candidate that is simulated to be the fastest, and its algbw."""
-    found = []
-    for plan in hybrid_candidates(topology, collective, root, 32):
-        try:
-            found.append((bc.simulate(bc.schedule(plan, nbytes=NBYTES), NBYTES).algbw, plan))
-        except ScheduleError:
-            continue
-    if not found:
+def fastest(topology: Topology, collective: str, root: int | None, hybrid: bool) -> tuple[Plan, float] | None:
+    """Of selection's packed candidates, hybrids or those of the fastest links alone: the fastest, simulated, and its algbw."""
+    contest = table_for(Request(topology, collective, root, 32)).contest
+    kind = [i for i in contest.allowed if (plan := contest.candidates[i].plan) is not None and (plan.method == "hybrid") == hybrid]
+    best = None
+    for i in sorted(kind, key=lambda i: contest.floor_us(i, NBYTES)):
+        if best is None or contest.floor_us(i, NBYTES) < best[0]:
+            found = contest.time_us(i, NBYTES), i
+            best = found if best is None else min(best, found)
+    if best is None:
         return None
-    best = max(found, key=lambda pair: pair[0])
-    return best[1], best[0]
+    plan = contest.candidates[best[1]].plan
+    assert plan is not None
+    return plan, NBYTES / best[0] / 1e3
+
+
+def alone_on(topology: Topology, collective: str, root: int | None) -> tuple[Plan, float]:
+    """The fastest plan over the fastest links."""
+    found = fastest(topology, collective, root, hybrid=False)
+    assert found is not None
+    return found
 
 
 def shape(plan: Plan) -> str:
@@ -45,17 +54,16 @@ def shape(plan: Plan) -> str:
 def hybrid_row(topology: Topology, collective: str) -> list[str]:
     """Without and with the other links."""
     root = 0 if collective == "broadcast" else None
-    alone = fastest_plan(topology, collective, root, NBYTES).best
+    alone, simulated = alone_on(topology, collective, root)
     full = bc.plan(topology, collective, root=root, method="hybrid")
     full.check()
-    best = best_hybrid(topology, collective, root)
-    simulated = NBYTES / alone.time_us / 1e3
+    best = fastest(topology, collective, root, hybrid=True)
     taken = f"{float(best[0].rate):.1f} | {shape(best[0])} | {best[1]:.1f}" if best else "- | - | -"
-    none = "0, all links are its fastest already" if alone.plan.links == full.links else "0, no candidate fits 32 channels"
+    none = "0, all links are its fastest already" if alone.links == full.links else "0, no candidate fits 32 channels"
     gain = f"{best[1] - simulated:+.1f}" if best else none
     gpus = ",".join(str(d.index) for d in topology.devices)
     return [
-        topology.name, gpus, collective, f"{float(alone.plan.rate):.1f} of {float(alone.plan.bound):.1f}", shape(alone.plan), f"{simulated:.1f}",
+        topology.name, gpus, collective, f"{float(alone.rate):.1f} of {float(alone.bound):.1f}", shape(alone), f"{simulated:.1f}",
         f"{float(full.rate):.1f} of {float(full.bound_all):.1f}", f"{float(full.gap) * 100:.1f} %", taken, gain,
     ]  # fmt: skip
 
@@ -69,8 +77,8 @@ def gains_on(layout: str) -> str:
         for k in range(3, 9):
             for topology in bc.load_topology(layout).unique_subsets(k):
                 total += 1
-                alone = NBYTES / fastest_plan(topology, collective, root, NBYTES).best.time_us / 1e3
-                best = best_hybrid(topology, collective, root)
+                _, alone = alone_on(topology, collective, root)
+                best = fastest(topology, collective, root, hybrid=True)
                 if best is not None and best[1] > alone:
                     gains.append((best[1] - alone, best[1] / alone))
         by = sorted(g for g, _ in gains)
@@ -81,8 +89,7 @@ def gains_on(layout: str) -> str:
 def relay_row(topology: Topology, collective: str) -> list[str]:
     """Alone and with its relays; NCCL beside it."""
     root = 0 if collective == "broadcast" else None
-    alone = topology.without_relays()
-    before = fastest_plan(alone, collective, root, NBYTES).best
+    before, alone = alone_on(topology.without_relays(), collective, root)
     plans = []
     for options in ({}, {"max_trees": 15}, {"max_trees": 8}, {"max_trees": 4}):
         try:
@@ -95,7 +102,7 @@ def relay_row(topology: Topology, collective: str) -> list[str]:
     full = plans[0][1]
     gpus, helpers = (",".join(str(d.index) for d in devices) for devices in (topology.devices, topology.relays))
     return [
-        topology.name, gpus, helpers, collective, f"{float(before.plan.rate):.1f}", f"{NBYTES / before.time_us / 1e3:.1f}", f"{float(full.rate):.1f} of {float(full.bound):.1f}",
+        topology.name, gpus, helpers, collective, f"{float(before.rate):.1f}", f"{alone:.1f}", f"{float(full.rate):.1f} of {float(full.bound):.1f}",
         shape(plan), f"{simulated:.1f}",
     ]  # fmt: skip
 

@@ -119,13 +119,17 @@ def schedule(
     return (expanded if engine is None else program).with_chunk_bytes(default_chunk_bytes(expanded, nbytes))
 
 
-def simulate(program: Program, nbytes: int, **options: Any) -> Any:
+def simulate(program: Program, nbytes: int | None = None, **options: Any) -> Any:
     """Time a program on its topology without hardware; the result is a simulation and says so.
 
     Parameters
     ----------
     nbytes
-        The size in the collective's sense (a rank's buffer for all-reduce, broadcast and reduce).
+        The size in the collective's sense (a rank's buffer for all-reduce, broadcast and reduce). Not needed with ``counts=``:
+        elements of each rank's shard, for all-gather, reduce-scatter, gather and scatter of unequal shards; a row of what each
+        rank sends to each for a program lowered with ``uneven=True``.
+    options
+        ``counts``, ``elem_size``, ``chunk_bytes``, ``rates``, ``params`` and ``trace``: see :func:`blinkcoll.simulator.run`.
 
     Returns
     -------

@@ -74,7 +74,7 @@ def bench(
         from .training import training_report
 
         topology = read_topology(topo, gpus, relays)
-        typer.echo(training_report(topology, gpus is None, model, bucket, (images_s, batch), _baselines(compare or _SWEEP_COMPARE), as_json, as_csv))
+        typer.echo(training_report(topology, gpus is None, model, bucket, (images_s, batch), _baselines(compare, _SWEEP_COMPARE), as_json, as_csv))
         return
     if sweep:
         from .sweep import sweep_report
@@ -82,10 +82,10 @@ def bench(
         _refuse("--sweep", {"--gpus": gpus, "--relays": relays, "--root": root, "-e": maximum, "-f": factor, "-i": step, "--plot": plot})
         names = _collectives(collective or "allreduce,broadcast")
         nbytes = 500_000_000 if minimum is None else read_size(minimum, "-b")
-        typer.echo(sweep_report(read_topology(topo, None, None), names, nbytes, _baselines(compare or _SWEEP_COMPARE), as_json, as_csv))
+        typer.echo(sweep_report(read_topology(topo, None, None), names, nbytes, _baselines(compare, _SWEEP_COMPARE), as_json, as_csv))
         return
     _over_sizes(read_topology(topo, gpus, relays), _collectives(collective or "allreduce"), root, (minimum or "8", maximum or "1G", factor, step), datatype, op,
-                _baselines(compare or _DEFAULT_COMPARE), as_json, as_csv, plot)  # fmt: skip
+                _baselines(compare, _DEFAULT_COMPARE), as_json, as_csv, plot)  # fmt: skip
 
 
 def _over_sizes(
@@ -101,6 +101,10 @@ def _over_sizes(
         raise typer.BadParameter(f"{', '.join(names)} has no root", param_hint="--root")
     if root is not None and not 0 <= root < topology.nranks:
         raise typer.BadParameter(f"{root} is not a rank of 0..{topology.nranks - 1}", param_hint="--root")
+    if plot is not None:
+        from ..show.bench_plot import check_plot, write_plot
+
+        check_plot(plot)
     minimum, maximum, factor, step = span
     if factor is not None and step is not None:
         raise typer.BadParameter("-i or -f, not both", param_hint="-i")
@@ -115,8 +119,6 @@ def _over_sizes(
             compare_with_baselines(topology, name, at, tracked(sizes, f"simulating {name}"), elem_size, peers, op if name in REDUCING else "none")
         )
     if plot is not None:
-        from ..show.bench_plot import write_plot
-
         write_plot(results, plot)
         sys.stderr.write(f"blinkcoll: drew {plot}\n")
     if as_json:
@@ -140,10 +142,13 @@ def _collectives(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _baselines(text: str) -> list[str]:
+def _baselines(text: str | None, default: str) -> list[str]:
+    """Names of baselines; none where the text is empty."""
     from ..simulator.baselines import BASELINES
-    from .comparison import check_baselines
 
+    text = default if text is None else text
     names = list(BASELINES) if text == "all" else list(dict.fromkeys(peer.strip() for peer in text.split(",") if peer.strip()))
-    check_baselines(names)
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)}: no such baseline; known: {', '.join(sorted(BASELINES))}, all", param_hint="--compare")
     return names

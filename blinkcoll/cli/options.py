@@ -60,8 +60,10 @@ MOST_SIZES = 10_000
 
 def sizes_between(smallest: int, largest: int, factor: int, elem_size: int, step: int | None = None) -> list[int]:
     """Sizes from the smallest to the largest, times ``factor`` or plus ``step``, each a whole number of elements."""
-    if not 0 < smallest <= largest:
-        raise typer.BadParameter(f"from {smallest} to {largest} bytes there is no size", param_hint="-b, -e")
+    if smallest < 1:
+        raise typer.BadParameter("sizes start at 1 byte", param_hint="-b")
+    if smallest > largest:
+        raise typer.BadParameter(f"from {smallest} to {largest} bytes there is no size: -e has to be at least -b", param_hint="-b, -e")
     if largest > MOST_BYTES:
         raise typer.BadParameter(f"{largest} bytes: sizes go up to {MOST_BYTES >> 30}G", param_hint="-e")
     if step is not None and (step == 0 or (largest - smallest) // step >= MOST_SIZES):

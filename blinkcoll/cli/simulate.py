@@ -46,6 +46,7 @@ def simulate(
     from ..cost.parameters import LAUNCH_MODES, parameters_for
     from ..errors import PackingError
     from ..packing.collectives import ROOTED, canonical
+    from ..simulator.baselines import BASELINES
 
     if datatype not in ELEMENT_BYTES:
         raise typer.BadParameter(f"{datatype!r}: one of {', '.join(ELEMENT_BYTES)}", param_hint="--datatype")
@@ -55,6 +56,12 @@ def simulate(
         raise typer.BadParameter(f"{calls!r}: {' or '.join(_CALLS)}", param_hint="--calls")
     if launch not in LAUNCH_MODES:
         raise typer.BadParameter(f"{launch!r}: one of {', '.join(LAUNCH_MODES)}", param_hint="--launch")
+    if algorithm not in (_SELECTED, _TREES, _THREE_PHASE, *_NVLS, *BASELINES):
+        known = ", ".join((_SELECTED, _TREES, _THREE_PHASE, *_NVLS, *sorted(BASELINES)))
+        raise typer.BadParameter(f"{algorithm!r}: one of {known}", param_hint="--algorithm")
+    chunk_bytes = None if chunk is None else read_size(chunk, "--chunk")
+    if chunk_bytes == 0:
+        raise typer.BadParameter("at least 1 byte", param_hint="--chunk")
     sizes = sizes_between(read_size(minimum, "-b"), read_size(maximum, "-e"), factor, ELEMENT_BYTES[datatype])
     topology = read_topology(topo, gpus, relays)
     try:
@@ -64,7 +71,7 @@ def simulate(
     if root is None and name in ROOTED:
         root = 0
     params = parameters_for(topology, launch)
-    runs = _Runs(topology, name, root, algorithm, sizes[-1], rates, params, ELEMENT_BYTES[datatype], None if chunk is None else read_size(chunk, "--chunk"))
+    runs = _Runs(topology, name, root, algorithm, sizes[-1], rates, params, ELEMENT_BYTES[datatype], chunk_bytes)
     alone = [runs.run(nbytes) for nbytes in sizes]
     results = alone if calls == "single" else [result.back_to_back() for result in alone]
     if trace is not None:

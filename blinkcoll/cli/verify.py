@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ScheduleError
+from ..errors import ScheduleError, TopologyError
 
 if TYPE_CHECKING:
     from ..schedules import Program
@@ -20,7 +20,10 @@ def verify(file: ProgramFile) -> None:
     from .. import schedules
 
     program = read_program(file)
-    schedules.verify(program)
+    try:
+        schedules.verify(program)
+    except ScheduleError as error:
+        raise ScheduleError(f"{file}: {error}") from None
     ways = "in place and out of place" if program.in_place else "out of place"
     typer.echo(f"{file}: program {program.hash} is a right {program.collective} of {program.nranks} ranks for every count, {ways}")
     try:
@@ -39,4 +42,7 @@ def read_program(file: Path) -> Program:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no text"
         raise typer.BadParameter(f"{file}: {reason}", param_hint="FILE") from None
-    return schedules.Program.from_json(text)
+    try:
+        return schedules.Program.from_json(text)
+    except (ScheduleError, TopologyError) as error:
+        raise type(error)(f"{file}: {error}") from None

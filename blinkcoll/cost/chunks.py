@@ -10,12 +10,13 @@ chunks are as large as slots allow.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import sqrt
 from typing import TypedDict
 
+from ..schedules.identity import once_a_program
 from ..schedules.program import Program
 from .groups import group_of, group_rates, protocol_of
 from .parameters import Parameters, parameters_for
@@ -73,6 +74,7 @@ class _Synchronisation(TypedDict):
     slots: int
 
 
+@once_a_program
 def pipeline_shape(program: Program, params: Parameters | None = None) -> PipelineShape:
     """The shape of a program's heaviest share."""
     params = params or parameters_for(program.topology)
@@ -80,7 +82,7 @@ def pipeline_shape(program: Program, params: Parameters | None = None) -> Pipeli
     longest = max((len(channel.steps) for channels in program.ranks for channel in channels), default=0)
     shape = PipelineShape(
         largest_share=program.weights[heaviest] / sum(program.weights) / program.nshards,
-        depth=_depth(program, {i for i, weight in enumerate(program.weights) if weight == program.weights[heaviest]}),
+        depth=max(depth for depth, weight in zip(_depths(program), program.weights, strict=True) if weight == program.weights[heaviest]),
         rate_gb_s=_rate(program, heaviest, params),
         lockstep=longest > 1,
         **_synchronisation(program, params),
@@ -131,10 +133,7 @@ def _pipelined(shape: PipelineShape, share_bytes: float) -> float:
 
 def _synchronisation(program: Program, params: Parameters) -> _Synchronisation:
     """Of the dearest connection."""
-    wire: dict[tuple[int | str, int | str], float] = {}
-    for link in program.topology.links:
-        hop = (program.topology.vertex(link.src), program.topology.vertex(link.dst))
-        wire[hop] = max(wire.get(hop, 0.0), float(link.latency_us))
+    wire = program.topology.latencies_us
     dearest = _Synchronisation(busy_us=0.0, round_trip_us=0.0, slots=1)
     for i, connection in enumerate(program.connections):
         protocol = params.protocol(protocol_of(program, i))
@@ -151,49 +150,64 @@ def least_depth(program: Program) -> int:
     Connections that close a cycle, as a ring's, are counted once around, and data may end one hop before. Where steps of
     several shards share channels and shares are unequal it is not looked for, and 0.
     """
+    depths = _depths(program)
     if any(len(channel.steps) > 1 for channels in program.ranks for channel in channels):
-        return max(0, _depth(program, set(range(len(program.weights)))) - 1) if len(set(program.weights)) == 1 else 0
-    return min(_depth(program, {share}) for share in range(len(program.weights)))
+        return max(0, max(depths) - 1) if len(set(program.weights)) == 1 else 0
+    return min(depths)
 
 
-def _depth(program: Program, shares: Set[int]) -> int:
-    """The most connections of one of ``shares`` that follow one another, a step's waits before its signals."""
+def _depths(program: Program) -> list[int]:
+    """Of every share the most connections that follow one another, a step's waits before its signals."""
     ends: dict[int, list[int]] = {}  # connection -> connections that the step reading it goes on to write
-    sources: set[int] = set()
+    sources: list[set[int]] = [set() for _ in program.weights]
+    starts, arrives = [c.src for c in program.connections], [c.dst for c in program.connections]
     for rank, channels in enumerate(program.ranks):
         for channel in channels:
             for step in channel.steps:
-                if step.share not in shares:
-                    continue
-                reads = [c for c in step.wait if program.connections[c].dst == rank]
-                writes = [c for c in step.signal if program.connections[c].src == rank]
-                for c in reads:
-                    ends.setdefault(c, []).extend(writes)
-                sources.update(writes)
+                writes = [c for c in step.signal if starts[c] == rank]
+                for c in step.wait:
+                    if arrives[c] == rank:
+                        ends.setdefault(c, []).extend(writes)
+                sources[step.share].update(writes)
+    depth = _ways_on(set().union(*sources), ends)
+    return [max((depth[c] for c in of_share), default=0) for of_share in sources]
+
+
+def _ways_on(sources: Set[int], ends: Mapping[int, Sequence[int]]) -> dict[int, int]:
+    """The longest way on from each; a way that comes back to itself ends there. Without recursion: chains are as long as ranks are many."""
     depth: dict[int, int] = {}
-
-    def longest(c: int, above: frozenset[int]) -> int:
-        if c not in depth:
-            further = [longest(d, above | {c}) for d in ends.get(c, ()) if d not in above and d != c]
-            depth[c] = 1 + max(further, default=0)
-        return depth[c]
-
-    return max((longest(c, frozenset()) for c in sorted(sources)), default=0)
+    for source in sorted(sources):
+        path = {} if source in depth else {source: (iter(ends.get(source, ())), 0)}
+        while path:
+            c, (further, deepest) = path.popitem()
+            into = next((d for d in further if d not in path and d != c), None)
+            if into is None:
+                depth[c] = 1 + deepest
+            elif into in depth:
+                path[c] = further, max(deepest, depth[into])
+                continue
+            else:
+                path[c] = further, deepest
+                path[into] = iter(ends.get(into, ())), 0
+                continue
+            if path:
+                above, (rest, known) = path.popitem()
+                path[above] = rest, max(known, depth[c])
+    return depth
 
 
 def _rate(program: Program, share: int, params: Parameters) -> float:
     """GB/s of payload that the narrowest link leaves to a share, the shares on it taking theirs by weight."""
     capacities = program.topology.capacities()
+    signalled = {(c, step.share) for channels in program.ranks for channel in channels for step in channel.steps for c in step.signal}
     crossing: dict[tuple[int | str, int | str], set[int]] = {}
     efficiency: dict[tuple[int | str, int | str], float] = {}
-    for channels in program.ranks:
-        for channel in channels:
-            for step in channel.steps:
-                for c in step.signal:
-                    connection = program.connections[c]
-                    for hop in pairwise(connection.path):
-                        crossing.setdefault(hop, set()).add(step.share)
-                        efficiency[hop] = min(efficiency.get(hop, 1.0), params.protocol(connection.protocol).efficiency)
+    for c, of_share in signalled:
+        connection = program.connections[c]
+        payload = params.protocol(connection.protocol).efficiency
+        for hop in pairwise(connection.path):
+            crossing.setdefault(hop, set()).add(of_share)
+            efficiency[hop] = min(efficiency.get(hop, 1.0), payload)
     rates = [
         float(capacities[hop]) * efficiency[hop] * program.weights[share] / sum(program.weights[s] for s in shares)
         for hop, shares in crossing.items()

@@ -53,7 +53,7 @@ def estimate_us(
     for share in range(len(program.weights)):
         share_bytes = max(partition.share_range(shard, share)[1] for shard in range(program.nshards)) * elem_size
         if share_bytes:
-            chunk = min(partition.chunk_elements * elem_size, share_bytes)
+            chunk = max(partition.chunk_range(shard, share, 0)[1] for shard in range(program.nshards)) * elem_size
             slowest = max(slowest, graph.share_time_us(share, chunk, share_bytes / chunk))
     return params.launch.time_us(program.nexecutors) + slowest
 

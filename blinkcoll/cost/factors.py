@@ -1,7 +1,8 @@
 """algbw and busbw as nccl-tests defines them (its doc/PERFORMANCE.md): the one place with these factors.
 
 The size is a rank's buffer for all-reduce, broadcast, reduce and all-to-all, and the total of all n shards for
-all-gather (output), reduce-scatter (input), gather and scatter (at the root).
+all-gather (output), reduce-scatter (input), gather and scatter (at the root). nccl-tests has no all-to-all of unequal pieces:
+its size is all n x n pieces together, and its factor the one by which equal pieces have all-to-all's busbw.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def busbw_factor(collective: str, nranks: int) -> Fraction:
     """
     if collective == "allreduce":
         return Fraction(2 * (nranks - 1), nranks)
+    if collective == "alltoallv":
+        return Fraction(nranks - 1, nranks**2)
     if collective in ("broadcast", "reduce"):
         return Fraction(1)
     if collective in ("allgather", "reducescatter", "gather", "scatter", "alltoall"):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ..errors import SimulationError
+from ..schedules.identity import once_a_program
 from ..schedules.program import Program, Step
 from ..topology import group_switches
 from .parameters import Parameters
@@ -28,17 +29,16 @@ class Group:
     out: tuple[Loads, ...]
     back: tuple[Loads, ...]
 
-    def loads(self, rank: int, step: Step) -> dict[Hop, float]:
-        """What ``rank`` loads by the operands of all ranks of ``step``."""
+    def loads(self, rank: int, reads: bool, writes: bool) -> dict[Hop, float]:
+        """What ``rank`` loads by a step that reads a place of all ranks, that writes one, or both."""
         load: dict[Hop, float] = {}
-        for operands, one, all_ in ((step.srcs, self.back, self.out), (step.dsts, self.out, self.back)):
-            for operand in operands:
-                if operand.buffer == "multicast":
-                    for hop, part in (*one[rank], *(entry for loads in all_ for entry in loads)):
-                        load[hop] = load.get(hop, 0.0) + part
+        for does, one, all_ in ((reads, self.back, self.out), (writes, self.out, self.back)):
+            for hop, part in (*one[rank], *(entry for loads in all_ for entry in loads)) if does else ():
+                load[hop] = load.get(hop, 0.0) + part
         return load
 
 
+@once_a_program
 def group_of(program: Program, params: Parameters) -> Group | None:
     """The group of a program's multicast operands; None where it has none.
 
@@ -67,10 +67,10 @@ def group_rates(program: Program, group: Group, capacities: Mapping[Hop, Fractio
     total: dict[Hop, float] = {}
     for rank, channels in enumerate(program.ranks):
         for channel in channels:
-            steps = [step for step in channel.steps if any(o.buffer == "multicast" for o in (*step.srcs, *step.dsts))]
-            for step in steps:  # a channel's steps take turns
-                for hop, part in group.loads(rank, step).items():
-                    total[hop] = total.get(hop, 0.0) + part * program.weights[step.share] / len(steps)
+            turns = [(step.share, *sides) for step in channel.steps if any(sides := _of_all(step))]  # a channel's steps take turns
+            for share, reads, writes in turns:
+                for hop, part in group.loads(rank, reads, writes).items():
+                    total[hop] = total.get(hop, 0.0) + part * program.weights[share] / len(turns)
     slowest = min((float(capacities[hop]) / load for hop, load in total.items() if load > 0), default=0.0)
     return [slowest * weight for weight in program.weights]
 
@@ -80,3 +80,8 @@ def protocol_of(program: Program, connection: int) -> str:
     if program.multicasts and connection not in program.carrying:
         return PROTOCOL
     return program.connections[connection].protocol
+
+
+def _of_all(step: Step) -> tuple[bool, bool]:
+    """Whether a step reads a place of all ranks, and whether it writes one."""
+    return any(o.buffer == "multicast" for o in step.srcs), any(o.buffer == "multicast" for o in step.dsts)

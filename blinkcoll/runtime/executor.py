@@ -12,9 +12,10 @@ import numpy as np
 from ..errors import ExecutionError, WaitTimeout
 from ..schedules import Program, encode, verify
 from ..schedules.contract import elements, view
+from ..schedules.unequal import Counts
 from .buffers import RankBuffers, buffers_of, check_count, region_elements
 from .launch import Arena, LaunchRecord, Work, describe_work, explain_records, launch_record, lay_out, lay_out_host
-from .shards import Counts, Shards, shards_of
+from .shards import Shards, shards_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: About three years: what 64 bits of nanoseconds hold is far more.

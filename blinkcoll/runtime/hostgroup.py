@@ -14,6 +14,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .. import _core
@@ -282,9 +283,7 @@ class HostGroup:
             self.boards.check()
             self.group.answer({"error": f"rank {self.rank} calls {_named(call)}, rank 0 {_named(tuple(theirs or ('?', None)))}"})
             raise ExecutionError(f"rank {self.rank} calls {_named(call)}, rank 0 calls {_named(tuple(theirs or ('?', None)))}")
-        programs = [Program.from_json(text) for text in message["programs"]]
-        for program in programs:
-            verify(program, repeated=True)
+        programs = [_verified(text) for text in message["programs"]]
         parts = [HostProgram(programs[u["program"]], u["most_bytes"], u["chunk_bytes"], u["pooled"]) for u in message["uses"]]
         _, nbytes, pool_share = self._lay_out(parts)
         segment = Segment(nbytes, fds[0])
@@ -295,10 +294,8 @@ class HostGroup:
         """Where everything goes: the same on all ranks, as it follows from the programs. Also sizes: of the segment, and of a rank's share of the pool."""
         n, placed, pool_share = self.world_size, [], 0
         sizes = [0] * n
-        codes = {part.program.hash: encode(part.program) for part in parts}
         for part in parts:
-            code = codes[part.program.hash]
-            arenas = [lay_out(part.program, code, rank, part.chunk_bytes) for rank in range(n)]
+            code, arenas = _laid_out(_ByHash(part.program), part.chunk_bytes)
             at = list(sizes)
             for rank, arena in enumerate(arenas):
                 sizes[rank] += _up(arena.slots_begin if part.pooled else arena.nbytes, LINE_BYTES)
@@ -373,6 +370,34 @@ class HostGroup:
         self._programs.append(one)
         self._homes.append(segment)
         return number
+
+
+@lru_cache(maxsize=64)
+def _verified(text: str) -> Program:
+    """A program that rank 0 sent, proven; remembered, since communicators of equal groups (and ranks that are threads) get the same."""
+    program = Program.from_json(text)
+    verify(program, repeated=True)
+    return program
+
+
+class _ByHash:
+    """A program as a key: equal where the hashes are."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def __hash__(self) -> int:
+        return hash(self.program.hash)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByHash) and other.program.hash == self.program.hash
+
+
+@lru_cache(maxsize=64)
+def _laid_out(held: _ByHash, slot_bytes: int) -> tuple[bytes, list[Arena]]:
+    """The bytes of a program, and every rank's arena; remembered like :func:`_verified`."""
+    code = encode(held.program)
+    return code, [lay_out(held.program, code, rank, slot_bytes) for rank in range(held.program.nranks)]
 
 
 def _named(call: Sequence[Any]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from .. import _core
 from ..packing import make_plan
 from ..schedules import (
     INPUT,
@@ -24,6 +25,7 @@ from ..schedules import (
     lower_direct,
     lower_one_shot,
     lower_rings,
+    lower_star,
     lower_two_shot,
     verify,
 )
@@ -34,6 +36,9 @@ from ..topology import Topology
 #: to take a line back from a cache costs more than to store it anew (csrc/host/storechoice.h; measured: benchmarks/host.py).
 _CHUNK_BYTES, _RING_BYTES = 64 << 10, 2 << 20
 _MOST_SLOTS, _FEWEST_SLOTS = 32, 4
+#: Slots of programs for small calls: between two ranks, and among more, which may share cores: the more calls one rank can make
+#: ahead of the others, the fewer turns they have to take.
+_SMALL_SLOTS = (4, 16)
 #: One exchange up to this size, then two: each rank adds up all inputs, or one part of them.
 _ONE_SHOT_BYTES = 8 << 10
 #: Where ranks are under several memories, two exchanges up to this size, then packed trees, which cross what joins the memories
@@ -102,10 +107,13 @@ def _memories(topology: Topology) -> set[str]:
 
 
 def _barrier(topology: Topology) -> list[HostProgram]:
-    return [HostProgram(lower_barrier(topology), LARGEST, 64, pooled=False)]
+    crowded = topology.nranks > _core.cores()
+    return [HostProgram(lower_star(topology, "barrier") if crowded else lower_barrier(topology), LARGEST, 64, pooled=False)]
 
 
 _FAMILIES: dict[str, Callable[[Topology], list[HostProgram]]] = {"allreduce": _allreduce, "barrier": _barrier}
+#: Of one hop to or from the root; what the exact plans have others pass on would only wait for them.
+_STARS = ("broadcast", "reduce")
 
 
 def _alone(topology: Topology, collective: str, root: int | None) -> Program:
@@ -118,7 +126,10 @@ def _alone(topology: Topology, collective: str, root: int | None) -> Program:
 def _planned(topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
     uneven = collective == "alltoallv"  # the others take unequal shards as they are
     plan = make_plan(topology, "alltoall" if uneven else collective, root=root)
-    return _by_size(topology.nranks, lambda slots: lower(plan, slots=slots, uneven=uneven))
+    small, large = _by_size(topology.nranks, lambda slots: lower(plan, slots=slots, uneven=uneven))
+    if collective in _STARS and all(device.kind == "host" for device in topology.devices):
+        small = replace(small, program=lower_star(topology, collective, root, slots=_SMALL_SLOTS[topology.nranks > 2]))
+    return [small, large]
 
 
 def _with_direct(made: list[HostProgram], program: Program, begin: int) -> list[HostProgram]:
@@ -130,4 +141,4 @@ def _with_direct(made: list[HostProgram], program: Program, begin: int) -> list[
 def _by_size(nranks: int, lowered: Callable[[int], Program]) -> list[HostProgram]:
     """The program twice: with few small slots of its own, and with large ones in the pool, the more the fewer peers there are."""
     slots = max(_FEWEST_SLOTS, min(_MOST_SLOTS, _RING_BYTES // _CHUNK_BYTES // (nranks - 1)))
-    return [HostProgram(lowered(_FEWEST_SLOTS), _SMALL_BYTES, _SMALL_BYTES, pooled=False), HostProgram(lowered(slots), LARGEST, _CHUNK_BYTES, pooled=True)]
+    return [HostProgram(lowered(_SMALL_SLOTS[nranks > 2]), _SMALL_BYTES, _SMALL_BYTES, pooled=False), HostProgram(lowered(slots), LARGEST, _CHUNK_BYTES, pooled=True)]

@@ -112,8 +112,8 @@ def describe_work(
         raise ExecutionError(f"{iterations} iterations of {steps} steps are more than a launch can count; raise chunk_bytes (now {chunk_bytes})")
     one_has_all = (0, *[max_count] * program.nshards) if uneven else ()
     largest = Partition(max_count, elem_size, program.nshards, program.weights, chunk_bytes, program.equal_shards, one_has_all)
-    longest = max(largest.chunk_range(shard, share, 0)[1] for shard in range(program.nshards) for share in range(len(program.weights)))
-    slot_bytes = _round_up(max(longest, 1) * elem_size, _SLOT_ALIGNMENT)
+    longest = max(largest.share_range(shard, share)[1] for shard in range(program.nshards) for share in range(len(program.weights)))
+    slot_bytes = _round_up(max(min(longest, largest.chunk_elements), 1) * elem_size, _SLOT_ALIGNMENT)
     return Work(count, elem_size, DTYPES.get(dtype, 0), OPS[op], chunk_bytes, slot_bytes, program.nranks if op == "avg" else 1, shards)
 
 
@@ -131,7 +131,7 @@ def _check_operation(program: Program, dtype: str, op: str) -> None:
     if not can_reduce(DTYPES[dtype], OPS[op], op == "premul_sum", op == "avg"):
         raise ExecutionError(f"{op} of {dtype} is not supported")
     if any(not written for _, written in program.multicasts) and not can_reduce_in_switch(DTYPES[dtype], OPS[op]):
-        raise ExecutionError(f"{op} of {dtype} cannot be computed in a switch, as program {program.hash} has it (docs/programs.md lists what can); use one by trees or rings")
+        raise ExecutionError(f"{op} of {dtype} cannot be computed in a switch, as program {program.hash} has it (docs/nvls.md lists what can); use one by trees or rings")
 
 
 @dataclass(frozen=True)
@@ -331,7 +331,7 @@ def _explain(program: Program, rank: int, channel: int, note: ChannelRecord, tim
         from .callword import describe
 
         c = program.connections[note.index]
-        return f"{who}: {program.executor_label(c.src)} calls {describe(note.seen)}"
+        return f"{who}: {program.executor_label(c.src)} calls {describe(note.seen) if note.seen else 'something else'}"
     ended = f"no progress for {timeout_s:g} s" if note.code == 1 else "told to leave"
     if note.kind == _ON_CHANNEL:
         return f"{who}: {ended}, waiting for channel {note.index} of its own rank"

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
 
 import numpy as np
 
-from ..errors import ExecutionError
+from ..errors import ExecutionError, ScheduleError
 from ..schedules import Program
 from ..schedules.contract import shards_held
-
-#: Elements of each shard; for alltoallv, a row of them for every rank that sends.
-Counts = Sequence[int] | Sequence[Sequence[int]]
+from ..schedules.unequal import Counts, shard_bounds
 
 
 @dataclass(frozen=True)
@@ -48,24 +43,13 @@ def shards_of(program: Program, counts: Counts) -> Shards:
     Raises
     ------
     ExecutionError
-        Where the collective has no shards of its callers', the counts are not one a shard or negative, or the program is an
-        all-to-all for equal shards.
+        Where the program takes no counts, or not such.
     """
-    name, n = program.collective, program.nranks
-    if not program.equal_shards or name == "alltoall":
-        what = "its ranks pass chunks on as if all were of one size; lower it with uneven=True" if name == "alltoall" else "it has no shard a rank"
-        raise ExecutionError(f"{name} does not take counts: {what}")
-    flat: list[Any] = _flat(counts, n) if name == "alltoallv" else list(counts)
-    if len(flat) != program.nshards or not all(isinstance(c, (int, np.integer)) and not isinstance(c, bool) and c >= 0 for c in flat):
-        raise ExecutionError(f"{name} of {n} ranks takes {program.nshards} counts, none negative; got {counts!r:.200}")
-    bounds = tuple(accumulate((int(c) for c in flat), initial=0))
-    return Shards(bounds, _places(program, bounds) if name == "alltoallv" else None)
-
-
-def _flat(counts: Counts, n: int) -> list[Any]:
-    """A table's rows, one after the other; nothing where they are not all of ``n`` numbers."""
-    rows = [list(row) if isinstance(row, (Sequence, np.ndarray)) else [] for row in counts]
-    return [c for row in rows for c in row] if all(len(row) == n for row in rows) else []
+    try:
+        bounds = shard_bounds(program, counts)
+    except ScheduleError as error:
+        raise ExecutionError(str(error)) from None
+    return Shards(bounds, _places(program, bounds) if program.collective == "alltoallv" else None)
 
 
 def _places(program: Program, bounds: tuple[int, ...]) -> tuple[int, ...]:

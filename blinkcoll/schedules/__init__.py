@@ -29,6 +29,7 @@ from .rings import lower_rings
 from .sendrecv import lower_sendrecv
 from .sharded import lower_flows, lower_sharded_trees
 from .split import split_wide_steps
+from .star import lower_star
 from .text import program_summary, program_text
 from .threephase import lower_three_phase
 from .trees import lower_trees
@@ -38,6 +39,6 @@ from .verifier import verify
 __all__ = [
     "INPUT", "OUTPUT", "SCALED_INPUT", "SCRATCH", "After", "Channel", "Connection", "Operand", "Program", "Step",
     "encode", "expand_exchanges", "has_exchanges", "lower", "lower_barrier", "lower_direct", "lower_double_trees", "lower_flows", "lower_forest", "lower_halving_doubling",
-    "lower_nvls", "lower_one_shot", "lower_rings", "lower_sendrecv", "lower_sharded_trees", "lower_three_phase", "lower_trees", "lower_two_shot", "multicast",
+    "lower_nvls", "lower_one_shot", "lower_rings", "lower_sendrecv", "lower_sharded_trees", "lower_star", "lower_three_phase", "lower_trees", "lower_two_shot", "multicast",
     "program_summary", "program_text", "slot", "split_wide_steps", "verify", "with_protocol",
 ]  # fmt: skip

@@ -34,7 +34,6 @@ from functools import cached_property
 from typing import Any
 
 from .. import __version__
-from ..errors import ScheduleError, TopologyError
 from ..topology import Path, Topology
 from .contract import SHARDED
 
@@ -198,11 +197,14 @@ class Program:
 
     def executor_label(self, executor: int) -> str:
         """``rank 2``, or ``relay gpu3``."""
-        return f"rank {executor}" if executor < self.nranks else f"relay {self.topology.relays[executor - self.nranks].name}"
+        relays = self.topology.relays
+        if self.nranks <= executor < self.nranks + len(relays):
+            return f"relay {relays[executor - self.nranks].name}"
+        return f"rank {executor}"
 
     def executor_name(self, executor: int) -> str:
         """``rank 2 (gpu4)``, or ``relay gpu3``."""
-        device = f" ({self.topology.devices[executor].name})" if executor < self.nranks else ""
+        device = f" ({self.topology.devices[executor].name})" if 0 <= executor < self.nranks else ""
         return self.executor_label(executor) + device
 
     @property
@@ -239,6 +241,27 @@ class Program:
         """The connections whose slots some step names; the others carry signals only and need no slots."""
         steps = (step for channels in self.ranks for channel in channels for step in channel.steps)
         return frozenset(o.connection for step in steps for o in (*step.srcs, *step.dsts) if o.connection is not None)
+
+    @cached_property
+    def single_uses(self) -> frozenset[int]:
+        """The connections of whose uses each is one step on either side, which moves data by itself: it waits, names the slot once, and signals."""
+        others: set[int] = set()
+        for channels in self.ranks:
+            for channel in channels:
+                for step in channel.steps:
+                    slots = [o.connection for o in (*step.srcs, *step.dsts) if o.connection is not None]
+                    named = {*step.wait, *step.signal, *slots}
+                    if step.op == "exchange" or any([o.buffer == "multicast" for o in (*step.srcs, *step.dsts)]):  # moves nothing by units
+                        others |= named
+                    elif not (len(named) == len(slots) == len({*slots}) and named.issubset(step.wait) and named.issubset(step.signal)):
+                        others.update(k for k in named if slots.count(k) != 1 or k not in step.wait or k not in step.signal)
+        return frozenset(range(len(self.connections))) - others
+
+    def with_connections(self, connections: tuple[Connection, ...]) -> Program:
+        """The same steps over other connections; what is known of the steps stays known."""
+        other = replace(self, connections=connections)
+        other.__dict__.update({name: self.__dict__[name] for name in _OF_STEPS if name in self.__dict__})
+        return other
 
     @property
     def nchannels(self) -> int:
@@ -291,84 +314,31 @@ class Program:
         Raises
         ------
         ScheduleError
-            Where the text is not such JSON, or its hash is not that of its content.
+            Where the text is not such JSON, or its hash is not that of its content; names what is malformed, and where.
         """
-        try:
-            body = json.loads(text)
-            if body["schema"] != SCHEMA:
-                raise ScheduleError(f"expected a program of schema {SCHEMA}, got {body['schema']!r}")
-            program = cls(
-                algorithm=str(body["algorithm"]),
-                collective=str(body["collective"]),
-                root=None if body["root"] is None else _integer("root", body["root"]),
-                topology=Topology.from_json(json.dumps(body["topology"])),
-                nshards=_integer("nshards", body["nshards"]),
-                weights=tuple(_integer("weights", w) for w in body["weights"]),
-                in_place=_boolean("in_place", body["in_place"]),
-                chunk_bytes=_integer("chunk_bytes", body["chunk_bytes"]),
-                connections=tuple(_connection(c) for c in body["connections"]),
-                ranks=tuple(tuple(Channel(tuple(_step(s) for s in ch)) for ch in channels) for channels in body["ranks"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, (ScheduleError, TopologyError)):
-                raise
-            raise ScheduleError(f"program JSON: missing or malformed field: {error!r}") from None
-        if program.topology.fingerprint != body.get("fingerprint", program.topology.fingerprint):
-            raise ScheduleError(f"program JSON: its topology has fingerprint {program.topology.fingerprint}, the file says {body['fingerprint']}")
-        if program.hash != body.get("hash"):
-            raise ScheduleError(f"program JSON: its hash says {body.get('hash')}, its content hashes to {program.hash}")
-        return program
+        from .reading import read_program
+
+        return read_program(text)
+
+
+#: Cached properties that depend on nothing but steps, as long as connections are as many.
+_OF_STEPS = ("averages", "premultiplies", "multicasts", "reaches_buffers", "carrying", "single_uses")
+
+
+#: Fields that hold items with fields, and every field's default, taken once: programs over switches have a hundred thousand records.
+_NESTED = ("srcs", "dsts", "after")
+_DEFAULTS = {kind: tuple((f.name, f.default) for f in fields(kind)) for kind in (Operand, After, Step, Connection)}
 
 
 def _plain(item: Operand | After | Step | Connection) -> dict[str, Any]:
     """The fields that differ from their defaults."""
     body: dict[str, Any] = {}
-    for f in fields(item):
-        value = getattr(item, f.name)
-        if value != f.default:
-            nested = isinstance(value, tuple) and value and isinstance(value[0], (Operand, After))
-            body[f.name] = [_plain(v) for v in value] if nested else list(value) if isinstance(value, tuple) else value
-    return body
-
-
-def _step(body: dict[str, Any]) -> Step:
-    made = dict(body)
-    for name in ("srcs", "dsts"):
-        made[name] = tuple(Operand(**_typed(o, str_fields=("buffer", "region"))) for o in body.get(name, ()))
-    made["after"] = tuple(After(**_typed(a)) for a in body.get("after", ()))
-    for name in ("wait", "signal", "group", "over"):
-        made[name] = tuple(_integer(name, c) for c in body.get(name, ()))
-    return Step(**_typed(made, str_fields=("op",), skip=("srcs", "dsts", "after", "wait", "signal", "group", "over")))
-
-
-def _connection(body: dict[str, Any]) -> Connection:
-    path = tuple(v if isinstance(v, str) else _integer("path", v) for v in body["path"])
-    return Connection(**_typed({**body, "path": path}, str_fields=("protocol", "transport"), skip=("path",)))
-
-
-_FLAGS = ("prescaled", "postscaled")
-
-
-def _typed(body: dict[str, Any], str_fields: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The same fields, where each is of its type: text for ``str_fields``, true or false for flags, whole numbers else."""
-    for name, value in body.items():
-        if name in _FLAGS:
-            _boolean(name, value)
+    for name, default in _DEFAULTS[type(item)]:
+        value = getattr(item, name)
+        if value is default or value == default:
             continue
-        if name in str_fields and not isinstance(value, str):
-            raise TypeError(f"{name} is {value!r}, expected text")
-        if name not in str_fields and name not in skip:
-            _integer(name, value)
+        if name in _NESTED:
+            body[name] = [_plain(v) for v in value]
+        else:
+            body[name] = list(value) if type(value) is tuple else value
     return body
-
-
-def _boolean(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}, expected true or false")
-    return value
-
-
-def _integer(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}, expected a whole number")
-    return value

@@ -5,7 +5,8 @@ news; half of the wire is flags. ``LL128``: 120 bytes of data and eight of flag 
 from Volta on keeps whole. The names are NCCL's.
 
 A connection suits lines where every use of it is one step on either side: wait, one operand, signal. One that only signals
-stays simple, because its readers rely on what the signal orders.
+stays simple, because its readers rely on what the signal orders; so does one at an exchange, or at a step with an operand of
+all ranks, which move whole chunks.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from itertools import pairwise
 
 from ..errors import ScheduleError
 from ..topology import Path, Topology
-from .program import PROTOCOLS, Program, Step
+from .program import PROTOCOLS, Program
 
 #: By these a program can be run; the order is that of preference where times are equal.
 EXECUTABLE = PROTOCOLS
 #: Links over which a warp's store of 128 bytes arrives whole, and since which architecture: NCCL enables LL128 over NVLink
 #: from Volta on (NCCL 2.30.7, src/graph/tuning.cc, ncclTopoTuneModel).
-_WHOLE_KIND = "NVLINK"
+_WHOLE_KINDS = frozenset({"NVLINK"})
 _WHOLE_SINCE = 70
 
 
@@ -47,9 +48,8 @@ def with_protocol(program: Program, name: str) -> Program:
     if name not in EXECUTABLE:
         raise ScheduleError(f"no protocol is called {name!r}; known: {', '.join(EXECUTABLE)}")
     suited = _suited(program, name)
-    return replace(
-        program, connections=tuple(replace(c, protocol=name if i in suited else "simple") for i, c in enumerate(program.connections))
-    )
+    protocols = [name if i in suited else "simple" for i in range(len(program.connections))]
+    return program.with_connections(tuple(c if c.protocol == p else replace(c, protocol=p) for c, p in zip(program.connections, protocols, strict=True)))
 
 
 def suits(program: Program, name: str) -> bool:
@@ -61,10 +61,7 @@ def keeps_lines_whole(topology: Topology, path: Path) -> bool:
     """Whether stores of 128 bytes arrive whole over a path: by NVLink alone, between devices from Volta on."""
     if not all(has_whole_lines(d.arch) for d in topology.devices):
         return False
-    kinds: dict[tuple[int | str, int | str], set[str]] = {}
-    for link in topology.links:
-        kinds.setdefault((topology.vertex(link.src), topology.vertex(link.dst)), set()).add(link.kind)
-    return all(kinds.get(hop) == {_WHOLE_KIND} for hop in pairwise(path))
+    return all(topology.kinds_between.get(hop) == _WHOLE_KINDS for hop in pairwise(path))
 
 
 def has_whole_lines(arch: str | None) -> bool:
@@ -77,22 +74,9 @@ def _suited(program: Program, protocol: str) -> set[int]:
     """The connections that can have a protocol: lines go from memory of a GPU's to memory of a GPU's."""
     if protocol == "simple":
         return set(range(len(program.connections)))
-    suited = {i for i, c in enumerate(program.connections) if c.transport == "peer"}
-    for channels in program.ranks:
-        for channel in channels:
-            for step in channel.steps:
-                of_all_ranks = any(o.buffer == "multicast" for o in (*step.srcs, *step.dsts))
-                suited -= {c for c in {*step.wait, *step.signal, *_slots(step)} if of_all_ranks or not _is_one_use(step, c)}
+    suited = {i for i in program.single_uses if program.connections[i].transport == "peer"}
     if protocol == "LL128":
         ways = {program.connections[i].path for i in suited}
-        whole = {way for way in ways if keeps_lines_whole(program.topology, way)}
-        suited = {i for i in suited if program.connections[i].path in whole}
+        kept = {way for way in ways if keeps_lines_whole(program.topology, way)}
+        suited = {i for i in suited if program.connections[i].path in kept}
     return suited
-
-
-def _slots(step: Step) -> list[int]:
-    return [o.connection for o in (*step.srcs, *step.dsts) if o.connection is not None]
-
-
-def _is_one_use(step: Step, connection: int) -> bool:
-    return connection in step.wait and connection in step.signal and _slots(step).count(connection) == 1

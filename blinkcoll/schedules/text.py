@@ -41,7 +41,7 @@ def program_summary(program: Program) -> str:
     n, steps = program.nranks, [step for channels in program.ranks for channel in channels for step in channel.steps]
     kinds = Counter((c.slots, c.protocol, c.transport) for c in program.connections)
     lines = _head(program)
-    lines.append(f"{len(steps)} steps an iteration, in {min(map(len, program.ranks))} to {program.nchannels} channels a rank")
+    lines.append(f"{len(steps)} steps an iteration, in {min(map(len, program.ranks), default=0)} to {program.nchannels} channels a rank")
     lines += [f"{count} connections of {slots} slots, {protocol}, {transport}" for (slots, protocol, transport), count in sorted(kinds.items())]
     if program.connections and n <= _MOST_COLUMNS:
         pairs = Counter((c.src, c.dst) for c in program.connections)

@@ -17,6 +17,8 @@ from .transports import TRANSPORTS
 
 #: More slots than this are of no use to any pipeline here.
 MOST_SLOTS = 32
+#: As much as a buffer holds at most, in bytes of the largest elements.
+MOST_CHUNK_BYTES = 1 << 44
 #: Where the ranges that executors will use are laid out and checked: (count, bytes of an element, chunk_bytes).
 PARTITION_CORNERS = ((0, 4, 64), (1, 4, 64), (5, 8, 16), (1021, 4, 256), (4099, 2, 1000), ((1 << 30) + 1, 4, 1 << 28))
 
@@ -64,14 +66,18 @@ def _check_paths(program: Program) -> None:
     if len(program.ranks) not in (program.nranks, len(numbers)):
         beside = f" and {len(program.topology.relays)} relays" if program.topology.relays else ""
         raise ScheduleError(f"the program has {len(program.ranks)} ranks, its topology {program.nranks}{beside}")
-    if program.chunk_bytes < 1:
-        raise ScheduleError(f"chunk_bytes is {program.chunk_bytes}, expected at least 1")
+    if not 1 <= program.chunk_bytes <= MOST_CHUNK_BYTES:
+        raise ScheduleError(f"chunk_bytes is {program.chunk_bytes}, expected 1 to {MOST_CHUNK_BYTES}")
     links = set(program.topology.capacities())
     forwarders = {s.name for s in program.topology.switches}
+    fits: set[tuple[object, ...]] = set()  # all but a connection's slots, where it has been found right: many share it
     for i, connection in enumerate(program.connections):
-        name = f"connection c{i} {connection.src}→{connection.dst}"
-        _check_path(name, connection, numbers, links, forwarders)
-        _check_transport(name, connection, program.topology.peers)
+        way = (connection.src, connection.dst, connection.path, connection.protocol, connection.transport)
+        if way not in fits or not 1 <= connection.slots <= MOST_SLOTS:
+            name = f"connection c{i} {connection.src}→{connection.dst}"
+            _check_path(name, connection, numbers, links, forwarders)
+            _check_transport(name, connection, program.topology.peers)
+            fits.add(way)
 
 
 def _check_switches(program: Program) -> None:
@@ -127,6 +133,8 @@ def _check_path(
 def _check_transport(name: str, connection: Connection, peers: Peers) -> None:
     """Slots in host memory need a CPU on the way; peers' stores take NVLink where there is one, whatever the path says."""
     path = connection.path
+    if connection.protocol != "simple" and connection.transport != "peer":
+        raise ScheduleError(f"{name}: protocol {connection.protocol} is lines in the reader's memory, which transport {connection.transport!r} has not")
     way = "→".join(map(str, path))
     if connection.transport == "host" and peers.staging_place(path) is None:
         raise ScheduleError(f"{name}: its slots lie in host memory, and its path {way} crosses no CPU")

@@ -17,14 +17,16 @@ from ..schedules.handshake import begun_first
 from ..schedules.protocols import EXECUTABLE
 from ..schedules.trees import CHANNEL_GB_S
 from ..simulator.baselines import BASELINES
-from ..simulator.baselines.nccl import program_of_choice, search
+from ..simulator.baselines.nccl import program_across_servers, program_of_choice, search
+from ..simulator.baselines.rccl import rccl_rings_program
 from ..topology import Topology, group_switches
+from .oneeach import one_tree_each
 from .rerooted import from_both_ends
 from .shallow import shallow_plan
 
 #: Collectives whose trees reduce or broadcast one buffer.
 _TREES = ("allreduce", "broadcast", "reduce")
-#: Collectives that have programs over switches that copy and add.
+#: Collectives that have programs over switches that copy and add; NCCL's rings have programs for the same.
 _SWITCHED = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter")
 #: Into how many channels a channel's rate is divided at most, and what the result is called.
 _FINER = ((1, ""), (2, " x2"), (4, " x4"))
@@ -70,6 +72,8 @@ def exact_trees(request: Request) -> Iterator[Draft]:
     yield from _by_channels(name, plan, request)
     if request.collective == "allreduce" and len(plan.trees) <= _FEW_TREES:
         yield from _by_channels("two-ended trees", from_both_ends(plan), request)
+    if request.collective in ("allgather", "reducescatter") and len(plan.trees) > request.topology.nranks:
+        yield from _by_channels("one tree a rank", one_tree_each(plan), request)
 
 
 def _by_channels(name: str, plan: Plan, request: Request) -> Iterator[Draft]:
@@ -147,6 +151,18 @@ def searched_rings(request: Request) -> Iterator[Draft]:
         yield from _of_search(request, version, "ring", found.nchannels_run)
 
 
+def rccl_rings(request: Request) -> Iterator[Draft]:
+    """RCCL's rings over xGMI."""
+    topology = request.topology.without_relays()
+    if request.collective not in _SWITCHED or not topology.devices[0].arch.startswith("gfx"):
+        return
+    for protocol in ("simple", "LL"):
+        program = rccl_rings_program(topology, request.collective, request.root, protocol)
+        if request.collective == "allgather":
+            program = begun_first(program)
+        yield Draft("ring", replace(program, algorithm="ring"), protocols=(protocol,))
+
+
 def searched_chains(request: Request) -> Iterator[Draft]:
     """All-reduces up and down the chains that NCCL calls trees on one server."""
     if request.collective != "allreduce":
@@ -158,6 +174,18 @@ def searched_chains(request: Request) -> Iterator[Draft]:
     bound = make_plan(topology, "allreduce").bound
     if found.ring_busbw * n / (2 * (n - 1)) < _RINGS_DO * bound:  # where rings use most links no chain will do better
         yield from _of_search(request, "2.7", "tree", search(topology, "2.7").nchannels_run)
+
+
+def across_servers(request: Request) -> Iterator[Draft]:
+    """NCCL's rings through all servers, and for all-reduces its double binary trees of chains, over their NICs."""
+    topology = request.topology.without_relays()
+    if len({device.server for device in topology.devices}) < 2 or request.collective not in _SWITCHED:
+        return
+    for algorithm, name in (("ring", "ring across servers"), ("tree", "trees across servers")):
+        if algorithm == "tree" and request.collective != "allreduce":
+            continue
+        program = program_across_servers(topology, request.collective, request.root, algorithm)
+        yield Draft(name, replace(program, algorithm=name))
 
 
 def _of_search(request: Request, version: str, algorithm: str, nchannels: int) -> Iterator[Draft]:
@@ -194,7 +222,9 @@ FAMILIES: tuple[Family, ...] = (
     switches_that_add,
     three_phases,
     searched_rings,
+    rccl_rings,
     searched_chains,
+    across_servers,
     _registered("direct", "one-shot", 8),
     _registered("direct", "two-shot"),
     _registered("halving-doubling", "halving-doubling", most_ranks=_MOST_SQUARE),

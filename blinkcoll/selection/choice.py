@@ -8,8 +8,8 @@ from ..errors import PackingError
 from ..packing import Plan
 from ..packing.collectives import canonical, check_root
 from ..schedules import Program
-from ..schedules.trees import MAX_CHANNELS
 from ..topology import Topology
+from .budget import default_channels
 from .candidates import Request
 from .table import Table, table_for
 
@@ -70,7 +70,7 @@ class Selection:
         return "\n".join(lines)
 
 
-def select(topology: Topology, collective: str, nbytes: int, *, root: int | None = None, max_channels: int = MAX_CHANNELS) -> Selection:
+def select(topology: Topology, collective: str, nbytes: int, *, root: int | None = None, max_channels: int | None = None) -> Selection:
     """The predicted-fastest program for a size, among blinkcoll's plans and the classic families.
 
     Parameters
@@ -84,7 +84,8 @@ def select(topology: Topology, collective: str, nbytes: int, *, root: int | None
     root
         A rank, for broadcast, reduce, gather and scatter.
     max_channels
-        The most channels (thread blocks on a GPU) that any rank may run.
+        The most channels (thread blocks on a GPU) that any rank may run; 32 where it is None, and over switches that add
+        (NVLink SHARP) as many as NCCL takes there: 48 on Hopper, 72 on Blackwell.
 
     Raises
     ------
@@ -105,6 +106,8 @@ def select(topology: Topology, collective: str, nbytes: int, *, root: int | None
     """
     name = canonical(collective)
     rank = check_root(name, root, topology.nranks)
+    if max_channels is None:
+        max_channels = default_channels(topology)
     if nbytes < 0 or max_channels < 1:
         raise PackingError(f"expected nbytes >= 0 and max_channels >= 1, got {nbytes} and {max_channels}")
     table = table_for(Request(topology, name, rank, max_channels))

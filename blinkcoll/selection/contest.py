@@ -1,13 +1,18 @@
-"""Every draft by every protocol, simulated at a size; those whose floor is above the best are left out.
+"""Every draft by every protocol and chunk size, simulated at a size. What cannot be the fastest is left out or given up.
 
+A candidate whose floor is above the best time is not simulated, and a simulation ends once what is left to do cannot be done within
+the best time; both are exact, so the winner is what simulating all of them would find.
 Order and ties are fixed: equal times (to nine digits) go to the candidate listed first, so a contest has one winner on all
 ranks and machines.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
 from ..cost.chunks import MOST_CHUNK_BYTES, PipelineShape, chunk_bytes_for, pipeline_shape
 from ..errors import PackingError, ScheduleError, SimulationError, TopologyError
@@ -15,18 +20,23 @@ from ..packing import Plan
 from ..schedules import Program, verify
 from ..schedules.contract import SHARDED
 from ..schedules.protocols import EXECUTABLE, suits, with_protocol
-from ..simulator import run
+from ..simulator.baselines.nccl.nvls import nvls_chunk_bytes
 from ..simulator.floor import Floor
+from ..simulator.run import time_within
 from .candidates import FAMILIES, Draft, Request
 
-#: From this size on chunk sizes are tried, and for candidates at most this much slower than the fastest.
-_TUNED_FROM, _NEAR = 1 << 20, 1.15
+#: From this size on several chunk sizes are tried.
+_TUNED_FROM = 1 << 20
 #: From this size on larger chunks are tried, and with so many shares no smaller ones, whose simulation takes longest.
 _LARGE, _MANY = 1 << 26, 16
 #: Trees of so few hops have large chunks by the formula already, so these are tried at any size.
 _SHALLOW = 4
 #: What NCCL cuts broadcasts and reduces into: an eighth of its buffer of 4 MiB.
 _CHAIN_CHUNK_BYTES = 1 << 19
+#: Simulations that run at a time.
+_MOST_THREADS = 4
+#: More than times are rounded by: what ties is never given up.
+_ROUNDING = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +73,14 @@ class Candidate:
 
         The formula looks at one share at a time. Where many run side by side links stay busy with fewer, larger chunks,
         which cost less synchronisation: twice to four times its answer is mostly best. Over switches that add it is its answer,
-        a half or a quarter.
+        a half or a quarter, or NCCL's.
         """
         chunk = chunk_bytes_for(self._shape, nbytes)
         if self._shape.lockstep or nbytes < _TUNED_FROM:
             return (chunk,)
         if self.draft.program.multicasts:  # on H100 and B200, 6 to 72 channels, none larger than the formula's won by 0.2 %
-            return tuple(dict.fromkeys(max(16, chunk // part // 16 * 16) for part in (1, 2, 4)))
+            parts = [max(16, chunk // part // 16 * 16) for part in (1, 2, 4)]
+            return tuple(dict.fromkeys([*parts, nvls_chunk_bytes(self.draft.program, nbytes)]))
         sizes = [2 * chunk]
         if nbytes < _LARGE or len(self.draft.program.weights) < _MANY or self._shape.depth <= _SHALLOW:
             sizes.append(chunk)
@@ -99,7 +110,9 @@ class Contest:
                 self.refused.append(f"{name}: {error}")
         if not self.candidates:
             raise PackingError("; ".join(self.refused))
-        self._times: dict[tuple[int, int, int], float] = {}
+        self._times: dict[tuple[int, int, int], float] = {}  # of (candidate, size, chunk size)
+        self._longer_than: dict[tuple[int, int, int], float] = {}  # of runs that were given up
+        self._won_last: int | None = None
         self._winners: dict[int, int] = {}
         self._proven: dict[int, bool] = {}
 
@@ -119,22 +132,31 @@ class Contest:
         unit = 4 * (self.request.topology.nranks if self.request.collective in SHARDED else 1)
         return max(1, round(nbytes / unit)) * unit
 
-    def _simulated_us(self, i: int, size: int, chunk_bytes: int) -> float:
-        """To nine digits."""
+    def _simulated_us(self, i: int, size: int, chunk_bytes: int, within_us: float = inf) -> float:
+        """To nine digits; infinity where it is known to be more than ``within_us``."""
         key = (i, size, chunk_bytes)
-        if key not in self._times:
-            self._times[key] = float(f"{run(self.candidates[i].program, size, chunk_bytes=chunk_bytes).time_us:.9g}")
-        return self._times[key]
+        if key not in self._times and self._longer_than.get(key, 0.0) < within_us:
+            time_us = time_within(self.candidates[i].program, size, chunk_bytes, within_us * (1 + _ROUNDING))
+            if time_us is None:
+                self._longer_than[key] = within_us
+            else:
+                self._times[key] = float(f"{time_us:.9g}")
+        return self._times.get(key, inf)
 
     def chunk_bytes(self, i: int, nbytes: int) -> int:
         """The chunk size, of those tried, with which candidate ``i`` is fastest."""
-        size = self.whole(nbytes)
-        return min(self.candidates[i].chunk_sizes(size), key=lambda chunk: (self._simulated_us(i, size, chunk), chunk))
+        return self._best_chunk(i, self.whole(nbytes))[1]
 
     def time_us(self, i: int, nbytes: int) -> float:
         """The simulated time of candidate ``i`` with that chunk size."""
-        size = self.whole(nbytes)
-        return min(self._simulated_us(i, size, chunk) for chunk in self.candidates[i].chunk_sizes(size))
+        return self._best_chunk(i, self.whole(nbytes))[0]
+
+    def _best_chunk(self, i: int, size: int, within_us: float = inf) -> tuple[float, int]:
+        """Time and chunk size; an infinite time where it is known to be more than ``within_us``."""
+        best = (inf, 0)
+        for chunk in self.candidates[i].chunk_sizes(size):
+            best = min(best, (self._simulated_us(i, size, chunk, min(best[0], within_us)), chunk))
+        return best
 
     def floor_us(self, i: int, nbytes: int) -> float:
         """What candidate ``i`` takes at least."""
@@ -146,7 +168,7 @@ class Contest:
         while size not in self._winners:
             best = self._fastest(size)
             if self._is_proven(best):
-                self._winners[size] = best
+                self._winners[size] = self._won_last = best
         return self._winners[size]
 
     @property
@@ -158,21 +180,29 @@ class Contest:
         allowed = self.allowed
         if not allowed:
             raise PackingError("; ".join(self.refused))
-        floors = {i: self.floor_us(i, size) * (1 - 1e-9) for i in allowed}
-        best, times = float("inf"), {}
-        for i in sorted(allowed, key=lambda i: (floors[i], i)):
+        floors = {i: self.floor_us(i, size) * (1 - _ROUNDING) for i in allowed}
+        times: dict[int, float] = {}
+
+        def attempt(i: int) -> None:
+            best = min(list(times.values()), default=inf)  # a copy: other threads add to it
             if floors[i] <= best:
                 try:
-                    times[i] = self._simulated_us(i, size, self.candidates[i].chunk_sizes(size)[0])
+                    times[i], _ = self._best_chunk(i, size, best)
                 except ScheduleError as error:  # a program that no executor's format can hold
                     self._refuse(i, error)
-                    continue
-                best = min(best, times[i])
-        # All whose floor is not above the best have been simulated now; only those near it get other chunk sizes tried.
-        near = [i for i, time in times.items() if time <= best * _NEAR and floors[i] <= best]
-        if not near:
+
+        # The lowest floors first, but for what has won before: a good time early saves most.
+        first, *others = sorted(allowed, key=lambda i: (i != self._won_last, floors[i], i))
+        attempt(first)
+        if size < _TUNED_FROM:
+            for i in others:
+                attempt(i)
+        else:  # the core lets go of the interpreter; which run is given up when depends on the others, the winner does not
+            with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+                list(pool.map(attempt, others))
+        if not times:
             return self._fastest(size)  # all of those simulated were refused: the others' turn
-        return min(near, key=lambda i: (self.time_us(i, size), i))
+        return min(times, key=lambda i: (times[i], i))
 
     def _is_proven(self, i: int) -> bool:
         """Whether a candidate may run, also again and again; proven once."""

@@ -14,7 +14,7 @@ from .. import __version__
 from ..packing import Plan
 from ..topology import Topology
 
-SCHEMA = 2
+SCHEMA = 3
 #: Columns of ``--csv``, in order; rows of ``--json`` have the same names. ``model``: what ``bound`` bounds, links or switches.
 COLUMNS = ("collective", "root", "nbytes", "library", "algorithm", "program", "time_us", "algbw", "busbw", "bound", "model")
 
@@ -90,7 +90,7 @@ def as_rows(results: Sequence[BenchResult]) -> list[dict[str, Any]]:
             shared = {"collective": result.plan.collective, "root": result.plan.root, "nbytes": row.nbytes}
             for name, timing in zip(("blinkcoll", *result.peers), (row.ours, *row.peers), strict=True):
                 if timing is not None:
-                    merged = shared | {"library": name} | asdict(timing) | {"bound": str(timing.bound), "model": result.model_of(timing)}
+                    merged = shared | {"library": name} | asdict(timing) | {"bound": float(timing.bound), "model": result.model_of(timing)}
                     rows.append({column: merged[column] for column in COLUMNS})
     return rows
 

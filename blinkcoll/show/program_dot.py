@@ -16,7 +16,7 @@ def program_dot(program: Program, share: int | None = None) -> str:
     numbering = number_uses(program)
     steps = [step for channels in program.ranks for channel in channels for step in channel.steps]
     carriers = {o.connection for step in steps for o in (*step.srcs, *step.dsts) if o.connection is not None}
-    lines = [f'digraph "{program.hash}" {{', f'  label="{program.collective} by {program.algorithm}, {program.nranks} ranks on {_text(program.topology.name)}";']
+    lines = [f'digraph "{program.hash}" {{', f'  label="{_text(program.collective)} by {_text(program.algorithm)}, {program.nranks} ranks on {_text(program.topology.name)}";']
     lines += ['  node [shape=box, style="filled,rounded", fillcolor="#e6f2d0", fontname="Helvetica"];', '  edge [fontname="Helvetica", fontsize=9];']
     for rank, device in enumerate((*program.topology.devices, *program.topology.relays)[: program.nexecutors]):
         root = ", penwidth=2.5" if rank == program.root else ""

@@ -12,7 +12,7 @@ from itertools import pairwise
 from ..cost.chunks import least_depth
 from ..cost.parameters import Parameters, parameters_for
 from ..schedules.program import Program
-from .traffic import Hop, links_crossed
+from .traffic import Crossing, crossings, links_loaded
 
 #: Ranges are cut between elements and aligned: a share may have so many bytes less than its part of the data, per
 #: shard and share.
@@ -34,7 +34,7 @@ class Floor:
         params = self._params = params or parameters_for(program.topology)
         protocol = program.connections[0].protocol if program.connections else "simple"
         total = sum(program.weights) * program.nshards
-        load: dict[Hop, float] = defaultdict(float)
+        carried: dict[Crossing, float] = defaultdict(float)
         busiest = 0.0
         for rank, channels in enumerate(program.ranks):
             for channel in channels:
@@ -42,11 +42,13 @@ class Floor:
                 for step in channel.steps:
                     part = program.weights[step.share] / total
                     moved += part if step.op != "nop" else 0.0
-                    for hop, wire in links_crossed(program, rank, step, params).items():
-                        load[hop] += part * wire * params.protocol(protocol).efficiency
+                    for crossing in crossings(program, rank, step):
+                        carried[crossing] += part
                 busiest = max(busiest, moved)
+        load = links_loaded(program, carried, params)
+        efficiency = params.protocol(protocol).efficiency
         capacities = program.topology.capacities()
-        self._link = max((part / (float(capacities[hop]) * 1e3) for hop, part in load.items()), default=0.0)
+        self._link = max((part * efficiency / (float(capacities[hop]) * 1e3) for hop, part in load.items()), default=0.0)
         self._channel = busiest / (params.channel_gb_s * 1e3)
         self._rounding = _ROUNDING * program.nshards * len(program.weights)
         self._launch_us = params.launch.time_us(program.nranks)
@@ -62,9 +64,5 @@ class Floor:
 
 def _shortest_wire(program: Program) -> float:
     """The latency of the path that has the least."""
-    topology = program.topology
-    wire: dict[Hop, float] = {}
-    for link in topology.links:
-        hop = (topology.vertex(link.src), topology.vertex(link.dst))
-        wire[hop] = max(wire.get(hop, 0.0), float(link.latency_us))
+    wire = program.topology.latencies_us
     return min((sum(wire.get(hop, 0.0) for hop in pairwise(c.path)) for c in program.connections), default=0.0)

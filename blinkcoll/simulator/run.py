@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
 
 from ..cost.groups import Loads, group_of, protocol_of
 from ..cost.parameters import Parameters, Protocol, parameters_for
-from ..errors import SimulationError
+from ..errors import ScheduleError, SimulationError
 from ..packing.collectives import ROOTED
 from ..schedules.encoding import encode
+from ..schedules.identity import ButProtocols, once_a_program
 from ..schedules.program import Connection, Program
 from ..schedules.transports import host_parts
+from ..schedules.unequal import Counts, shard_bounds
 from ..topology import Path, Topology, route
 from .hostways import HostWays
 from .result import SimulationResult, StepRecord
@@ -29,8 +30,8 @@ _Route = tuple[list[int], float, float, list[int], float]  # links, latency, eff
 
 
 def run(
-    program: Program, nbytes: int, *, elem_size: int = 4, chunk_bytes: int | None = None, rates: str = "planning",
-    params: Parameters | None = None, trace: bool = False,
+    program: Program, nbytes: int | None = None, *, elem_size: int = 4, chunk_bytes: int | None = None, rates: str = "planning",
+    params: Parameters | None = None, trace: bool = False, counts: Counts | None = None,
 ) -> SimulationResult:  # fmt: skip
     """Time one call of a program.
 
@@ -40,7 +41,7 @@ def run(
         What all ranks execute; its connections' paths lie in its topology.
     nbytes
         The collective's size as nccl-tests counts it (the total of all shards for gather, scatter, all-gather and
-        reduce-scatter).
+        reduce-scatter; of all n x n pieces for ``alltoallv``). What ``counts`` say, where they are given.
     elem_size
         Bytes of an element.
     chunk_bytes
@@ -52,11 +53,13 @@ def run(
         The devices' parameters; those of the topology's architecture where None.
     trace
         Whether to keep every step.
+    counts
+        Elements of each rank's shard where they are not equal, as :meth:`blinkcoll.runtime.executor.Executor.run` takes them.
 
     Raises
     ------
     SimulationError
-        Where ``nbytes`` is no whole number of elements, a connection's path uses a link that the topology does not
+        Where ``nbytes`` is missing or not what ``counts`` say, the program does not take such counts, ``nbytes`` is no whole number of elements, a connection's path uses a link that the topology does not
         have, the program deadlocks, or ``rates`` or a protocol is unknown.
 
     Notes
@@ -64,6 +67,13 @@ def run(
     Links are shared max-min fairly between the flows that cross them; neither packets, nor retries, nor traffic of
     others, nor any cost of sharing itself is modelled.
     """
+    bounds = () if counts is None else _bounds(program, counts)
+    if bounds and nbytes is None:
+        nbytes = bounds[-1] * elem_size
+    if nbytes is None:
+        raise SimulationError("neither nbytes nor counts say how much data there is")
+    if bounds and nbytes != bounds[-1] * elem_size:
+        raise SimulationError(f"counts make {bounds[-1]} elements of {elem_size} bytes, nbytes={nbytes}")
     if elem_size < 1 or nbytes < 0 or nbytes % elem_size or nbytes // elem_size > _MOST_ELEMENTS:
         raise SimulationError(f"nbytes={nbytes} is not a whole number of elements of {elem_size} bytes, at most 2^40 of them")
     if rates not in ("planning", "measured"):
@@ -75,26 +85,51 @@ def run(
     if chunk_bytes <= 0:
         raise SimulationError(f"chunk_bytes={chunk_bytes}, expected at least 1")
     try:
-        prepared = _prepare(_Identity(program), rates, params)
-        measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace)
+        prepared = _prepare(program, rates, params)
+        measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace, bounds)
     except RuntimeError as error:
         raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
     launch_us = params.launch.time_us(program.nexecutors)
     time_us = launch_us + measured.makespan_us
     carried = dict(zip(prepared.links, measured.link_bytes, strict=True))
     capacity = dict(zip(prepared.links, prepared.link_rate, strict=True))
+    # Ranks may be busy for less than a link that they take turns on.
+    busiest_us = max((carried[hop] / capacity[hop] for hop in carried), default=0.0)
+    period_us = params.launch.period_us(program.nranks, waits=program.collective not in ROOTED) + measured.longest_rank_us
     return SimulationResult(
         collective=program.collective,
         nranks=program.nranks,
         nbytes=nbytes,
         chunk_bytes=chunk_bytes,
         time_us=time_us,
-        period_us=params.launch.period_us(program.nranks, waits=program.collective not in ROOTED) + measured.longest_rank_us,
+        period_us=max(period_us, busiest_us),
         link_bytes=carried,
         link_utilisation={hop: carried[hop] / (capacity[hop] * time_us) if time_us > 0 else 0.0 for hop in carried},
         nsteps=measured.nsteps,
         trace=_trace(program, measured.records, launch_us) if trace else None,
     )
+
+
+def _bounds(program: Program, counts: Counts) -> tuple[int, ...]:
+    try:
+        return shard_bounds(program, counts)
+    except ScheduleError as error:
+        raise SimulationError(str(error)) from None
+
+
+def time_within(program: Program, nbytes: int, chunk_bytes: int, limit_us: float) -> float | None:
+    """The time of one call, µs, as :func:`run` has it; None where the run was given up, since it takes more than ``limit_us``.
+
+    It is given up as soon as what the busiest link and channel have left to do cannot be done within the limit. That may
+    show late, or never where the time is just above the limit; a run within the limit is always seen to its end.
+    """
+    params = parameters_for(program.topology)
+    launch_us = params.launch.time_us(program.nexecutors)
+    try:
+        makespan_us = _prepare(program, "planning", params).time_within(nbytes // 4, chunk_bytes, limit_us - launch_us)
+    except RuntimeError as error:
+        raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
+    return None if makespan_us is None else launch_us + makespan_us
 
 
 class _Measured(NamedTuple):
@@ -105,23 +140,7 @@ class _Measured(NamedTuple):
     records: list[tuple[Any, ...]]
 
 
-class _Identity:
-    """A program as a key: the objects it is made of, which its copies with another ``chunk_bytes`` share.
-
-    Comparing them, or hashing the program's content, would take as long as preparing it anew.
-    """
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.parts = (program.ranks, program.connections, program.weights, program.topology)
-
-    def __hash__(self) -> int:
-        return hash(tuple(map(id, self.parts)))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Identity) or self.program.nshards != other.program.nshards:
-            return False
-        return all(mine is theirs for mine, theirs in zip(self.parts, other.parts, strict=True))
+_encode = once_a_program(encode, ButProtocols)  # the core is told of protocols by costs and ways
 
 
 class _Prepared:
@@ -147,20 +166,26 @@ class _Prepared:
         out, back = (table.loads(group.out), table.loads(group.back)) if group else ([], [])
         latency_us = max((2 * table.latencies[hop] for loads in group.out for hop, _ in loads), default=0.0) if group else 0.0
         memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nexecutors
-        self._core: Any = _core.Simulation(encode(program), self.link_rate, memory, connections, costs, pairs, out, back, latency_us)
+        self._core: Any = _core.Simulation(_encode(program), self.link_rate, memory, connections, costs, pairs, out, back, latency_us)
         self._lock = Lock()  # the core keeps one run's state and lets other threads go on meanwhile
 
-    def run(self, count: int, elem_size: int, chunk_bytes: int, trace: bool) -> _Measured:
-        """One run's figures; times from the channels' start."""
+    def run(self, count: int, elem_size: int, chunk_bytes: int, trace: bool, bounds: tuple[int, ...]) -> _Measured:
+        """One run's figures; times from the channels' start. ``bounds``: where unequal shards begin, or nothing."""
         core = self._core
         with self._lock:
-            core.run(count, elem_size, chunk_bytes, trace)
+            core.run(count, elem_size, chunk_bytes, trace, bounds)
             return _Measured(core.makespan_us, core.longest_rank_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
 
 
-@lru_cache(maxsize=256)
-def _prepare(identity: _Identity, rates: str, params: Parameters) -> _Prepared:
-    return _Prepared(identity.program, rates, params)
+    def time_within(self, count: int, chunk_bytes: int, limit_us: float) -> float | None:
+        """When the last channel ends, from the channels' start; None where the run was given up. Elements of 4 bytes."""
+        with self._lock:
+            return self._core.makespan_us if self._core.run(count, 4, chunk_bytes, False, give_up_us=limit_us) else None
+
+
+@once_a_program
+def _prepare(program: Program, rates: str, params: Parameters) -> _Prepared:
+    return _Prepared(program, rates, params)
 
 
 class _Links:

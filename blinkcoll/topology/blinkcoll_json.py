@@ -83,7 +83,7 @@ def _checked(body: Any, readers: dict[str, Callable[[Any, str], Any]], needed: t
         if name not in readers:
             raise TopologyError(f"{what}: unknown field {name[:80]!r}; known: {', '.join(readers)}")
     for name in needed:
-        if name not in body:
+        if body.get(name) is None:
             raise TopologyError(f"{what}: field {name!r} is missing")
     return {name: readers[name](value, f"{what}: {name}") for name, value in body.items() if value is not None}
 

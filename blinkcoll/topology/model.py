@@ -195,6 +195,16 @@ class Topology:
             if link.capacity <= 0:
                 raise TopologyError(f"topology {self.name}: link {link.src}->{link.dst} has capacity {link.capacity}, expected GB/s > 0")
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.devices, self.switches, self.links, self.relays, self.no_peer_access))
+
+    def __hash__(self) -> int:
+        return self._hash  # hundreds of fractions: taken once
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}  # another process hashes text otherwise
+
     @property
     def nranks(self) -> int:
         """How many ranks there are."""
@@ -235,6 +245,24 @@ class Topology:
                 total[key] = total.get(key, Fraction(0)) + link.rate(rates)
             self._capacities[rates] = total
         return dict(self._capacities[rates])
+
+    @cached_property
+    def latencies_us(self) -> dict[tuple[int | str, int | str], float]:
+        """The longest latency of the links of each directed pair of vertices, µs."""
+        found: dict[tuple[int | str, int | str], float] = {}
+        for link in self.links:
+            hop = (self.vertex(link.src), self.vertex(link.dst))
+            found[hop] = max(found.get(hop, 0.0), float(link.latency_us))
+        return found
+
+    @cached_property
+    def kinds_between(self) -> dict[tuple[int | str, int | str], frozenset[str]]:
+        """The kinds of link of each directed pair of vertices."""
+        found: dict[tuple[int | str, int | str], frozenset[str]] = {}
+        for link in self.links:
+            hop = (self.vertex(link.src), self.vertex(link.dst))
+            found[hop] = found.get(hop, frozenset()) | {link.kind}
+        return found
 
     @cached_property
     def ways_on(self) -> dict[int | str, list[tuple[int | str, Fraction]]]:

@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
 from math import comb
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from ..errors import TopologyError
 from .model import Topology
+
+if TYPE_CHECKING:  # it takes longer to import than most commands to run
+    import networkx as nx
 
 #: Sets to look at before giving up.
 MOST_SETS = 2_000_000
@@ -87,6 +89,8 @@ def _fast_graph(topology: Topology) -> nx.DiGraph:
 
     PCIe counts together with the CPU interconnects between its trees.
     """
+    import networkx as nx
+
     graph = nx.DiGraph()
     graph.add_nodes_from(range(topology.nranks))
     names = {device.name for device in topology.devices}
@@ -112,11 +116,15 @@ def _cut(fast: nx.DiGraph, ranks: tuple[int, ...]) -> nx.DiGraph:
 
 def _joined(graph: nx.DiGraph, ranks: tuple[int, ...]) -> bool:
     """Whether every rank reaches every other."""
+    import networkx as nx
+
     part = next(p for p in nx.strongly_connected_components(graph) if ranks[0] in p)
     return bool(part.issuperset(ranks))
 
 
 def _same(a: nx.DiGraph, b: nx.DiGraph) -> bool:
+    import networkx as nx
+
     for graph in (a, b):
         nx.set_node_attributes(graph, {v: isinstance(v, str) for v in graph}, "switch")
     return bool(

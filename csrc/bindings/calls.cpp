@@ -12,6 +12,7 @@
 #include "host/calls.h"
 #include "host/callword.h"
 #include "host/peers.h"
+#include "host/run.h"
 
 namespace nb = nanobind;
 
@@ -169,6 +170,7 @@ int run_addresses(HostCalls& calls, u32 table, u64 input, u64 input_count, u64 o
 }  // namespace
 
 void bind_calls(nb::module_& m) {
+  m.def("cores", &cores, "How many cores this process may use.");
   m.def("take_unsettled", [] { return std::exchange(unsettled, int(kDone)); }, "How this thread's last quick call ended, if not well; once.");
   m.def("take_raised", [] { return nb::steal(std::exchange(raised, nullptr)); }, "What a signal's handler raised in it.");
   m.def("read_memory", [](int process, u64 address, u64 nbytes) {

@@ -4,6 +4,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -57,11 +58,11 @@ class BoundSimulation {
   }
   BoundSimulation(const BoundSimulation&) = delete;
 
-  void run(uint64_t count, uint32_t elem_size, uint64_t chunk_bytes, bool trace, const std::vector<u64>& bounds) {
+  bool run(uint64_t count, uint32_t elem_size, uint64_t chunk_bytes, bool trace, const std::vector<u64>& bounds, double give_up_us) {
     const ProgramHeader& h = ProgramView{program_.data()}.header();
     if (!bounds.empty()) check_bounds(bounds, h.nshards, count, h.equal_shards != 0);
     nb::gil_scoped_release unlocked;
-    simulation_->run({count, chunk_bytes, elem_size, trace, bounds.empty() ? nullptr : bounds.data()});
+    return simulation_->run({count, chunk_bytes, elem_size, trace, bounds.empty() ? nullptr : bounds.data(), give_up_us});
   }
   double makespan_us() const { return simulation_->makespan_us(); }
   double longest_rank_us() const { return simulation_->longest_rank_us(); }
@@ -98,7 +99,8 @@ void bind_simulator(nb::module_& m) {
   nb::class_<BoundSimulation>(m, "Simulation", "A program on a machine, to be run for any size.")
       .def(nb::init<nb::bytes, std::vector<double>, std::vector<double>, const std::vector<RouteTuple>&, const std::vector<CostTuple>&, const std::vector<RouteTuple>&, const LoadsTuple&, const LoadsTuple&, double>(),
            nb::arg("program"), nb::arg("link_rate"), nb::arg("memory_rate"), nb::arg("connections"), nb::arg("costs"), nb::arg("pairs"), nb::arg("group_out"), nb::arg("group_back"), nb::arg("group_latency_us"))
-      .def("run", &BoundSimulation::run, nb::arg("count"), nb::arg("elem_size"), nb::arg("chunk_bytes"), nb::arg("trace"), nb::arg("bounds") = std::vector<u64>())
+      .def("run", &BoundSimulation::run, nb::arg("count"), nb::arg("elem_size"), nb::arg("chunk_bytes"), nb::arg("trace"), nb::arg("bounds") = std::vector<u64>(), nb::arg("give_up_us") = std::numeric_limits<double>::infinity(),
+           "whether it came to its end; false where it cannot do so within give_up_us")
       .def_prop_ro("makespan_us", &BoundSimulation::makespan_us)
       .def_prop_ro("longest_rank_us", &BoundSimulation::longest_rank_us)
       .def_prop_ro("steps_run", &BoundSimulation::steps_run)

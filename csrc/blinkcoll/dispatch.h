@@ -19,8 +19,9 @@
 //   bool copy_lines(...), reduce_lines(...)    the same on Places; false where a line did not come in time
 //   bool has_lines(place, units)               whether all have come; for notes about waits that failed
 //   kSigned                      whether counters carry what call a chunk is part of (launch.h). If so:
-//   void sign(signature)                       writes it, before publish() of the chunk
-//   bool agrees(signature, sync)               whether that is the call under way; if not, differs() and differs_at() tell
+//   void sign(tail, number, slots)             says it of a chunk, before publish()
+//   bool agrees(tail, number, slots, sync)     whether it is the call under way; if not, differs_at() is that sync, and
+//                                              differs() the other call where it is known
 //   kFar                         whether other ranks' buffers may lie in memory that loads and stores do not reach. If so:
 //   bool far(rank)                             whether that rank's do
 //   bool copy_far(dsts, ndsts, src, nbytes), reduce_far(dsts, ndsts, srcs, nsrcs, count, scaling)
@@ -49,15 +50,16 @@
 namespace blinkcoll {
 
 constexpr u32 kMostOperands = 64;
+constexpr u32 kMostSyncs = 0xffffffffu;
 
 enum class Look : u32 { kReached, kPending, kGaveUp };
 enum class Outcome : u32 { kProgress, kBlocked, kFinished, kFailed };
 
-// A counter and the value that a step waits for. `signature`: of what has come, if it has one, says which call it is part of.
+// A counter and the value that a step waits for. `slots`: of the connection, where it is a chunk's arrival that is waited for.
 struct Condition {
   const u64* word;
   u64 target;
-  const u64* signature;
+  u32 slots;
 };
 
 // Where an operand of a step with lines is: plain memory (kSimple), or a slot in lines and the flag of its chunk.
@@ -111,9 +113,8 @@ class ChannelRun {
     const ProgramHeader& h = view_.header();
     entry_ = &view_.channel(view_.rank(launch.rank).first_channel + channel);
     partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, h.nshards, h.nshares, h.equal_shards, view_.cumulative(), pointer<const u64>(launch.bounds), pointer<const u64>(launch.places)};
-    chunk_ = partition_.chunk_elements();
     for (u32 s = 0; s < entry_->nsteps; s++) {
-      u64 n = iterations_of(view_.step(entry_->first_step + s).share);
+      u64 n = loop_of(view_.step(entry_->first_step + s).share).iterations;
       if (n > iterations_) iterations_ = n;
     }
   }
@@ -122,7 +123,7 @@ class ChannelRun {
   BC_HD Outcome advance(Platform& p) {
     if (iteration_ == iterations_) return finish(p);
     const StepEntry& step = view_.step(entry_->first_step + position_);
-    if (iteration_ < iterations_of(step.share)) {
+    if (iteration_ < loop_of(step.share).iterations) {
       bool gave_up = false;
       bool ready = look_at_all(p, step, &gave_up);
       if (!p.all(ready)) {
@@ -161,7 +162,7 @@ class ChannelRun {
       Look seen = p.look(c.word, c.target);
       if (seen != Look::kReached) ready = false;
       if constexpr (Platform::kSigned) {
-        if (ready && c.signature && !p.agrees(*c.signature, step.first_sync + i)) {
+        if (ready && c.slots && !p.agrees(c.word, c.target, c.slots, step.first_sync + i)) {
           *gave_up = true;
           return false;
         }
@@ -178,18 +179,14 @@ class ChannelRun {
       const ConnectionEntry& c = view_.connection(sync.connection);
       const ConnectionAddresses& at = addresses(sync.connection);
       u64 needed = sequence(sync.connection, sync.use) + 1;
-      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), in_lines(c) ? 0 : needed, signature(c, at, needed)};  // the chunk has arrived
-      return {pointer<const u64>(at.head), needed > c.slots ? needed - c.slots : 0, nullptr};  // its slot has been given back
+      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), in_lines(c) ? 0 : needed, c.slots};  // the chunk has arrived
+      return {pointer<const u64>(at.head), needed > c.slots ? needed - c.slots : 0, 0};  // its slot has been given back
     }
     const AfterEntry& after = view_.afters(step.first_after)[i - step.nwaits];
     const u64* word = pointer<const u64>(launch_.progress + u64(after.channel) * kLineBytes);
-    if (iteration_ < after.lag) return {word, 0, nullptr};
+    if (iteration_ < after.lag) return {word, 0, 0};
     u32 nsteps = view_.channel(view_.rank(launch_.rank).first_channel + after.channel).nsteps;
-    return {word, progress_word((iteration_ - after.lag) * nsteps + after.step + 1), nullptr};
-  }
-
-  BC_HD static const u64* signature(const ConnectionEntry& c, const ConnectionAddresses& at, u64 needed) {
-    return Platform::kSigned && c.slots <= kSignedCalls ? &pointer<const CounterLine>(at.tail)->call[needed % kSignedCalls] : nullptr;
+    return {word, progress_word((iteration_ - after.lag) * nsteps + after.step + 1), 0};
   }
 
   // Leave a note of the first wait that has not come true. Lane 0 only; the waits may come true meanwhile.
@@ -198,7 +195,7 @@ class ChannelRun {
   BC_HD ChannelRecord note_of(Platform& p, const StepEntry& step) {
     ChannelRecord note{p.aborted() ? kAborted : kTimedOut, position_, kOnNothing, 0, iteration_, 0, 0};
     if constexpr (Platform::kSigned) {
-      if (p.differs()) {
+      if (p.differs_at() != kMostSyncs) {
         return {kOtherCall, position_, kOnConnection, view_.syncs(p.differs_at())[0].connection, iteration_, 0, p.differs()};
       }
     }
@@ -343,7 +340,8 @@ class ChannelRun {
     u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
     u64 offset = range.offset;
     if (operand.use) {
-      offset = Partition::chunk_of(partition_.share_range(operand.use - 1, step.share), chunk_, iteration_).offset;
+      // loop_ is of the step's share since its turn came.
+      offset = Partition::chunk_of(partition_.share_range(operand.use - 1, step.share), loop_.chunk, iteration_).offset;
     } else if (operand.buffer == kOutput) {
       offset = partition_.output_offset(step.shard, range);
     }
@@ -368,7 +366,7 @@ class ChannelRun {
       if (!reads && in_lines(c)) continue;  // its lines have said so
       const u64 number = sequence(sync.connection, sync.use) + 1;
       if constexpr (Platform::kSigned) {
-        if (!reads && c.slots <= kSignedCalls) p.sign(&pointer<CounterLine>(at.tail)->call[number % kSignedCalls]);
+        if (!reads) p.sign(pointer<u64>(at.tail), number, c.slots);
       }
       p.publish(pointer<u64>(reads ? at.head : at.tail), number);
     }
@@ -393,7 +391,7 @@ class ChannelRun {
       const StepEntry& step = view_.step(entry_->first_step + s);
       for (u32 i = 0; i < step.nsignals; i++) {
         const SyncEntry& sync = view_.syncs(step.first_sync + step.nwaits)[i];
-        if (sync.use == 0) cursors[sync.connection] += iterations_of(step.share) * view_.connection(sync.connection).uses;
+        if (sync.use == 0) cursors[sync.connection] += loop_of(step.share).iterations * view_.connection(sync.connection).uses;
       }
     }
     if (entry_->watched) publish_progress(p, 0xffffffffu);
@@ -418,25 +416,26 @@ class ChannelRun {
       shard_ = shard;
       share_ = share;
     }
-    return Partition::chunk_of(whole_, chunk_, iteration_);
+    return Partition::chunk_of(whole_, loop_of(share).chunk, iteration_);
   }
 
-  BC_HD u64 iterations_of(u32 share) {
-    if (share != counted_share_) {
-      counted_ = partition_.iterations(share);
-      counted_share_ = share;
+  BC_HD const Loop& loop_of(u32 share) {
+    if (share != looped_share_) {
+      loop_ = partition_.loop_of(share);
+      looped_share_ = share;
     }
-    return counted_;
+    return loop_;
   }
 
   const Launch& launch_;
   ProgramView view_;
   const ChannelEntry* entry_;
   Partition partition_;
-  u64 chunk_, iterations_ = 0, iteration_ = 0, counted_ = 0;
+  Loop loop_ = {0, 0};
+  u64 iterations_ = 0, iteration_ = 0;
   Range whole_ = {0, 0};
   u32 local_, position_ = 0;
-  u32 shard_ = 0xffffffffu, share_ = 0xffffffffu, counted_share_ = 0xffffffffu;
+  u32 shard_ = 0xffffffffu, share_ = 0xffffffffu, looped_share_ = 0xffffffffu;
   bool finished_ = false;
 };
 

@@ -29,9 +29,10 @@ struct ConnectionAddresses {
 // before it sleeps, and whoever raises the counter then rings the reader's doorbell, `doorbell` bytes from this line (0:
 // the reader never sleeps). Counter, mark and doorbell lie in the reader's arena, mapped as one everywhere.
 //
-// `call[n % kSignedCalls]`: on hosts, what call chunk n is part of (host/callword.h), written before `value` says that it has
-// come; of connections of so many slots at most, so that nobody overwrites what is still to be read.
-constexpr u32 kSignedCalls = 4;
+// On hosts, `call` says what call each chunk is part of (host/callword.h), written before `value` says that it has come: chunk
+// n's in `call[n % kSignedCalls]` where the connection has so many slots at most, so that nobody overwrites what is still to
+// be read. Where it has up to kTaggedCalls, the same bytes hold 16 bits of each, which tell that calls differ, not how.
+constexpr u32 kSignedCalls = 4, kTaggedCalls = 16;
 struct CounterLine {
   u64 value;
   u32 waited;
@@ -44,7 +45,7 @@ enum RecordCode : u32 { kRan = 0, kTimedOut = 1, kAborted = 2, kUnreachable = 3,
 // Why a channel stopped before its end: what it waited for. `index` is a connection, or the channel that an `after`
 // names; kOnNothing: what it waited for came true between giving up and taking this note. kUnreachable: the memory of rank
 // `index` could not be read or written, for the reason `seen` (an errno). kOtherCall: what came over connection `index` is
-// part of another call, `seen`.
+// part of another call, `seen` (0: only so much is known).
 enum WaitKind : u32 { kOnNothing = 0, kOnConnection = 1, kOnChannel = 2 };
 struct ChannelRecord {
   u32 code, step, kind, index;

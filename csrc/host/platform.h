@@ -1,6 +1,7 @@
 // The host as a platform of dispatch.h: one lane, looks that never block, plain loops as movers.
 #pragma once
 
+#include <cstring>
 #include <vector>
 
 #include "blinkcoll/dispatch.h"
@@ -10,6 +11,13 @@
 #include "host/movers.h"
 #include "host/peers.h"
 #include "host/storechoice.h"
+
+// Tests hold ranks up here, wherever they look at what another one publishes or publish something (tests/csrc/delays.h).
+#if defined(BC_DELAYS)
+void bc_delay();
+#else
+inline void bc_delay() {}
+#endif
 
 namespace blinkcoll {
 
@@ -45,6 +53,7 @@ class HostPlatform {
   // Acquire: pairs with publish(); what the peer wrote before it is visible after it. `give_up` and `marking` are set by
   // the loop that owns the deadline and the sleep (run.cpp), so that a look costs one load.
   Look look(const u64* word, u64 target) const {
+    bc_delay();
     if (__atomic_load_n(word, __ATOMIC_ACQUIRE) >= target) return Look::kReached;
     if (marking) {
       rung = mark(word) && rung;
@@ -62,7 +71,11 @@ class HostPlatform {
 
   // Release (and more, for the sleeper's sake: doorbell.h): everything this lane read or wrote in the step is ordered
   // before it; the peer's look() acquires it.
-  void publish(u64* word, u64 value) const { raise(word, value); }
+  void publish(u64* word, u64 value) const {
+    bc_delay();
+    raise(word, value);
+    bc_delay();
+  }
   // Only this thread looks at these.
   void publish_local(u64* word, u64 value) const { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 
@@ -104,12 +117,32 @@ class HostPlatform {
   }
 
   // Plain accesses: ordered by the release of publish() and the acquire of look(), as the chunk itself is.
-  void sign(u64* signature) const { *signature = word_; }
-  bool agrees(u64 signature, u32 sync) {
-    if (signature == word_) return true;
-    differs_ = signature, differs_at_ = sync;
+  void sign(u64* tail, u64 number, u32 slots) const {
+    CounterLine& line = *reinterpret_cast<CounterLine*>(tail);
+    if (slots <= kSignedCalls) {
+      line.call[number % kSignedCalls] = word_;
+    } else if (slots <= kTaggedCalls) {
+      const u16 tag = tag_of(word_);
+      std::memcpy(reinterpret_cast<char*>(line.call) + number % kTaggedCalls * sizeof tag, &tag, sizeof tag);
+    }
+  }
+  bool agrees(const u64* tail, u64 number, u32 slots, u32 sync) {
+    const CounterLine& line = *reinterpret_cast<const CounterLine*>(tail);
+    if (slots <= kSignedCalls) {
+      const u64 word = line.call[number % kSignedCalls];
+      if (word == word_) return true;
+      differs_ = word;
+    } else if (slots <= kTaggedCalls) {
+      u16 tag;
+      std::memcpy(&tag, reinterpret_cast<const char*>(line.call) + number % kTaggedCalls * sizeof tag, sizeof tag);
+      if (tag == tag_of(word_)) return true;
+    } else {
+      return true;
+    }
+    differs_at_ = sync;
     return false;
   }
+  static u16 tag_of(u64 word) { return u16(word * 0x9e3779b97f4a7c15ull >> 48); }
   u64 differs() const { return differs_; }
   u32 differs_at() const { return differs_at_; }
 
@@ -146,7 +179,7 @@ class HostPlatform {
   const Launch& launch_;
   Peers peers_;
   u64 word_, differs_ = 0;
-  u32 differs_at_ = 0;
+  u32 differs_at_ = kMostSyncs;
   u64 output_, extent_;
   bool streams_;
 };

@@ -24,14 +24,6 @@ using Clock = std::chrono::steady_clock;
 // slice, so they end.
 constexpr u32 kSpins = 256, kCrowdedSpins = 2, kYields = 64;
 
-u32 cores() {
-#if defined(__linux__)
-  cpu_set_t mine;
-  if (sched_getaffinity(0, sizeof mine, &mine) == 0) return u32(CPU_COUNT(&mine));
-#endif
-  return std::max(1u, std::thread::hardware_concurrency());
-}
-
 inline void relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -96,6 +88,14 @@ class Shown {
 };
 
 }  // namespace
+
+u32 cores() {
+#if defined(__linux__)
+  cpu_set_t mine;
+  if (sched_getaffinity(0, sizeof mine, &mine) == 0) return u32(CPU_COUNT(&mine));
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
 
 void check_launch(const Launch& launch) {
   const ProgramHeader& h = *pointer<const ProgramHeader>(launch.program);

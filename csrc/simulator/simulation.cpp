@@ -1,6 +1,7 @@
 #include "simulation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <stdexcept>
 
@@ -161,13 +162,12 @@ void Simulation::reset(const Launch& launch) {
   partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, header.nshards, header.nshares, header.equal_shards, program_.cumulative(), launch.bounds, nullptr};
   elem_size_ = launch.elem_size;
   trace_ = launch.trace;
-  iterations_.resize(header.nshares);
+  loops_.resize(header.nshares);
   ranges_.clear();
   for (u32 share = 0; share < header.nshares; share++) {
-    iterations_[share] = partition_.iterations(share);
+    loops_[share] = partition_.loop_of(share);
     for (u32 shard = 0; shard < header.nshards; shard++) ranges_.push_back(partition_.share_range(shard, share));
   }
-  chunk_ = partition_.chunk_elements();
   connections_.resize(header.nconnections);
   for (u32 c = 0; c < header.nconnections; c++) {
     uint32_t slots = program_.connection(c).slots;
@@ -183,7 +183,7 @@ void Simulation::reset(const Launch& launch) {
       Channel& channel = channels_[c];
       channel = {rank, made.first_step, made.nsteps, made.watched, 0, 0, 0, State::kBlocked, 0, kNoRecord, {}, {}, {}};
       for (u32 s = 0; s < made.nsteps; s++)
-        channel.iterations = std::max(channel.iterations, iterations_[program_.step(made.first_step + s).share]);
+        channel.iterations = std::max<uint64_t>(channel.iterations, loops_[program_.step(made.first_step + s).share].iterations);
     }
   }
   moved_.assign(header.nsteps, 0.0);
@@ -195,11 +195,18 @@ void Simulation::reset(const Launch& launch) {
   busy_.assign(header.nranks, {std::numeric_limits<double>::infinity(), 0});
 }
 
-void Simulation::run(const Launch& launch) {
+bool Simulation::run(const Launch& launch) {
   reset(launch);
+  // Looking at what is left costs about as much as so many steps.
+  const uint64_t between_looks = std::isinf(launch.give_up_us) ? std::numeric_limits<uint64_t>::max() : plans_.size() + link_uses_.size();
+  uint64_t next_look = std::isinf(launch.give_up_us) ? between_looks : 0;
   for (uint32_t c = 0; c < channels_.size(); c++) try_start(c);
   while (!queue_.empty()) {
     double now = queue_.next_time();
+    if (steps_run_ >= next_look) {
+      if (now + least_left_us() > launch.give_up_us) return false;
+      next_look = steps_run_ + between_looks;
+    }
     while (!queue_.empty() && queue_.next_time() <= now + kTogetherUs) {
       uint32_t c = queue_.pop();
       if (channels_[c].state == State::kStarting) {
@@ -213,6 +220,31 @@ void Simulation::run(const Launch& launch) {
   }
   for (const Channel& channel : channels_)
     if (channel.state != State::kDone) fail_deadlocked();
+  return true;
+}
+
+// What the busiest link still has to carry, and what the busiest channel still has to do, one step after the other. Steps
+// that have begun count as done, so no run takes less from now on.
+double Simulation::least_left_us() const {
+  std::vector<double> left_on(machine_.link_rate.size(), 0.0);
+  double most = 0;
+  for (const Channel& channel : channels_) {
+    double busy_us = 0;
+    for (u32 position = 0; position < channel.nsteps; position++) {
+      const uint32_t s = channel.first_step + position;
+      const StepEntry& step = program_.step(s);
+      const uint64_t begun = channel.iteration + (position <= channel.position);
+      const uint64_t all = loops_[step.share].iterations;
+      if (begun < all) busy_us += double(all - begun) * plans_[s].delay_us;
+      if (step.op == kNop) continue;
+      const double left = double(ranges_[step.share * size_t(partition_.nshards) + step.shard].length) * elem_size_ - moved_[s];
+      busy_us += left / plans_[s].limit;
+      for (uint32_t u = first_link_use_[s]; u < first_link_use_[s + 1]; u++) left_on[link_uses_[u].resource] += link_uses_[u].coefficient * left;
+    }
+    most = std::max(most, busy_us);
+  }
+  for (size_t link = 0; link < left_on.size(); link++) most = std::max(most, left_on[link] / machine_.link_rate[link]);
+  return most;
 }
 
 // Move on to the next step that has something to do, and start it or note what it waits for.
@@ -227,7 +259,7 @@ void Simulation::try_start(uint32_t index) {
       channel.state = State::kDone;
       return;
     }
-    if (channel.iteration < iterations_[program_.step(channel.first_step + channel.position).share]) break;
+    if (channel.iteration < loops_[program_.step(channel.first_step + channel.position).share].iterations) break;
     // Skipped: others that wait for this step need not.
     if (channel.watched) channel.progress.push_back({channel.free_at, channel.last_record});
   }
@@ -293,7 +325,7 @@ void Simulation::begin(uint32_t index, double now) {
   busy_[channel.rank].first = std::min(busy_[channel.rank].first, now - plans_[s].delay_us);
   double nbytes = 0;
   if (step.op != kNop)
-    nbytes = double(Partition::chunk_of(ranges_[step.share * size_t(partition_.nshards) + step.shard], chunk_, channel.iteration).length) * elem_size_;
+    nbytes = double(Partition::chunk_of(ranges_[step.share * size_t(partition_.nshards) + step.shard], loops_[step.share].chunk, channel.iteration).length) * elem_size_;
   channel.current.nbytes = nbytes;
   if (nbytes == 0) return complete(index, now);
   moved_[s] += nbytes;

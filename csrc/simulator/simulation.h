@@ -41,9 +41,11 @@ class Simulation {
     u32 elem_size;
     bool trace;
     const u64* bounds;  // where unequal shards begin, or null (partition.h)
+    double give_up_us;  // a run that cannot end by then is given up as soon as that is sure; infinity: never
   };
-  // Throws std::runtime_error, naming who waits for what, where the program deadlocks.
-  void run(const Launch& launch);
+  // Whether the program ran to its end; false where it was given up. Throws std::runtime_error, naming who waits for what,
+  // where the program deadlocks.
+  bool run(const Launch& launch);
 
   double makespan_us() const { return makespan_us_; }
   // The longest that any rank is busy, from when its first step could begin to the end of its last: calls that follow each
@@ -105,6 +107,7 @@ class Simulation {
   void begin(uint32_t channel, double now);
   void complete(uint32_t channel, double now);
   void signal(uint32_t rank, const SyncEntry& sync, uint64_t iteration, Stamp stamp);
+  double least_left_us() const;
   [[noreturn]] void fail_deadlocked() const;
 
   ProgramView program_;
@@ -119,9 +122,8 @@ class Simulation {
   Partition partition_{};
   u32 elem_size_ = 1;
   bool trace_ = false;
-  std::vector<uint64_t> iterations_;  // per share
-  std::vector<Range> ranges_;         // per share and shard
-  u64 chunk_ = 0;                     // elements of a full chunk
+  std::vector<Loop> loops_;    // per share
+  std::vector<Range> ranges_;  // per share and shard
   std::vector<Channel> channels_;
   std::vector<Connection> connections_;
   std::vector<double> moved_;         // payload bytes per step

@@ -28,6 +28,7 @@ class Builder {
     connect();
     sort();
     fill_clocks();
+    fill_lifetimes();
     return std::move(made_);
   }
 
@@ -179,6 +180,20 @@ class Builder {
       }
       mine[made_.events[size_t(e)].track] = made_.events[size_t(e)].order;
     }
+  }
+
+  void fill_lifetimes() {
+    made_.nexecutors = program_.nexecutors();
+    const size_t width = size_t(made_.ntracks), n = size_t(made_.nexecutors);
+    made_.at_end.assign(n * width, 0);
+    for (size_t t = 0; t < width; t++) {
+      int* ended = &made_.at_end[size_t(made_.rank_of_track[t]) * width];
+      for (size_t u = 0; u < width; u++) ended[u] = std::max(ended[u], made_.clock(made_.last[t], int(u)));
+    }
+    made_.begun.assign(made_.events.size() * n, 0);
+    for (size_t e = 0; e < made_.events.size(); e++)
+      for (size_t t = 0; t < width; t++)
+        if (made_.clock(int(e), int(t)) > 0) made_.begun[e * n + size_t(made_.rank_of_track[t])] = 1;
   }
 
   const Program& program_;

@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <map>
 #include <set>
-#include <tuple>
+#include <unordered_map>
+#include <utility>
 
 #include "expressions.h"
 #include "verify.h"
@@ -17,8 +18,11 @@ namespace {
 struct Place {
   enum Kind { kInput, kOutput, kScratch, kSlot } kind;
   int owner, shard;  // kSlot: connection and use
-  bool operator<(const Place& other) const { return std::tie(kind, owner, shard) < std::tie(other.kind, other.owner, other.shard); }
   bool operator==(const Place& other) const { return kind == other.kind && owner == other.owner && shard == other.shard; }
+};
+
+struct Spread {
+  size_t operator()(const Place& place) const { return (size_t(place.owner) << 34 ^ size_t(place.shard) << 2 ^ size_t(place.kind)) * 0x9e3779b97f4a7c15u >> 20; }
 };
 
 struct Content {
@@ -37,13 +41,14 @@ class Execution {
  public:
   Execution(const Program& program, const Contract& contract, int share, const Dependence& dependence, bool in_place, bool repeated)
       : program_(program), contract_(contract), dependence_(dependence), share_(share), in_place_(in_place), repeated_(repeated) {
+    sources_.resize(dependence.events.size());
     for (const auto& channels : program.ranks)
       for (const Channel& channel : channels)
-        for (const Step& step : channel)
-            for (const Operand& o : step.srcs) prescaled_ = prescaled_ || o.prescaled;
-    for (const auto& channels : program.ranks)
-      for (const Channel& channel : channels)
-        for (const Step& step : channel) postscaled_ = postscaled_ || prescaled_ || step.postscaled;
+        for (const Step& step : channel) {
+          postscaled_ = postscaled_ || step.postscaled;
+          for (const Operand& o : step.srcs) prescaled_ = prescaled_ || o.prescaled;
+        }
+    postscaled_ = postscaled_ || prescaled_;
   }
 
   void run() {
@@ -113,8 +118,12 @@ class Execution {
 
   void touch(int event, const Operand& o, bool writes) {
     const Event& e = dependence_.events[size_t(event)];
-    if (o.buffer == Buffer::kScratch) scratch_[locate(e, o)].push_back({event, writes});
-    else if (repeated_ && o.buffer != Buffer::kSlot && o.rank != kOwn && o.rank != e.rank) check_lifetime(event, o.rank);
+    if (o.buffer == Buffer::kScratch) {
+      const Place place = locate(e, o);
+      scratch_[{place.owner, place.shard}].push_back({event, writes});
+    } else if (repeated_ && o.buffer != Buffer::kSlot && o.rank != kOwn && o.rank != e.rank) {
+      check_lifetime(event, o.rank);
+    }
   }
 
   // A place of all ranks is a place of each, in the order of ranks.
@@ -144,7 +153,7 @@ class Execution {
     if (held.value < 0) refuse(event, "reads " + words(place) + " before anything is written there");
     if (held.writer >= 0) {
       check_ordered(held.writer, event, place);
-      sources_[event].push_back(held.writer);
+      sources_[size_t(event)].push_back(held.writer);
     }
     const int shard = dependence_.events[size_t(event)].step->shard;
     // A slot holds as many elements as its writer's chunk had, which is another number for another shard.
@@ -175,9 +184,7 @@ class Execution {
       const int event = open.back();
       open.pop_back();
       if (event == earlier) return true;
-      const auto found = sources_.find(event);
-      if (found == sources_.end()) continue;
-      for (int source : found->second)
+      for (int source : sources_[size_t(event)])
         if (seen.insert(source).second) open.push_back(source);
     }
     return false;
@@ -199,22 +206,8 @@ class Execution {
 
   // A rank's buffers are its own before its channels begin and after they end.
   void check_lifetime(int event, int owner) const {
-    const Event& e = dependence_.events[size_t(event)];
-    if (!begun_before(owner, e)) refuse(event, "uses a buffer of rank " + std::to_string(owner) + ", and nothing says that this rank has begun");
-    if (!ends_after(owner, e)) refuse(event, "uses a buffer of rank " + std::to_string(owner) + ", which does not wait until that is over");
-  }
-
-  bool begun_before(int rank, const Event& e) const {
-    const int event = int(&e - dependence_.events.data());
-    for (int t = 0; t < dependence_.ntracks; t++)
-      if (dependence_.rank_of_track[size_t(t)] == rank && dependence_.clock(event, t) > 0) return true;
-    return false;
-  }
-
-  bool ends_after(int rank, const Event& e) const {
-    for (int t = 0; t < dependence_.ntracks; t++)
-      if (dependence_.rank_of_track[size_t(t)] == rank && dependence_.clock(dependence_.last[size_t(t)], e.track) >= e.order) return true;
-    return false;
+    if (!dependence_.begun_before(owner, event)) refuse(event, "uses a buffer of rank " + std::to_string(owner) + ", and nothing says that this rank has begun");
+    if (!dependence_.ends_after(owner, event)) refuse(event, "uses a buffer of rank " + std::to_string(owner) + ", which does not wait until that is over");
   }
 
   // Scratch outlives a call. What one call does there must be over before another rank does something else there in the
@@ -226,8 +219,8 @@ class Execution {
           const Event &a = dependence_.events[size_t(first.event)], &b = dependence_.events[size_t(second.event)];
           if (a.rank == b.rank || !(first.writes || second.writes)) continue;
           bool apart = false;
-          for (int rank = 0; rank < program_.nexecutors() && !apart; rank++) apart = ends_after(rank, a) && begun_before(rank, b);
-          if (!apart) refuse(second.event, "touches " + words(place) + ", and nothing says that (" + name(a) + ") of the call before is done with it");
+          for (int rank = 0; rank < program_.nexecutors() && !apart; rank++) apart = dependence_.ends_after(rank, first.event) && dependence_.begun_before(rank, second.event);
+          if (!apart) refuse(second.event, "touches " + words({Place::kScratch, place.first, place.second}) + ", and nothing says that (" + name(a) + ") of the call before is done with it");
         }
       }
     }
@@ -267,13 +260,16 @@ class Execution {
     for (int rank = 0; rank < program_.nranks(); rank++) {
       for (int other = 0; other < program_.nranks(); other++) {
         if (other == rank) continue;
-        bool waits = false;
-        for (int t = 0; t < dependence_.ntracks; t++)
-          for (int u = 0; u < dependence_.ntracks && !waits; u++)
-            waits = dependence_.rank_of_track[size_t(t)] == rank && dependence_.rank_of_track[size_t(u)] == other && dependence_.clock(dependence_.last[size_t(t)], u) > 0;
-        if (!waits) throw Refused("barrier: rank " + std::to_string(rank) + " may leave before rank " + std::to_string(other) + " has come");
+        if (!waits(rank, other)) throw Refused("barrier: rank " + std::to_string(rank) + " may leave before rank " + std::to_string(other) + " has come");
       }
     }
+  }
+
+  // Whether a rank's call cannot end before another's has begun.
+  bool waits(int rank, int other) const {
+    for (int t = 0; t < dependence_.ntracks; t++)
+      if (dependence_.rank_of_track[size_t(t)] == rank && dependence_.begun_before(other, dependence_.last[size_t(t)])) return true;
+    return false;
   }
 
   std::string words(const Place& place) const {
@@ -288,10 +284,10 @@ class Execution {
   int share_;
   bool in_place_, repeated_, prescaled_ = false, postscaled_ = false;
   Expressions expressions_;
-  std::map<Place, Content> memory_;
+  std::unordered_map<Place, Content, Spread> memory_;
   std::map<int, int> exchanged_;  // an exchange, what it hands to its members
-  std::map<int, std::vector<int>> sources_;  // per event, who wrote what it read
-  std::map<Place, std::vector<Access>> scratch_;
+  std::vector<std::vector<int>> sources_;  // per event, who wrote what it read
+  std::map<std::pair<int, int>, std::vector<Access>> scratch_;  // by owner and shard
 };
 
 }  // namespace

@@ -12,7 +12,7 @@ constexpr size_t kMostOperands = 64;
 
 class Structure {
  public:
-  Structure(const Program& program, const Contract& contract) : program_(program), contract_(contract) {}
+  Structure(const Program& program, const Contract& contract) : program_(program), contract_(contract), owners_(program.connections.size()) {}
 
   void check() {
     check_partition_terms();
@@ -22,7 +22,7 @@ class Structure {
   }
 
  private:
-  [[noreturn]] void refuse(const std::string& what) const { throw Refused(where_ + ": " + what); }
+  [[noreturn]] void refuse(const std::string& what) const { throw Refused(name(rank_, channel_, step_) + ": " + what); }
 
   void check_partition_terms() const {
     long long total = 0;
@@ -36,16 +36,18 @@ class Structure {
 
   void check_connection(int i) const {
     const Connection& c = program_.connections[size_t(i)];
-    std::string what = "connection c" + std::to_string(i) + " " + std::to_string(c.src) + "→" + std::to_string(c.dst);
     const int n = program_.nexecutors();
-    if (c.src == c.dst || c.src < 0 || c.dst < 0 || c.src >= n || c.dst >= n) throw Refused(what + ": must join two different ranks of 0.." + std::to_string(n - 1));
-    if (c.slots < 1) throw Refused(what + ": has " + std::to_string(c.slots) + " slots, needs at least 1");
+    const bool joins = c.src != c.dst && c.src >= 0 && c.dst >= 0 && c.src < n && c.dst < n;
+    if (joins && c.slots >= 1) return;
+    const std::string what = "connection c" + std::to_string(i) + " " + std::to_string(c.src) + "→" + std::to_string(c.dst);
+    if (!joins) throw Refused(what + ": must join two different ranks of 0.." + std::to_string(n - 1));
+    throw Refused(what + ": has " + std::to_string(c.slots) + " slots, needs at least 1");
   }
 
   void check_channel(int rank, int channel) {
     const Channel& steps = program_.ranks[size_t(rank)][size_t(channel)];
     for (size_t s = 0; s < steps.size(); s++) {
-      where_ = name(rank, channel, int(s));
+      rank_ = rank, channel_ = channel, step_ = int(s);
       const Step& step = steps[s];
       if (step.share < 0 || step.share >= int(program_.weights.size()) || step.shard < 0 || step.shard >= program_.nshards)
         refuse("there is no shard " + std::to_string(step.shard) + ", share " + std::to_string(step.share));
@@ -115,10 +117,8 @@ class Structure {
       check_end(o.connection, rank);
       if (o.rank != kOwn) refuse("a malformed operand: a slot belongs to no rank");
       const Connection& c = program_.connections[size_t(o.connection)];
-      const std::string slot = "a slot of c" + std::to_string(o.connection) + ", which rank " + std::to_string(rank);
-      if (source && c.dst != rank) refuse("reads " + slot + " writes");
-      if (!source && c.src != rank) refuse("writes " + slot + " reads");
-      return;
+      if (rank == (source ? c.dst : c.src)) return;
+      refuse((source ? "reads" : "writes") + (" a slot of c" + std::to_string(o.connection) + ", which rank " + std::to_string(rank)) + (source ? " writes" : " reads"));
     }
     if ((o.buffer == Buffer::kMulticast) != (o.region != Buffer::kUnknown)) refuse("a malformed operand");
     if (o.buffer == Buffer::kMulticast) return check_group(o, step, source);
@@ -127,9 +127,10 @@ class Structure {
     const int owner = o.rank == kOwn ? rank : o.rank, shard = o.shard == kNone ? step.shard : o.shard;
     if (o.prescaled && owner != rank) refuse("scales an input of rank " + std::to_string(owner) + ", whose factor it does not know");
     const View view = contract_.view(o.buffer, owner);
+    if (contract_.holds(view, owner, shard)) return;
     const std::string which = std::string(o.buffer == Buffer::kInput ? "input" : "output") + " of rank " + std::to_string(owner);
     if (view == View::kNothing) refuse(program_.collective + " has no " + which);
-    if (!contract_.holds(view, owner, shard)) refuse("names shard " + std::to_string(shard) + " of the " + which + ", which holds that rank's own shard" + (view == View::kOwnShard ? "" : "s") + " only");
+    refuse("names shard " + std::to_string(shard) + " of the " + which + ", which holds that rank's own shard" + (view == View::kOwnShard ? "" : "s") + " only");
   }
 
   // A chunk of one shard is as long as one of another only where all shards are of one size.
@@ -147,10 +148,12 @@ class Structure {
 
   void check_owner(const Step& step, int rank, int channel) {
     auto claim = [&](int connection) {
-      auto [held, fresh] = owner_.try_emplace({connection, rank}, Claim{channel, where_});
-      if (!fresh && held->second.channel != channel) refuse("c" + std::to_string(connection) + " is used by another channel of this rank too (" + held->second.where + "); a side has one");
-      auto [share, first] = share_.try_emplace(connection, step.share);
-      if (!first && share->second != step.share) refuse("c" + std::to_string(connection) + " carries share " + std::to_string(share->second) + ", this step is of share " + std::to_string(step.share));
+      Owners& owners = owners_[size_t(connection)];
+      Claim& held = program_.connections[size_t(connection)].src == rank ? owners.writer : owners.reader;
+      if (held.channel < 0) held = {channel, step_};
+      if (held.channel != channel) refuse("c" + std::to_string(connection) + " is used by another channel of this rank too (" + name(rank, held.channel, held.step) + "); a side has one");
+      if (owners.share < 0) owners.share = step.share;
+      if (owners.share != step.share) refuse("c" + std::to_string(connection) + " carries share " + std::to_string(owners.share) + ", this step is of share " + std::to_string(step.share));
     };
     for (int c : step.wait) claim(c);
     for (int c : step.signal) claim(c);
@@ -160,7 +163,8 @@ class Structure {
   }
 
   // A use of a connection in lines is one step on either side: its data is what the reader waits for, so there is no
-  // wait without it, and what was stored cannot be held back until a later signal.
+  // wait without it, and what was stored cannot be held back until a later signal. Who moves lines moves them unit by unit
+  // between memories of single ranks: neither an engine nor what goes through a multicast object can.
   void check_lines(const Step& step) const {
     std::map<int, int> operands;
     for (const std::vector<Operand>* listed : {&step.srcs, &step.dsts})
@@ -171,9 +175,16 @@ class Structure {
       for (int c : *touched) operands.try_emplace(c, 0);
     for (const auto& [c, times] : operands) {
       if (!program_.connections[size_t(c)].lines) continue;
+      if (step.op == Op::kExchange) refuse("c" + std::to_string(c) + " is in lines, and an exchange moves whole chunks");
+      if (of_all_ranks(step)) refuse("c" + std::to_string(c) + " is in lines, which go to or come from single ranks, not all at once");
       if (times != 1 || !lists(step.wait, c) || !lists(step.signal, c))
         refuse("c" + std::to_string(c) + " is in lines: a step that uses it waits for it, reads or writes its slot once, and signals it");
     }
+  }
+
+  static bool of_all_ranks(const Step& step) {
+    auto is = [](const Operand& o) { return o.buffer == Buffer::kMulticast; };
+    return std::any_of(step.srcs.begin(), step.srcs.end(), is) || std::any_of(step.dsts.begin(), step.dsts.end(), is);
   }
 
   void check_after(const Step& step, int rank) const {
@@ -186,14 +197,16 @@ class Structure {
   }
 
   struct Claim {
-    int channel;
-    std::string where;
+    int channel = -1, step = -1;
+  };
+  struct Owners {
+    Claim writer, reader;
+    int share = -1;
   };
   const Program& program_;
   const Contract& contract_;
-  std::string where_;
-  std::map<std::pair<int, int>, Claim> owner_;
-  std::map<int, int> share_;
+  int rank_ = 0, channel_ = 0, step_ = 0;  // where the check is
+  std::vector<Owners> owners_;             // per connection
 };
 
 }  // namespace

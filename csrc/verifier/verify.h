@@ -1,7 +1,8 @@
 // Proof that a program is right for every element count and chunk size; docs/programs.md states the theorem.
 //
 // The passes, each over data of the one before: structure.cpp (names, ends, owners), exchange.cpp (groups agree), dependence.cpp (which step waits
-// for which, over how many iterations; deadlocks), execution.cpp (values and races in one iteration, the promise).
+// for which, over how many iterations; deadlocks), execution.cpp (values and races in one iteration, the promise). The last two are per
+// share, and done once for shares of one form (form.cpp).
 #pragma once
 
 #include <stdexcept>
@@ -32,6 +33,10 @@ void check_structure(const Program& program, const Contract& contract);
 // All members of every exchange's group take part in it, alike and equally often.
 void check_exchanges(const Program& program, const Contract& contract);
 
+// All that the passes below look at in a share, connections and channels numbered as they come: equal for shares of which
+// one proof holds for both.
+std::vector<int> form_of_share(const Program& program, int share);
+
 // A step of a share, in an iteration that stands for all.
 struct Event {
   int rank, channel, index;
@@ -49,13 +54,18 @@ struct Event {
 struct Dependence {
   std::vector<Event> events;
   std::vector<int> order;           // a topological order of the events
-  int ntracks = 0;
+  int ntracks = 0, nexecutors = 0;
   std::vector<int> clocks;          // per event: for each track, how many of its events are complete, in memory, before or at it
   std::vector<int> last;            // per track, its last event
   std::vector<int> rank_of_track;
+  std::vector<int> at_end;          // per executor and track, how many of the track's events are complete when all channels of the executor have ended
+  std::vector<char> begun;          // per event and executor, whether the executor has surely begun
   std::vector<std::vector<int>> exchanges;  // of each, its members' events in the order of the group
 
   int clock(int event, int track) const { return clocks[size_t(event) * size_t(ntracks) + size_t(track)]; }
+  // Whether a rank's call cannot end before an event is complete.
+  bool ends_after(int rank, int event) const { return at_end[size_t(rank) * size_t(ntracks) + size_t(events[size_t(event)].track)] >= events[size_t(event)].order; }
+  bool begun_before(int rank, int event) const { return begun[size_t(event) * size_t(nexecutors) + size_t(rank)]; }
   bool ordered(int earlier, int later) const { return clock(later, events[size_t(earlier)].track) >= events[size_t(earlier)].order; }
 };
 

@@ -82,7 +82,7 @@ def test_a_trace_is_written_for_the_last_size(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--launch", "magic"], ["--rates", "best"], ["-d", "float3"], ["-b", "2M", "-e", "1M"], ["--chunk", "big"], ["--calls", "few"], ["--collective", "sum"]],
+    [["--launch", "magic"], ["--rates", "best"], ["-d", "float3"], ["-b", "2M", "-e", "1M"], ["--chunk", "big"], ["--chunk", "0"], ["--algorithm", "magic"], ["--calls", "few"], ["--collective", "sum"]],
     ids=lambda a: a[0],
 )
 def test_bad_usage_exits_2(arguments):

@@ -38,7 +38,7 @@ def test_trees_agree_with_the_simulator(name, gpus, nbytes):
 @pytest.mark.parametrize("nbytes", SIZES)
 def test_rings_and_chains_agree_with_the_simulator(name, collective, nbytes):
     program = baseline_program("baidu-ring", load_topology(name), collective, 0, nbytes)
-    assert ratio(program, nbytes) == pytest.approx(1, abs=0.03)
+    assert ratio(program, nbytes) == pytest.approx(1, abs=0.04)
 
 
 def test_a_ring_by_hand():

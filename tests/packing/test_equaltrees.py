@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import networkx as nx
 import pytest
-from allocations import classes, name_of
+from allocations import classes, diagonals, name_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +14,7 @@ import blinkcoll as bc
 from blinkcoll import _core
 
 
-@pytest.mark.parametrize("topology", classes(), ids=name_of)
-@pytest.mark.parametrize("most", [4, 17])
+@pytest.mark.parametrize(("topology", "most"), diagonals(2, classes(), (4, 17)))
 def test_equal_trees_are_right_and_as_fast_as_such_can_be(topology, most):
     exact = bc.plan(topology, "allreduce")
     lane = min(k.capacity for k in topology.restrict(["NVLINK"]).links)

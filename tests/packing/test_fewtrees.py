@@ -120,7 +120,7 @@ def test_eight_v100s_reduce_all_at_the_bound_over_seven_trees():
     assert plan.tree_bound_proof.reason == "determinant"
 
 
-@pytest.mark.parametrize(("most", "rate"), [(1, 40), (2, 60), (5, Fraction(200, 3)), (8, Fraction(480, 7))])
+@pytest.mark.parametrize(("most", "rate"), [(1, 40), (2, 60), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(5, Fraction(200, 3)), (8, Fraction(480, 7))])])
 def test_eight_v100s_reach_the_known_rates_with_few_trees(most, rate):
     plan = make_plan(V100, "allreduce", max_trees=most, budget_s=4)
     plan.check()

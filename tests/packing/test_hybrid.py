@@ -7,6 +7,7 @@ from fractions import Fraction
 from itertools import combinations
 
 import pytest
+from allocations import diagonals
 from packing_fabrics import both, topology
 from packing_oracles import tree_rate
 
@@ -27,8 +28,7 @@ def machine(name):
     return whole if MACHINES[name] is None else whole.subset(MACHINES[name])
 
 
-@pytest.mark.parametrize("name", MACHINES)
-@pytest.mark.parametrize("collective", ["broadcast", "reduce", "allreduce", "allgather"])
+@pytest.mark.parametrize(("name", "collective"), diagonals(2, tuple(MACHINES), ("broadcast", "reduce", "allreduce", "allgather")))
 def test_hybrids_check_and_lie_between_the_fastest_links_and_the_bound(name, collective):
     here, root = machine(name), 0 if collective in ("broadcast", "reduce") else None
     plan = bc.plan(here, collective, root=root, **BUDGET)

@@ -70,7 +70,7 @@ def best_rate(collective, root, out, back) -> float:
 
 
 @pytest.mark.parametrize("collective", COLLECTIVES)
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(5, 12))])
 def test_the_rate_is_what_a_linear_program_over_groups_finds(seed, collective):
     topology, out, back = random_fabric(seed)
     plan = bc.plan(topology, collective, root=root_of(collective), method="nvls")
@@ -106,7 +106,7 @@ def least_cut(topology, collective, root) -> Fraction:
 
 
 @pytest.mark.parametrize("collective", COLLECTIVES)
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(5, 10))])
 def test_the_bound_is_the_least_of_all_cuts(seed, collective):
     random = Random(1000 + seed)
     n, planes = random.randint(2, 4), random.randint(1, 2)

@@ -8,7 +8,7 @@ from itertools import combinations, pairwise, permutations, product
 
 import networkx as nx
 import pytest
-from allocations import name_of
+from allocations import diagonals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing_oracles import Model
@@ -144,8 +144,7 @@ BORROWED = [
 ]
 
 
-@pytest.mark.parametrize("topology", BORROWED, ids=name_of)
-@pytest.mark.parametrize("collective", TREES)
+@pytest.mark.parametrize(("topology", "collective"), diagonals(2, BORROWED, tuple(TREES)))
 def test_relays_never_slow_a_plan_down_and_cuts_bound_it(topology, collective):
     root = 0 if collective in ("broadcast", "reduce") else None
     plan = bc.plan(topology, collective, root=root, budget_s=60)

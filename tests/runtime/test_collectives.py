@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from allocations import classes, name_of, spread
+from allocations import classes, diagonals, name_of, spread
 from emulator import EmulatedDevices, load_ptxrun
 from runtime.oracle import assert_outputs, make_inputs
 
@@ -39,8 +39,7 @@ def check(executor, counts, seed=0):
             assert_outputs(program.collective, program.root, inputs, outputs, exact_sum, f"{program.collective}, count {count}, in place {in_place}")
 
 
-@pytest.mark.parametrize("topology", classes(), ids=name_of)
-@pytest.mark.parametrize("collective", ("reduce", *SHARDED))
+@pytest.mark.parametrize(("topology", "collective"), diagonals(3, classes(), ("reduce", *SHARDED)))
 def test_every_allocation_on_threads(topology, collective):
     n = topology.nranks
     program, _ = program_of(topology, collective)
@@ -67,9 +66,7 @@ def test_a_spread_on_processes(topology, collective):
         check(executor, [0, n, 257 * n])
 
 
-@pytest.mark.parametrize("topology", spread(4), ids=name_of)
-@pytest.mark.parametrize("mode", ["sc", "weak", "race"])
-@pytest.mark.parametrize("collective", ("reduce", *SHARDED))
+@pytest.mark.parametrize(("topology", "mode", "collective"), diagonals(3, spread(4), ("sc", "weak", "race"), ("reduce", *SHARDED)))
 def test_a_spread_on_the_emulator(topology, collective, mode):
     load_ptxrun()
     n = topology.nranks

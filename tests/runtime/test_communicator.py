@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import itertools
 import random
+import socket
+import threading
 
 import numpy as np
 import pytest
 from runtime.arithmetic import INTEGERS, PAIRS
-from runtime.oracle import SHARDED, assert_outputs, make_inputs
+from runtime.oracle import SHARDED, assert_outputs, expected_outputs, make_inputs
 from runtime.ranks import as_processes, as_threads
 
 import blinkcoll as bc
+from blinkcoll import _core
+from blinkcoll.runtime import hostprograms, reach
 from blinkcoll.runtime.arrays import as_array
+from blinkcoll.runtime.bootstrap import Group
 
 ROOTED = ("broadcast", "reduce", "gather", "scatter")
 COLLECTIVES = ("allreduce", "reduce", "broadcast", "allgather", "reducescatter", "gather", "scatter", "alltoall")
@@ -74,7 +79,33 @@ def covering(seed, factors):
     return rows
 
 
-ROWS = covering(7, {"collective": COLLECTIVES, "kind": PAIRS, "world": WORLDS, "size": tuple(SIZES), "in_place": (False, True)})
+#: Which programs run: as chosen; none, or all, that use other ranks' buffers; those of a DGX-1.
+WAYS = ("chosen", "slots", "direct", "dgx1-v100")
+ROWS = covering(7, {"collective": COLLECTIVES, "kind": PAIRS, "world": WORLDS, "size": tuple(SIZES), "in_place": (False, True), "way": WAYS})
+for row in ROWS:  # a DGX-1 has eight GPUs; sixteen ranks take their time
+    if row["world"] == 16 or (row["world"] > 8 and row["way"] == "dgx1-v100"):
+        row["way"] = "chosen"
+
+
+def take_way(way, monkeypatch):
+    """Rank 0 of communicators made from now on plans so."""
+    if way == "slots":
+        monkeypatch.setenv("BLINKCOLL_DIRECT", "0")
+    if way == "direct":
+        monkeypatch.setattr(hostprograms, "_DIRECT_BYTES", {name: (0, 0) for name in hostprograms._DIRECT_BYTES})
+    if way == "dgx1-v100":
+        monkeypatch.setenv("BLINKCOLL_TOPO", way)
+
+
+def cases_of(rows):
+    """(collective, op, root, inputs, in place, dtype) of each row."""
+    for i, row in enumerate(rows):
+        (dtype, op), collective, world = row["kind"], row["collective"], row["world"]
+        op = op if collective in REDUCING else "sum"
+        count = SIZES[row["size"]] // (world if collective in SHARDED else 1) * (world if collective in SHARDED else 1)
+        root = i % world if collective in ROOTED else None
+        inputs = make_inputs(collective, root, world, count, lambda rank, size, dtype=dtype, i=i: exact_input(dtype, rank, size, i))
+        yield collective, op, root, inputs, row["in_place"], dtype
 
 
 def run_case(comm, collective, op, root, inputs, in_place):
@@ -116,17 +147,10 @@ def run_case(comm, collective, op, root, inputs, in_place):
     return out if has else out[:0]
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_every_pair_of_choices_gives_numpys_result(world, tmp_path):
-    rows = [row for row in ROWS if row["world"] == world and row["kind"][0] != "bfloat16"]
-    cases = []
-    for i, row in enumerate(rows):
-        (dtype, op), collective = row["kind"], row["collective"]
-        op = op if collective in REDUCING else "sum"
-        count = SIZES[row["size"]] // (world if collective in SHARDED else 1) * (world if collective in SHARDED else 1)
-        root = i % world if collective in ROOTED else None
-        inputs = make_inputs(collective, root, world, count, lambda rank, size, dtype=dtype, i=i: exact_input(dtype, rank, size, i))
-        cases.append((collective, op, root, inputs, row["in_place"], dtype))
+@pytest.mark.parametrize(("world", "way"), sorted({(row["world"], row["way"]) for row in ROWS}))
+def test_every_pair_of_choices_gives_numpys_result(world, way, tmp_path, monkeypatch):
+    take_way(way, monkeypatch)
+    cases = list(cases_of([row for row in ROWS if (row["world"], row["way"]) == (world, way) and row["kind"][0] != "bfloat16"]))
 
     def body(comm):
         return [run_case(comm, c, op, root, inputs, in_place) for c, op, root, inputs, in_place, _ in cases]
@@ -136,6 +160,62 @@ def test_every_pair_of_choices_gives_numpys_result(world, tmp_path):
     for i, (collective, op, root, inputs, in_place, dtype) in enumerate(cases):
         reduce = lambda arrays, d=dtype, o=op: reduce_exactly(d, o, arrays)  # noqa: E731
         assert_outputs(collective, root, inputs, [o[i] for o in outputs], reduce, f"{collective} {dtype} {op} world {world} in_place={in_place}")
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_processes_read_and_write_each_others_memory(world, tmp_path, monkeypatch):
+    """Threads share an address space; processes do not. Every collective, dtypes of every size, in and out of place, sums that scale."""
+    take_way("direct", monkeypatch)
+    kinds = [("float32", "sum"), ("float64", "avg"), ("int8", "max"), ("float16", "premul_sum"), ("int64", "bxor"), ("uint8", "prod")]
+    rows = [
+        {"collective": c, "kind": kinds[(i + j) % len(kinds)], "world": world, "size": size, "in_place": bool((i + j) % 2)}
+        for i, c in enumerate(COLLECTIVES) for j, size in enumerate(("one", "few", "prime", "many"))
+    ]  # fmt: skip
+    cases = list(cases_of(rows))
+
+    def body(comm):
+        assert comm._host.direct
+        ran = set()
+        for collective, op, root, inputs, in_place, dtype in cases:
+            got = run_case(comm, collective, op, root, inputs, in_place)
+            want = expected_outputs(collective, root, inputs, lambda arrays, d=dtype, o=op: reduce_exactly(d, o, arrays))[comm.rank]
+            assert want is None or (got.view(np.uint8) == want.view(np.uint8)).all(), (collective, op, dtype, in_place)
+            ran.add(comm._host.program(comm._host.calls.last).algorithm)
+        return ran
+
+    for ran in as_processes(world, tmp_path, body):
+        assert "direct" in ran
+
+
+def test_where_memory_cannot_be_read_slots_are_used_and_one_line_says_so(tmp_path, monkeypatch, caplog):
+    def refused(process, address, nbytes):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(_core, "read_memory", refused)
+    take_way("direct", monkeypatch)
+    data = np.arange(2 * 100_000, dtype=np.float32).reshape(2, -1)
+
+    def body(comm):
+        return comm._host.direct, comm.all_reduce(data[comm.rank].copy()).tobytes()
+
+    with caplog.at_level("WARNING", "blinkcoll"):
+        assert as_processes(2, tmp_path, body) == [(False, data.sum(axis=0).tobytes())] * 2
+
+
+def test_a_rank_that_cannot_read_anothers_memory_is_named(monkeypatch, caplog):
+    monkeypatch.setattr(reach, "_try", lambda process, place: "Operation not permitted")
+    here, there = socket.socketpair()
+    groups = [Group(0, 2, {1: here}), Group(1, 2, {0: there})]
+    answers = {}
+    threads = [threading.Thread(target=lambda g=g: answers.update({g.rank: reach.processes_within_reach(g, 5.0)})) for g in groups]
+    with caplog.at_level("WARNING", "blinkcoll"):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert answers == {0: None, 1: None}
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "rank 0 cannot read rank 0's memory: Operation not permitted" in line and "copied twice" in line
 
 
 def test_the_cases_cover_all_pairs_of_choices():

@@ -203,7 +203,7 @@ MUTANTS = {
     "LL128: a flag by a relaxed load": ("cuda/whole_lines.h", "reached_acquire_system(at + 1, flag)", "load_relaxed_system(at + 1) >= flag", "race"),
     "LL128: a team that does not meet": ("cuda/whole_lines.h", "  __syncwarp(mask);  // a vote orders no memory\n", "", "race"),
     "LL128 that relies on whole stores": ("cuda/whole_lines.h", "#define BC_WHOLE_LINES 0", "#define BC_WHOLE_LINES 1", "weak"),
-    "no wait for credit": ("blinkcoll/dispatch.h", "needed > c.slots ? needed - c.slots : 0, nullptr}", "0}", "weak"),
+    "no wait for credit": ("blinkcoll/dispatch.h", "needed > c.slots ? needed - c.slots : 0, 0}", "0}", "weak"),
     "credit before all threads have loaded": ("blinkcoll/dispatch.h", "return p.all(move_lines(p, step, operands, range));", "return move_lines(p, step, operands, range);", "weak"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from allocations import classes, name_of, spread
+from allocations import classes, diagonals, name_of, spread
 from emulator import EmulatedDevices, load_ptxrun
 from runtime.handmade import HANDMADE
 from runtime.inputs import assert_result, integers
@@ -32,10 +32,7 @@ def run(program, inputs, *, arch, mode, seed, threads=32, in_place=False, chunk_
     return outputs
 
 
-@pytest.mark.parametrize("topology", spread(7), ids=name_of)
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("arch", ARCHES)
-@pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
+@pytest.mark.parametrize(("topology", "mode", "arch", "collective"), diagonals(3, spread(7), MODES, ARCHES, ("allreduce", "broadcast")))
 def test_a_spread_of_allocations_equals_numpy_bit_for_bit(topology, collective, arch, mode):
     root = topology.nranks // 2 if collective == "broadcast" else None
     program = bc.plan(topology, collective, root=root).schedule(nbytes=1 << 20, protocol="simple")
@@ -72,9 +69,7 @@ def test_rings_with_few_slots(slots, mode):
     assert_result("allreduce", None, inputs, run(program, inputs, arch="sm_80", mode=mode, seed=slots, chunk_bytes=64), f"{slots} slots")
 
 
-@pytest.mark.parametrize("name", HANDMADE)
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("arch", ("sm_60", *ARCHES))
+@pytest.mark.parametrize(("name", "mode", "arch"), diagonals(3, tuple(HANDMADE), MODES, ("sm_60", *ARCHES)))
 def test_handmade_programs(name, arch, mode):
     program = HANDMADE[name]
     for seed, (count, threads, chunk_bytes) in enumerate(((301, 32, 64), (130, 3, 16), (77, 33, 48), (0, 1, 16))):

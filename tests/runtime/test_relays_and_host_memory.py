@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from allocations import name_of
+from allocations import diagonals, name_of
 from emulator import EmulatedDevices, load_ptxrun
 from runtime.oracle import assert_outputs, make_inputs
 from runtime.test_collectives import check, exact_sum, whole_numbers
@@ -65,12 +65,13 @@ def test_on_processes(topology, method):
         assert executor._progress_mark().count(b"\0") < len(executor._progress_mark()), "counters in host memory show progress too"
 
 
-@pytest.mark.parametrize("mode", ["sc", "weak", "race"])
-@pytest.mark.parametrize("arch", ["sm_60", "sm_80"])
-@pytest.mark.parametrize(("topology", "method"), [(BORROWED[0], "auto"), (HYBRIDS[1], "hybrid"), (DGX1.subset([0, 1], relays=[2]), "hybrid")], ids=["relays", "hybrid", "both"])
-@pytest.mark.parametrize("collective", ["broadcast", "allreduce"])
-def test_on_the_emulator(collective, topology, method, arch, mode):
+ON_THE_EMULATOR = {"relays": (BORROWED[0], "auto"), "hybrid": (HYBRIDS[1], "hybrid"), "both": (DGX1.subset([0, 1], relays=[2]), "hybrid")}
+
+
+@pytest.mark.parametrize(("collective", "machine", "arch", "mode"), diagonals(3, ("broadcast", "allreduce"), tuple(ON_THE_EMULATOR), ("sm_60", "sm_80"), ("sc", "weak", "race")))
+def test_on_the_emulator(collective, machine, arch, mode):
     load_ptxrun()
+    topology, method = ON_THE_EMULATOR[machine]
     program = program_of(topology, collective, method=method)
     for seed in range(2):
         inputs = make_inputs(collective, program.root, program.nranks, 1021, whole_numbers(seed))

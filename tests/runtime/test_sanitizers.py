@@ -6,7 +6,6 @@ ranks at once and leaves the results in it.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import subprocess
@@ -15,20 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runtime.handmade import HANDMADE
+from runtime.image import make_image
 from runtime.inputs import assert_result, integers
 from runtime.oracle import assert_outputs
 
 import blinkcoll as bc
-from blinkcoll.runtime.buffers import buffers_of
-from blinkcoll.runtime.launch import LaunchRecord, buffer_table, connection_table, describe_work, launch_record, lay_out
-from blinkcoll.runtime.segment import lay_out_segment
-from blinkcoll.schedules import encode, lower_nvls, lower_rings
-from blinkcoll.schedules.contract import view
+from blinkcoll.schedules import lower_nvls, lower_rings
 
 SOURCE = Path(__file__).resolve().parents[2]
-BASE = 0x7EA000000000
-#: Multicast mappings: no memory of anybody's, only the shim's multimem instructions know what is meant.
-NOWHERE = 0x5EA000000000
 BUILDS = {"tsan": ["-fsanitize=thread"], "asan": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]}
 
 pytestmark = [
@@ -56,39 +49,13 @@ def binaries(tmp_path_factory):
     return build
 
 
-def run_image(binary: Path, folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: int, threads: int, in_place: bool, mapped: bool = False) -> list[np.ndarray]:
-    code = encode(program)
-    count = inputs[0].size * (program.nranks if view(program.collective, "input", 0, program.root) == "own" else 1)
-    work = describe_work(program, count, count, "float32", 4, "sum", chunk_bytes)
-    arenas = [lay_out(program, code, rank, work.slot_bytes) for rank in range(program.nranks)]
-    head = -(-program.nranks * ctypes.sizeof(LaunchRecord) // 4096) * 4096
-    layout = lay_out_segment(arenas, [(4 * count,) * 3] * program.nranks)
-    bases = [BASE + head + at for at in layout.arenas]
-    held = [buffers_of(program, rank, count, in_place) for rank in range(program.nranks)]
-    places = [buffers.addresses(regions, 4) for buffers, regions in zip(held, layout.buffers, strict=True)]
-    image = np.zeros(head + layout.nbytes, dtype=np.uint8)
-
-    def store(at: int, data: bytes) -> None:
-        image[at : at + len(data)] = np.frombuffer(data, dtype=np.uint8)
-
-    connections = connection_table(program, arenas, bases)
-    buffers = buffer_table([tuple(BASE + head + at for at in place) for place in places])
-    for rank, arena in enumerate(arenas):
-        start = head + layout.arenas[rank]
-        multicast = (NOWHERE, NOWHERE + (1 << 33), NOWHERE + (2 << 33)) if mapped else (0, 0, 0)
-        store(rank * ctypes.sizeof(LaunchRecord), bytes(launch_record(work, rank, arena, bases[rank], 1, 60.0, multicast=multicast)))
-        store(start + arena.program, code)
-        store(start + arena.connections, connections)
-        store(start + arena.buffers, buffers)
-        store(head + held[rank].input_at(layout.buffers[rank], 4), inputs[rank].tobytes())
-    path = folder / "image"
-    image.tofile(path)
-    done = subprocess.run([binary, path, str(program.nranks), str(threads)], capture_output=True, text=True, timeout=300)
+def run_image(binary: Path, folder: Path, program, inputs: list[np.ndarray], *, threads: int, **options) -> list[np.ndarray]:
+    image = make_image(folder, program, inputs, **options)
+    done = subprocess.run([binary, image.path, str(image.nranks), str(threads)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stderr[-6000:]}"
-    result = np.fromfile(path, dtype=np.uint8)
-    path.unlink()
-    starts = [head + buffers.output_at(regions, 4) for buffers, regions in zip(held, layout.buffers, strict=True)]
-    return [result[at : at + 4 * buffers.output].view(np.float32) for at, buffers in zip(starts, held, strict=True)]
+    outputs = image.results()
+    image.path.unlink()
+    return outputs
 
 
 @pytest.mark.parametrize("gpus", [[0, 1, 4], [0, 2, 4, 6], [0, 1, 2, 3, 4, 5]], ids=str)

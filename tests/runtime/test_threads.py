@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from allocations import classes, name_of
+from allocations import classes, diagonals
 from runtime.handmade import HANDMADE, split_root
 from runtime.inputs import assert_result, integers
 
 import blinkcoll as bc
+from blinkcoll._core import Partition
 from blinkcoll.errors import ExecutionError, WaitTimeout
 from blinkcoll.runtime.threads import ThreadExecutor
 from blinkcoll.schedules import Channel, Program, Step, lower_rings
@@ -22,8 +23,7 @@ from blinkcoll.schedules import Channel, Program, Step, lower_rings
 SIZES = (0, 1, 2, 1021, 10007)
 
 
-@pytest.mark.parametrize("topology", classes(), ids=name_of)
-@pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
+@pytest.mark.parametrize(("topology", "collective"), diagonals(2, classes(), ("allreduce", "broadcast")))
 def test_every_allocation_equals_numpy_bit_for_bit(topology, collective):
     roots = range(topology.nranks) if collective == "broadcast" else [None]
     for root in roots:
@@ -46,6 +46,18 @@ def test_rings_of_every_size_with_few_slots(nranks, slots):
             inputs = integers(nranks, count, seed=count)
             for _ in range(2):
                 assert_result("allreduce", None, inputs, executor.run(inputs), f"count {count}")
+
+
+@pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
+def test_shares_of_many_chunks_whose_sizes_differ(collective):
+    topology = bc.load_topology("dgx1-v100").subset(range(4))
+    program = bc.plan(topology, collective, root=0 if collective == "broadcast" else None).schedule(nbytes=1 << 20)
+    count = 400_003
+    cut = Partition(count, 4, program.nshards, program.weights, 1024, program.equal_shards)
+    assert len({cut.chunk_range(0, share, 0)[1] for share in range(len(program.weights))}) > 1
+    with ThreadExecutor(program, max_count=count, chunk_bytes=1024, timeout_s=30) as executor:
+        inputs = integers(4, count, seed=3)
+        assert_result(collective, program.root, inputs, executor.run(inputs), collective)
 
 
 def test_results_do_not_depend_on_the_chunk_size():

@@ -4,6 +4,9 @@ Nothing is shared with the executors or the C++ core: the partition is written d
 the memory that they are, credits are counted on both sides, and what no rank may touch holds garbage. A step is several
 events: its waits and loads, each of its stores (of one to all ranks: each rank's), its signals; whichever channels could go on, the order in which they do is
 the caller's: random by seed, or one that holds some ranks back for as long as possible.
+
+An exchange is what its contract says: a member that gets something goes on when all that give have come, and has their sum in
+the order of the group, rounded once. An engine may hold the others back as long, or not at all; which, the seed decides.
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from random import Random
 import numpy as np
 from runtime.arithmetic import INTEGERS, _narrow, _pair, _wide
 
-from blinkcoll.schedules import has_exchanges
 from blinkcoll.schedules.contract import SHARDED, shards_held, view
 from blinkcoll.schedules.program import Operand, Program, Step
+
+Spot = tuple[int, int, int]  # rank, channel, step
 
 
 class Wrong(Exception):
@@ -77,14 +81,21 @@ class Cut:
         return tuple(min(cut, end) for cut in cuts)
 
     def chunk_of(self, shard: int, share: int, iteration: int) -> slice:
-        begin, end = self.share(shard, share)
-        first = min(begin + iteration * self.chunk, end)
-        return slice(first, min(first + self.chunk, end))
+        (begin, end), (chunk, _) = self.share(shard, share), self.loop(share)
+        first = min(begin + iteration * chunk, end)
+        return slice(first, min(first + chunk, end))
 
     def iterations(self, share: int) -> int:
+        return self.loop(share)[1]
+
+    def loop(self, share: int) -> tuple[int, int]:
+        """A share's chunk, in elements, and its iterations: from 64 chunks on they differ from share to share."""
         if share not in self.known:
-            spans = [self.share(shard, share) for shard in range(self.program.nshards)]
-            self.known[share] = max(-(-(end - begin) // self.chunk) for begin, end in spans)
+            longest = max(end - begin for begin, end in (self.share(shard, share) for shard in range(self.program.nshards)))
+            chunk = self.chunk
+            if longest >= 64 * chunk:
+                chunk -= chunk // self.unit // 64 * (5 * share % 8) * self.unit
+            self.known[share] = chunk, -(-longest // chunk)
         return self.known[share]
 
 
@@ -111,6 +122,7 @@ class _Channel:
     done: int = 0  # steps completed in this call
     stores: list[tuple[Operand, np.ndarray]] = field(default_factory=list)
     loaded: bool = False
+    called: bool = False  # in an exchange, and not yet back
 
     @property
     def ended(self) -> bool:
@@ -119,6 +131,10 @@ class _Channel:
     @property
     def step(self) -> Step:
         return self.steps[self.position]
+
+    @property
+    def spot(self) -> Spot:
+        return self.rank, self.number, self.position
 
 
 Pick = Callable[[list[_Channel]], _Channel]
@@ -141,6 +157,45 @@ def unkind(seed: int, nranks: int) -> Pick:
     return pick
 
 
+@dataclass(frozen=True)
+class _Meeting:
+    """An exchange's members in the order of its group, and those of them that give."""
+
+    members: tuple[Spot, ...]
+    givers: tuple[Spot, ...]
+
+
+def meetings(program: Program) -> dict[Spot, _Meeting]:
+    """The exchange that each step of one takes part in.
+
+    Raises
+    ------
+    Wrong
+        Where members do not agree, or make a call that engines do not have.
+    """
+    uses: dict[tuple[int, frozenset[int]], dict[int, list[Spot]]] = defaultdict(lambda: defaultdict(list))
+    steps = {(r, c, s): step for r, channels in enumerate(program.ranks) for c, channel in enumerate(channels) for s, step in enumerate(channel.steps)}
+    for spot, step in steps.items():
+        if step.op == "exchange":
+            uses[step.share, frozenset(step.group)][spot[0]].append(spot)
+    found = {}
+    for (_, group), of_rank in uses.items():
+        if set(of_rank) != group or len({len(calls) for calls in of_rank.values()}) != 1:
+            raise Wrong(f"members of {sorted(group)} do not call their engine equally often")
+        for call in zip(*of_rank.values(), strict=True):
+            first = steps[call[0]]
+            if any((s.group, s.shard, s.postscaled) != (first.group, first.shard, first.postscaled) for s in map(steps.__getitem__, call)):
+                raise Wrong(f"members of {sorted(group)} call their engine with other arguments each")
+            members = tuple(sorted(call, key=lambda spot: first.group.index(spot[0])))
+            meeting = _Meeting(members, tuple(m for m in members if steps[m].srcs))
+            gets = [bool(steps[m].dsts) for m in members]
+            sums = meeting.givers == members and gets[0] and (all(gets) or not any(gets[1:]))
+            if not sums and not (meeting.givers == members[:1] and all(gets[1:])):
+                raise Wrong(f"no engine has such a call among {sorted(group)}")
+            found.update(dict.fromkeys(members, meeting))
+    return found
+
+
 class Interpreter:
     """A program with its connections, for any number of calls on the same counters.
 
@@ -149,13 +204,12 @@ class Interpreter:
     Raises
     ------
     Wrong
-        Where the program has exchanges, which are opaque: ``expand_exchanges`` makes steps of them.
+        Where an exchange's members do not agree.
     """
 
     def __init__(self, program: Program, *, slots: int | None = None) -> None:
-        if has_exchanges(program):
-            raise Wrong("an exchange is opaque: nothing says how it moves data; interpret expand_exchanges(program)")
         self.program = program
+        self.meetings = meetings(program)
         self.fifos = [_Fifo([None] * (slots or c.slots)) for c in program.connections]
 
     def run(
@@ -171,20 +225,18 @@ class Interpreter:
         """
         call = _Call(self, inputs, dtype, op, chunk_bytes, in_place, factors, counts)
         pick = unkind(seed, self.program.nranks)
+        call.holds_all_back = seed // 3 % 2 == 1
         left = {id(channel) for channel in call.channels if not channel.ended}
         ready = [channel for channel in call.channels if id(channel) in left and call.may_begin(channel)]
         while left:
             if not ready:
                 raise Wrong(f"nobody can go on: {[(c.rank, c.number, c.position, c.iteration) for c in call.channels if id(c) in left]}")
             channel = pick(ready)
-            completed = call.advance(channel)
-            if not completed:
-                continue
+            touched = call.advance(channel)
             if channel.ended:
                 left.discard(id(channel))
-            # Only these may have become able to go on, or unable.
-            for other in (channel, *call.neighbours(channel, completed)):
-                able = id(other) in left and (other.loaded or call.may_begin(other))
+            for other in touched:  # only these may have become able to go on, or unable
+                able = id(other) in left and (call.may_return(other) if other.loaded else call.may_begin(other))
                 if able and other not in ready:
                     ready.append(other)
                 elif not able and other in ready:
@@ -196,6 +248,8 @@ class _Call:
     def __init__(self, owner: Interpreter, inputs, dtype, op, chunk_bytes, in_place, factors, counts) -> None:
         program = self.program = owner.program
         self.fifos, self.dtype, self.op, self.factors = owner.fifos, dtype, op, factors
+        self.meetings, self.holds_all_back = owner.meetings, False
+        self.given: dict[tuple[Spot, int], np.ndarray | None] = {}  # by member's step and iteration
         self.numpy_dtype = np.dtype(np.uint16 if dtype == "bfloat16" else dtype)
         self.counts = None if counts is None else tuple(int(c) for c in np.asarray(counts).reshape(-1))
         self.count = self._count(inputs)
@@ -264,17 +318,25 @@ class _Call:
                 return False
         return True
 
-    def neighbours(self, channel: _Channel, completed: Step) -> list[_Channel]:
-        """Who may wait for what a channel's step has just done."""
-        names = (*completed.signal, (channel.rank, channel.number))
-        return [other for name in names for other in self.users.get(name, ()) if other is not channel]
+    def may_return(self, channel: _Channel) -> bool:
+        """Whether a step that has loaded may go on; an exchange's, when the engine lets it."""
+        if not channel.called:
+            return True
+        meeting = self.meetings[channel.spot]
+        awaited = meeting.members if self.holds_all_back else meeting.givers if channel.step.dsts else ()
+        return all((member, channel.iteration) in self.given for member in awaited)
 
-    def advance(self, channel: _Channel) -> Step | None:
-        """The channel's next event; the step, where that completes it."""
+    def advance(self, channel: _Channel) -> list[_Channel]:
+        """The channel's next event; whom it may have made able to go on, or unable."""
         step = channel.step
         if not channel.loaded and channel.iteration < self.cut.iterations(step.share):
             channel.loaded = True
+            if step.op == "exchange":
+                return self._call_engine(channel)
             channel.stores = self._load(channel)
+        elif channel.called:
+            channel.called = False
+            channel.stores = self._returned(channel)
         elif channel.stores:
             self._store(channel, *channel.stores.pop())
         else:
@@ -285,8 +347,24 @@ class _Call:
             channel.position += 1
             if channel.position == len(channel.steps):
                 channel.position, channel.iteration = 0, channel.iteration + 1
-            return step
-        return None
+            names = (*step.signal, (channel.rank, channel.number))
+            return [channel, *(other for name in names for other in self.users.get(name, ()) if other is not channel)]
+        return []
+
+    def _call_engine(self, channel: _Channel) -> list[_Channel]:
+        where = self.cut.chunk_of(channel.step.shard, channel.step.share, channel.iteration)
+        sources = [self._taken(channel, source, where) for source in channel.step.srcs]
+        self.given[channel.spot, channel.iteration] = sources[0] if sources else None
+        channel.called = True
+        return [self.by_name[rank, number] for rank, number, _ in self.meetings[channel.spot].members]
+
+    def _returned(self, channel: _Channel) -> list[tuple[Operand, np.ndarray]]:
+        """What an exchange hands to a member."""
+        if not channel.step.dsts:
+            return []
+        given = [self.given[giver, channel.iteration] for giver in self.meetings[channel.spot].givers]
+        result = self._combined(given, channel.step.postscaled)
+        return [(destination, result) for destination in channel.step.dsts]
 
     def _load(self, channel: _Channel) -> list[tuple[Operand, np.ndarray]]:
         step = channel.step
@@ -298,20 +376,24 @@ class _Call:
         srcs, dsts = self._places(step.srcs), self._places(step.dsts)
         if step.op == "copy" and not step.postscaled and not step.srcs[0].prescaled:
             return [(destination, self._read(channel, srcs[0], where).copy()) for destination in dsts]
-        values = []
-        for source in srcs:
-            value = _wide(self.dtype, self._read(channel, source, where))
-            if source.prescaled and self.op == "premul_sum":
-                value = value * value.dtype.type(self.factors[channel.rank])
-            values.append(value)
+        result = self._combined([self._taken(channel, source, where) for source in srcs], step.postscaled)
+        return [(destination, result) for destination in dsts]
+
+    def _taken(self, channel: _Channel, source: Operand, where: slice) -> np.ndarray:
+        """A source as a step computes with it."""
+        value = _wide(self.dtype, self._read(channel, source, where))
+        scales = source.prescaled and self.op == "premul_sum"
+        return value * value.dtype.type(self.factors[channel.rank]) if scales else value.copy()
+
+    def _combined(self, values: list[np.ndarray], postscaled: bool) -> np.ndarray:
+        """Values added up in this order, rounded once."""
         with np.errstate(all="ignore"):
             total = values[0]
             for value in values[1:]:
                 total = _pair(self.dtype, self.op, total, value)
-            if step.postscaled and self.op == "avg":
+            if postscaled and self.op == "avg":
                 total = self._divided(total)
-            result = _narrow(self.dtype, total).copy()
-        return [(destination, result) for destination in dsts]
+            return _narrow(self.dtype, total).copy()
 
     def _places(self, operands: Sequence[Operand]) -> list[Operand]:
         """The operands, each of all ranks as one of every rank."""

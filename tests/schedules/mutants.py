@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from blinkcoll.schedules import OUTPUT, SCRATCH, Channel, Program, Step
+from blinkcoll.schedules import OUTPUT, SCRATCH, Channel, Operand, Program, Step, multicast
+from blinkcoll.schedules.program import REGIONS
 
 Spot = tuple[int, int, int]
 
@@ -188,6 +189,49 @@ def change_op(program: Program, random: Random):
     return with_step(program, spot, op="reduce", srcs=step.srcs * 2)
 
 
+def change_group_operand(program: Program, random: Random):
+    """An operand of all ranks becomes one of a single rank's, or of another buffer; or one of a rank's becomes all ranks'."""
+    side = random.choice(["srcs", "dsts"])
+    of_all = lambda o: o.buffer == "multicast"  # noqa: E731
+    wanted = of_all if random.random() < 0.7 else (lambda o: o.buffer in REGIONS)
+    places = spots(program, lambda step: any(wanted(o) for o in getattr(step, side))) if program.multicasts else []
+    if not places:
+        return None
+    spot = random.choice(places)
+    operands = list(getattr(step_at(program, spot), side))
+    index = random.choice([i for i, o in enumerate(operands) if wanted(o)])
+    old = operands[index]
+    if of_all(old):
+        others = [multicast(region) for region in REGIONS if region != old.region]
+        operands[index] = random.choice([Operand(str(old.region)), Operand(str(old.region), rank=random.randrange(program.nranks)), *others])
+    else:
+        operands[index] = multicast(old.buffer)
+    return with_step(program, spot, **{side: tuple(operands)})
+
+
+def change_operand_shard(program: Program, random: Random):
+    """An operand in a rank's buffer is of another shard than its step, or no longer."""
+    side = random.choice(["srcs", "dsts"])
+    wanted = lambda o: o.buffer in REGIONS  # noqa: E731
+    places = spots(program, lambda step: any(wanted(o) for o in getattr(step, side)))
+    if not places:
+        return None
+    spot = random.choice(places)
+    operands = list(getattr(step_at(program, spot), side))
+    index = random.choice([i for i, o in enumerate(operands) if wanted(o)])
+    operands[index] = replace(operands[index], shard=random.choice([None, *range(program.nshards)]))
+    return with_step(program, spot, **{side: tuple(operands)})
+
+
+def change_protocol(program: Program, random: Random):
+    """One connection's data comes in lines, or no longer does."""
+    if not program.connections:
+        return None
+    index = random.randrange(len(program.connections))
+    other = random.choice([name for name in ("simple", "LL") if name != program.connections[index].protocol])
+    return replace(program, connections=tuple(replace(c, protocol=other) if i == index else c for i, c in enumerate(program.connections)))
+
+
 def _add_sync(name):
     """One more wait or signal, on a connection of the step's rank."""
 
@@ -221,4 +265,7 @@ KINDS = {
     "operation changed": change_op,
     "wait added": _add_sync("wait"),
     "signal added": _add_sync("signal"),
+    "operand of all ranks changed": change_group_operand,
+    "protocol changed": change_protocol,
+    "operand's shard changed": change_operand_shard,
 }

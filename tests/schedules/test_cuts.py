@@ -32,9 +32,9 @@ def test_every_way_carries_its_part_or_misses_it_by_a_share(rates, most):
             assert abs(Counter(of_key)[way] - grid * rate / sum(rates[key])) <= 1
 
 
-@pytest.mark.parametrize("topology", classes(), ids=name_of)
+@pytest.mark.parametrize("topology", [t if i % 4 == 0 else pytest.param(t, marks=pytest.mark.slow) for i, t in enumerate(classes())], ids=name_of)
 @pytest.mark.parametrize("collective", ["allgather", "gather", "alltoall"])
 def test_programs_keep_to_their_budget(topology, collective):
     plan = bc.plan(topology, collective, root=0 if collective == "gather" else None)
     for budget in (1, 5, 32):
-        assert plan.schedule(nbytes=1 << 20, max_channels=budget).nchannels <= budget
+        assert plan.schedule(nbytes=1 << 20, max_channels=budget, protocol="simple").nchannels <= budget

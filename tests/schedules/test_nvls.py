@@ -11,7 +11,19 @@ from schedules.mutants import spots, step_at, with_step
 
 import blinkcoll as bc
 from blinkcoll.errors import ScheduleError
-from blinkcoll.schedules import OUTPUT, SCRATCH, Channel, Operand, Program, Step, lower_nvls, multicast, program_text
+from blinkcoll.schedules import (
+    OUTPUT,
+    SCRATCH,
+    Channel,
+    Connection,
+    Operand,
+    Program,
+    Step,
+    lower_nvls,
+    multicast,
+    program_text,
+    slot,
+)
 from blinkcoll.topology import Device, Link, Switch, Topology
 
 COLLECTIVES = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter")
@@ -164,6 +176,27 @@ def test_a_topology_whose_switches_cannot_is_refused(options, message):
     program = made(star([20] * 3), "allreduce", max_channels=3)
     with pytest.raises(ScheduleError, match=message):
         bc.verify(replace(program, topology=star([20] * 3, **options)))
+
+
+def test_a_step_of_all_ranks_fills_no_lines():
+    """Rank 0's store to everybody goes to a slot of rank 1 too: right by counters, and not to be moved as lines."""
+    program = made(star([20] * 2), "broadcast", max_channels=3)
+    spot = _spots_with(program, "dsts")[0]
+    other = 1 - spot[0]
+    c = len(program.connections)
+    step = step_at(program, spot)
+    more = with_step(program, spot, dsts=(*step.dsts, slot(c)), wait=(*step.wait, c), signal=(*step.signal, c))
+    take = Channel((Step("copy", 0, (slot(c),), (SCRATCH,), wait=(c,), signal=(c,), shard=step.shard),))
+    for protocol in ("simple", "LL"):
+        ways = (*program.connections, Connection(spot[0], other, (spot[0], "switch", other), protocol=protocol))
+        ranks = tuple((*channels, take) if rank == other else channels for rank, channels in enumerate(more.ranks))
+        both = replace(more, connections=ways, ranks=ranks)
+        if protocol == "simple":
+            with pytest.raises(ScheduleError, match="nothing orders it after"):  # the copy and the switch write one scratch
+                bc.verify(both)
+        else:
+            with pytest.raises(ScheduleError, match=f"c{c} is in lines, which go to or come from single ranks"):
+                bc.verify(both)
 
 
 def test_a_plan_without_a_switch_has_no_such_program():

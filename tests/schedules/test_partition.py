@@ -33,6 +33,15 @@ def test_chunks_tile_the_buffer_exactly(count, elem_size, nshards, weights, chun
     assert owners == [1] * count
 
 
+def test_shares_of_many_chunks_have_chunks_of_different_sizes():
+    """Channels of one link then drift apart, rather than synchronise all at once; never by more than a ninth, and slots hold any."""
+    count, chunk_bytes = 8 * 300_000, 1 << 14
+    many, few = (Partition(n, 4, 1, [1] * 8, chunk_bytes) for n in (count, 8 * 63 * chunk_bytes // 4))
+    sizes = [many.chunk_range(0, share, 0)[1] for share in range(8)]
+    assert len(set(sizes)) == 8 and sizes[0] == many.chunk_elements and min(sizes) > 0.89 * sizes[0]
+    assert {few.chunk_range(0, share, 0)[1] for share in range(8)} == {few.chunk_elements}, "an iteration more would be much"
+
+
 @given(count=st.integers(0, 1 << 40), elem_size=st.sampled_from([1, 2, 4, 8, 16]), nshards=st.integers(1, 64), weights=WEIGHTS)
 def test_shares_follow_their_weights_at_any_size(count, elem_size, nshards, weights):
     partition = Partition(count, elem_size, nshards, weights, 1 << 20)

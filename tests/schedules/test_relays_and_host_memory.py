@@ -109,6 +109,15 @@ def test_a_transport_that_does_not_fit_the_path_is_refused(path, transport, mess
         bc.verify(replace(HYBRID, connections=(*HYBRID.connections[:i], connection, *HYBRID.connections[i + 1 :])))
 
 
+@pytest.mark.parametrize("protocol", ["LL", "LL128"])
+def test_lines_in_host_memory_are_refused(protocol):
+    """Its slots are as large as chunks, and lines are larger."""
+    i = next(i for i, c in enumerate(HYBRID.connections) if c.transport == "host")
+    changed = replace(HYBRID.connections[i], protocol=protocol)
+    with pytest.raises(ScheduleError, match=f"connection c{i} .*: protocol {protocol} is lines in the reader's memory, which transport 'host' has not"):
+        bc.verify(replace(HYBRID, connections=(*HYBRID.connections[:i], changed, *HYBRID.connections[i + 1 :])))
+
+
 def test_a_plan_over_all_links_that_no_driver_offers_is_not_lowered():
     plan = bc.plan(DGX1.subset([0, 1]), "allreduce", links=["PCIE"])
     with pytest.raises(ScheduleError, match="peer access over NVLink, so this way has to lead through a CPU's memory"):

@@ -3,7 +3,8 @@
 Nothing is shared with the verifier but the IR's types, and nothing is periodic here: the graph of all events of all
 iterations is built for given trip counts, a cycle is a deadlock, and the events are executed on expressions, with
 vector clocks that show any two accesses to one place, one of them a write, that no path orders. A slot is the memory
-that it is: use q lies in slot q mod slots, so that a wrong credit shows as a race.
+that it is: use q lies in slot q mod slots, so that a wrong credit shows as a race. An arrival in lines (LL) lets its reader
+go on and tells it nothing but the chunk itself; a place that was read by units may be overwritten by units computed from it.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class _Event:
     track: int  # which (rank, channel), as a number
     order: int  # position among its track's events, from 1
     before: list[_Event] = field(default_factory=list)
+    hinted: list[_Event] = field(default_factory=list)  # waits for these as well, and knows nothing by it
+    origins: set[int] = field(default_factory=set)  # events whose data is in what it has read, by id
     slots: dict[int, int] = field(default_factory=dict)  # connection -> sequence number of its current chunk
     clock: Clock | None = None
     silent: bool = False  # waits and makes wait, and lets nobody know of anything
@@ -130,10 +133,18 @@ def _connect(program: Program, tracks: list[list[_Event]]) -> None:
     for event, c, sequence in waits:
         connection = program.connections[c]
         if connection.dst == event.rank:
-            event.before.append(sent[c][sequence])
+            (event.hinted if _in_lines(program, c) else event.before).append(sent[c][sequence])
         elif sequence >= connection.slots:
             event.before.append(taken[c][sequence - connection.slots])
     _connect_after(program, tracks)
+
+
+def _in_lines(program: Program, connection: int) -> bool:
+    return connection in program.carrying and program.connections[connection].protocol != "simple"
+
+
+def _by_units(program: Program, event: _Event) -> bool:
+    return any(o.connection is not None and _in_lines(program, o.connection) for o in (*event.step.srcs, *event.step.dsts))
 
 
 def _connect_after(program: Program, tracks: list[list[_Event]]) -> None:
@@ -175,6 +186,7 @@ def _meet(tracks: list[list[_Event]]) -> list[_Event]:
             handed.givers = [e for e in members if e.step.srcs]
             handed.before = [b for e in handed.givers for b in e.before]
             meeting.before = [handed, *(b for e in members for b in e.before)]
+            meeting.hinted = [b for e in members for b in e.hinted]
             for event in members:
                 event.before += [meeting] + [handed] * bool(event.step.dsts)
                 event.handed = handed
@@ -186,11 +198,11 @@ def _topological(tracks: list[list[_Event]], nodes: Sequence[_Event] = ()) -> li
     """An order in which every event follows what it waits for; vector clocks on the way."""
     events = [*(event for track in tracks for event in track), *nodes]
     follows: dict[int, list[_Event]] = {id(e): [] for e in events}
-    missing = {id(e): len(e.before) for e in events}
+    missing = {id(e): len(e.before) + len(e.hinted) for e in events}
     for event in events:
-        for earlier in event.before:
+        for earlier in (*event.before, *event.hinted):
             follows[id(earlier)].append(event)
-    ready = [e for e in events if not e.before]
+    ready = [e for e in events if not missing[id(e)]]
     order: list[_Event] = []
     while ready:
         event = ready.pop()
@@ -218,7 +230,7 @@ def _cycle(events: list[_Event], order: list[_Event]) -> str:
     trail: list[_Event] = []
     while event not in trail:
         trail.append(event)
-        event = next(e for e in event.before if id(e) not in ran)
+        event = next(e for e in (*event.before, *event.hinted) if id(e) not in ran)
     loop = trail[trail.index(event) :]
     return " waits for ".join(str(e) for e in [*loop, event])
 
@@ -263,14 +275,24 @@ class _Memory:
         value = self.at(place)
         if value is None:
             raise ScheduleError(f"{event}: reads {place} before anything is written there")
-        self._ordered(self.writer.get(place), event, place)
+        writer = self.writer.get(place)
+        if writer is not None:
+            if not self._same_lines(place, writer, event):
+                self._ordered(writer, event, place)
+            event.origins |= {id(writer), *writer.origins}
         self.readers.setdefault(place, []).append(event)
         return value
+
+    def _same_lines(self, place: Place, writer: _Event, reader: _Event) -> bool:
+        """Whether the reader takes the very chunk whose flags the writer stored."""
+        c = place[1]
+        return place[0] == "slot" and _in_lines(self.program, c) and writer.slots[c] == reader.slots[c]
 
     def write(self, place: Place, event: _Event, value: object) -> None:
         self._ordered(self.writer.get(place), event, place)
         for reader in self.readers.get(place, ()):
-            self._ordered(reader, event, place)
+            if not (id(reader) in event.origins and _by_units(self.program, reader) and _by_units(self.program, event)):
+                self._ordered(reader, event, place)
         self.value[place] = value
         self.writer[place] = event
         self.readers[place] = []

@@ -11,6 +11,7 @@ import pytest
 from blinkcoll.cost import default_chunk_bytes
 from blinkcoll.packing import make_plan
 from blinkcoll.schedules import Program, lower_trees
+from blinkcoll.schedules import trees as lowering
 from blinkcoll.selection import select
 from blinkcoll.simulator import FLUID, run
 from blinkcoll.topology import Topology, layout_names, load_topology, unique_subsets
@@ -22,14 +23,13 @@ CHANNELS = {
     ("dgx1-v100", "allreduce"): 96, ("ndv2", "allreduce"): 96, ("mi250x", "allreduce"): 96, ("dgx1-p100", "allreduce"): 64,
     ("hgx-b200", "broadcast"): 42, ("hgx-b200", "allreduce"): 45,
 }  # fmt: skip
+#: What a channel is taken to move, GB/s, where fewer than the default: while one of a link's channels synchronises, the
+#: others must be able to fill it.
+CHANNEL_GB_S = {("mi250x", "broadcast"): Fraction(12), ("rtx4090x8", "broadcast"): Fraction(5)}
 SOME = [("dgx1-v100", (0, 1, 4)), ("dgx1-v100", (0, 2, 3)), ("dgx1-v100", (0, 1, 2, 4, 5)), ("dgx1-v100", tuple(range(7))), ("dgx1-p100", tuple(range(4)))]
 #: All layouts: meshes, switches, one-hop trees, PCIe uplinks that several ways share. Not 72 GPUs: their 72
 #: one-hop trees take minutes to simulate at this size.
 LAYOUTS = sorted({load_topology(name).name for name in layout_names()} - {"gb200-nvl72"})
-#: The least that default parameters reach where it is not 98 %. Filling a pipeline of D hops and stopping between its
-#: chunks cost at least ``2 sqrt((D - 1) busy_us / T)`` of a call of T us: 1.8 % of 6 ms at two hops, besides the launch;
-#: 3 % of 20 ms at ten hops.
-LEAST = {("hgx-b200", "broadcast"): 0.977, ("mi250x", "broadcast"): 0.96}
 
 
 def without_latency(program: Program) -> Program:
@@ -37,10 +37,10 @@ def without_latency(program: Program) -> Program:
     return replace(program, topology=replace(program.topology, links=links))
 
 
-def shortfall(topology: Topology, collective: str) -> tuple[float, float]:
+def shortfall(topology: Topology, collective: str, channel_gb_s: Fraction = lowering.CHANNEL_GB_S) -> tuple[float, float]:
     """What is missing of the bound: in the fluid limit, and with default parameters and chunk size."""
     plan = make_plan(topology, collective, None if collective == "allreduce" else 0)
-    program = lower_trees(plan, max_channels=MAX_CHANNELS)
+    program = lower_trees(plan, max_channels=MAX_CHANNELS, channel_gb_s=channel_gb_s)
     bound = float(plan.bound)
     # A pipeline's filling is latency too: chunks small enough that it is far below a thousandth.
     chunk_bytes = default_chunk_bytes(program, NBYTES) // (64 if program.nchannels <= 16 else 16) // 16 * 16
@@ -60,8 +60,8 @@ def test_exact_plans_reach_their_bound_at_4_gib(name, gpus, collective):
 @pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_exact_plans_of_all_layouts_reach_their_bound_at_4_gib(name, collective):
-    fluid, default = shortfall(load_topology(name), collective)
-    assert fluid <= 0.001 and default <= 1 - LEAST.get((name, collective), 0.98), (fluid, default)
+    fluid, default = shortfall(load_topology(name), collective, CHANNEL_GB_S.get((name, collective), lowering.CHANNEL_GB_S))
+    assert fluid <= 0.001 and default <= 0.02, (fluid, default)
 
 
 @pytest.mark.slow
@@ -102,3 +102,11 @@ def test_within_32_channels_the_chosen_plan_reaches_98_percent_of_the_bound(name
         if reached < 0.98:
             missed.append(([d.index for d in topology.devices], reached))
     assert not missed
+
+
+@pytest.mark.slow
+def test_trees_of_one_rate_halve_the_channels_of_16_gpus_without_switches():
+    plan = make_plan(load_topology("mi250x"), "allreduce", equal_trees=24)
+    program = lower_trees(plan, max_channels=48)
+    assert plan.rate == plan.bound and program.nchannels == 47
+    assert run(program, NBYTES, chunk_bytes=default_chunk_bytes(program, NBYTES)).algbw >= 0.98 * float(plan.bound)

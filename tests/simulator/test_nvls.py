@@ -113,7 +113,7 @@ def test_the_closed_form_is_near(nbytes, registered):
     assert estimate_us(program, nbytes, chunk_bytes=chunk) == pytest.approx(run(program, nbytes, chunk_bytes=chunk).time_us, rel=0.06)
 
 
-@pytest.mark.parametrize("nbytes", [16 << 20, 64 << 20, 256 << 20, GIB])
+@pytest.mark.parametrize("nbytes", [16 << 20, 64 << 20, 256 << 20, pytest.param(GIB, marks=pytest.mark.slow)])
 def test_the_default_chunk_is_within_five_percent_of_the_best(nbytes):
     program = made(H100, "allreduce")
     best = min(run(program, nbytes, chunk_bytes=1 << power).time_us for power in range(14, 21))

@@ -49,7 +49,7 @@ def read_timings() -> list[Timing]:
 def machine(name: str, gpus: tuple[int, ...]) -> Topology:
     """The GPUs of a machine."""
     known = {"a100-mesh-nv4": _mesh_of_four_a100, "hgx-h800": _h800, "rtx4090x8-own-ports": _rtx4090_own_ports}
-    known |= {"rtx4090x8-one-uplink": _rtx4090_one_uplink, "a100-pcie-8": _a100_pcie}
+    known |= {"rtx4090x8-one-uplink": _rtx4090_one_uplink, "a100-pcie-8": _a100_pcie, "rtx2080ti-pair": _rtx2080ti_pair}
     if name in known:
         return known[name]().subset(gpus)
     return load_topology("dgx1-v100" if name == "v100-cube-mesh" else name).subset(gpus)  # the same wiring under other numbers
@@ -91,6 +91,16 @@ def _rtx4090_one_uplink() -> Topology:
     """Eight RTX 4090s below one root port: bus ids 0e to 27."""
     intel = Switch("cpu0", "cpu", arch="x86_64", vendor="GenuineIntel", model="Skylake")
     return _pcie_machine("rtx4090x8-one-uplink", load_topology("rtx4090x8"), intel, 1, dict.fromkeys(range(8), "plx0"), "PCIE", cpus=1)
+
+
+def _rtx2080ti_pair() -> Topology:
+    """Two RTX 2080 Tis below one PCIe 3 switch, peer access off; their links carry what a broadcast of 1 GiB reaches."""
+    model = load_topology("rtx4090x8")
+    rates = {"capacity": Fraction(12), "measured_gb_s": Fraction(1109, 100), "generation": 3}
+    links = tuple(replace(link, **rates) if link.kind == "PCIE" else link for link in model.links)
+    turing = replace(model, devices=tuple(replace(d, arch="sm_75") for d in model.devices), links=links)
+    intel = Switch("cpu0", "cpu", arch="x86_64", vendor="GenuineIntel", model="Skylake")
+    return _pcie_machine("rtx2080ti-pair", turing, intel, 1, dict.fromkeys(range(2), "plx0"), "PCIE", cpus=1)
 
 
 def _a100_pcie() -> Topology:
@@ -142,20 +152,23 @@ def several_servers(timing: Timing) -> bool:
     return "*" in timing.machine
 
 
+def table(timings: Sequence[Timing]) -> list[str]:
+    """Rows of the table, in Markdown."""
+    return [
+        f"| {t.machine} | {len(t.gpus)} ({_gpus(t.gpus)}) | {t.nccl} | {t.launch} | {t.collective} | {t.size_bytes} "
+        f"| {t.time_us:.1f} | {simulate(t):.1f} | {100 * (simulate(t) / t.time_us - 1):+.0f} %{' (anchor)' * bool(t.anchors)} | {t.source} |"
+        for t in timings
+    ]
+
+
 def main() -> None:
     print("| machine | GPUs | NCCL | launch | collective | size | published us | simulated us | error | source |")
     print("| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | --- |")
-    rows = [(t, simulate(t)) for t in read_timings()]
-    for t, time_us in rows:
-        print(
-            f"| {t.machine} | {len(t.gpus)} ({_gpus(t.gpus)}) | {t.nccl} | {t.launch} | {t.collective} | {t.size_bytes} "
-            f"| {t.time_us:.1f} | {time_us:.1f} | {100 * (time_us / t.time_us - 1):+.0f} %{' (anchor)' * bool(t.anchors)} | {t.source} |"
-        )
-    judged = [t for t, _ in rows if not t.anchors and not several_servers(t)]
-    measured = dict(rows)
+    print("\n".join(table(read_timings())))
+    judged = [t for t in read_timings() if not t.anchors and not several_servers(t)]
     for label, least, most in ((">= 64 MB", 64_000_000, 1 << 60), ("64 KB - 64 MB", 65537, 63_999_999), ("<= 64 KB", 0, 65536)):
         some = [t for t in judged if least <= t.size_bytes <= most]
-        ratios = [measured[t] / t.time_us for t in some]
+        ratios = [simulate(t) / t.time_us for t in some]
         off = [abs(ratio - 1) for ratio in ratios]
         factor = max(max(ratio, 1 / ratio) for ratio in ratios)
         planned = median(abs(simulate(t, "planning") / t.time_us - 1) for t in some)

@@ -76,6 +76,8 @@ def test_json_keeps_identities_notes_and_thirds():
         ({"devices": {}}, "expected a list"),
         ({"devices": [{"name": "a", "colour": "red"}]}, "colour"),
         ({"devices": [{"index": 1}]}, "'name' is missing"),
+        ({"devices": [{"name": None}]}, "'name' is missing"),
+        ({"devices": [{"name": "a"}, {"name": "b"}], "links": [{"src": "a", "dst": "b", "kind": "NVLINK", "capacity": None}]}, "'capacity' is missing"),
         ({"devices": [{"name": ["a"]}]}, "expected printable text"),
         ({"devices": [{"name": "a", "index": "first"}]}, "expected an int"),
         ({"devices": [{"name": "a", "bus_id": "nowhere"}]}, "bus id"),

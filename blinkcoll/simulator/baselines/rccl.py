@@ -96,6 +96,18 @@ def rccl_program(topology: Topology, collective: str, root: int | None, nbytes: 
     return _built(topology, collective, root, algorithm, protocol, _nchannels(topology, algorithm, protocol, nbytes))
 
 
+def rccl_rings_program(topology: Topology, collective: str, root: int | None, protocol: str) -> Program:
+    """All of RCCL's rings by one protocol, whatever its tuner says.
+
+    Raises
+    ------
+    SimulationError, TopologyError
+        As :func:`rccl_program`.
+    """
+    _check(topology)
+    return _built(topology, collective, root, "ring", protocol, len(rings(topology)))
+
+
 def choose(topology: Topology, collective: str, nbytes: int) -> tuple[str, str]:
     """The algorithm and protocol that RCCL's tuner takes to be fastest."""
     tuning, n = _tuning(topology), topology.nranks
@@ -206,4 +218,4 @@ def _sent(topology: Topology, collective: str, root: int | None, protocol: str, 
     return p2p.p2p_program(topology, collective, root, protocol=protocol, nchannels=nchannels, crossed={}, algorithm="rccl-p2p")
 
 
-__all__ = ["COLLECTIVES", "choose", "cycles_of_a_mesh", "rccl_program", "rings"]
+__all__ = ["COLLECTIVES", "choose", "cycles_of_a_mesh", "rccl_program", "rccl_rings_program", "rings"]

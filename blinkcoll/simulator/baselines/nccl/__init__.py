@@ -7,9 +7,12 @@ tuner. ``docs/baselines.md`` names the files and functions, and where this depar
 
 from .compute import Graph
 from .plan import NcclPlan, search
-from .programs import nccl_program, program_of_choice
+from .programs import nccl_program, program_across_servers, program_of_choice
 from .system import CPU_MODELS
-from .tuner import Choice
+from .tuner import Choice, nvls_channels
 from .versions import VERSIONS, Version
 
-__all__ = ["CPU_MODELS", "VERSIONS", "Choice", "Graph", "NcclPlan", "Version", "nccl_program", "program_of_choice", "search"]
+__all__ = [
+    "CPU_MODELS", "VERSIONS", "Choice", "Graph", "NcclPlan", "Version", "nccl_program", "nvls_channels", "program_across_servers",
+    "program_of_choice", "search",
+]  # fmt: skip

@@ -112,12 +112,14 @@ def _across_servers(topology: Topology, collective: str, root: int | None, nbyte
     """The same on several servers; see ``servers.py``."""
     if version not in ("2.30", "2.30.7"):
         raise SimulationError(f"NCCL {version} is rebuilt for one server; 2.30 has programs for several")
+    if collective not in p2p.COLLECTIVES:
+        servers.check_ranks(topology.nranks, collective, algorithm)
+    elif topology.nranks > p2p.MOST_RANKS or algorithm is not None:
+        raise SimulationError(f"NCCL's {collective} among {topology.nranks} ranks by {algorithm or 'sends and receives'} has no program; at most {p2p.MOST_RANKS} ranks")
     plan = servers.plan_servers(topology)
     if collective in p2p.COLLECTIVES:
         nchannels = p2p.channels_per_peer(topology.nranks, [1.0])
         protocol = "LL" if nbytes // topology.nranks <= p2p.LL_THRESHOLD else "simple"
-        if topology.nranks > p2p.MOST_RANKS or algorithm is not None:
-            raise SimulationError(f"NCCL's {collective} among {topology.nranks} ranks by {algorithm or 'sends and receives'} has no program; at most {p2p.MOST_RANKS} ranks")
         return p2p.p2p_program(
             topology, collective, root, protocol=protocol, nchannels=nchannels, crossed=plan.crossings, algorithm="nccl-2.30-p2p"
         )
@@ -125,11 +127,22 @@ def _across_servers(topology: Topology, collective: str, root: int | None, nbyte
     return _built_across(topology, collective, root, chosen, protocol, plan.nchannels(chosen, protocol, nbytes))
 
 
+def program_across_servers(topology: Topology, collective: str, root: int | None, algorithm: str) -> Program:
+    """What NCCL 2.30 runs across servers, by "ring" or "tree", in all of its channels and by the simple protocol.
+
+    Raises
+    ------
+    SimulationError
+        Where NVLink joins the servers, one has no NIC, or the program would take minutes to make or simulate.
+    """
+    return _built_across(topology, collective, root, algorithm, "simple", 2 * len(servers.plan_servers(topology).rings))
+
+
 @lru_cache(maxsize=16)
 def _built_across(topology: Topology, collective: str, root: int | None, algorithm: str, protocol: str, nchannels: int) -> Program:
     plan = servers.plan_servers(topology)
     name = f"nccl-2.30-{algorithm}"
-    servers.check_size(plan, collective, algorithm, nchannels)
+    servers.check_size(topology.nranks, collective, algorithm, nchannels)
     if algorithm == "tree":
         program = servers.with_protocol(servers.trees_across(plan, nchannels, name), protocol)
     else:

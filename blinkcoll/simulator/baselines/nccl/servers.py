@@ -189,7 +189,20 @@ def trees_across(plan: ServersPlan, nchannels: int, name: str) -> Program:
     )  # fmt: skip
 
 
-def check_size(plan: ServersPlan, collective: str, algorithm: str, nchannels: int) -> None:
+def check_ranks(nranks: int, collective: str, algorithm: str | None) -> None:
+    """Refuse at once, before NCCL's plan is searched for, what has no program whatever the plan.
+
+    Raises
+    ------
+    SimulationError
+        Naming the ranks and what to try.
+    """
+    if algorithm is None and collective == "allreduce" and nranks <= MOST_TREE_RANKS:
+        return
+    check_size(nranks, collective, algorithm or "ring", 1)
+
+
+def check_size(nranks: int, collective: str, algorithm: str, nchannels: int) -> None:
     """Refuse what would take minutes.
 
     Raises
@@ -197,7 +210,7 @@ def check_size(plan: ServersPlan, collective: str, algorithm: str, nchannels: in
     SimulationError
         Naming the ranks and what to try.
     """
-    n = plan.topology.nranks
+    n = nranks
     if algorithm == "tree":
         if n > MOST_TREE_RANKS:
             raise SimulationError(f"NCCL's trees over {n} ranks have no program: at most {MOST_TREE_RANKS} ranks; fewer servers show the same rate")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from ....topology import Topology, load_topology, unique_subsets
@@ -21,8 +22,12 @@ DGX1 = ("dgx1-v100", "dgx1-p100")
 def class_table(layout: str) -> str:
     """One line for each connected class of three to eight GPUs of a layout, in Markdown."""
     whole = load_topology(layout)
-    rows = [topology for k in range(3, whole.nranks + 1) for topology in unique_subsets(whole, k)]
-    return _table("GPUs", [(",".join(str(d.index) for d in t.devices), t) for t in rows], tuple(VERSIONS))
+    return subsets_table([topology for k in range(3, whole.nranks + 1) for topology in unique_subsets(whole, k)])
+
+
+def subsets_table(subsets: Sequence[Topology]) -> str:
+    """A header, and one line for each of some sets of GPUs."""
+    return _table("GPUs", [(",".join(str(d.index) for d in t.devices), t) for t in subsets], tuple(VERSIONS))
 
 
 def machine_table() -> str:

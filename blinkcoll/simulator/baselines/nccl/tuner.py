@@ -57,6 +57,11 @@ THREADS = (512, 640, 512)
 _NVLS_CHANNELS_SM90, _NVLS_CHANNELS_SM100 = 16, 24  # NVLS_NCHANNELS_SM90, NVLS_NCHANNELS_SM100_NVL
 
 
+def nvls_channels(compute_capability: int) -> int:
+    """The thread blocks that 2.30 runs NVLS in on one server, whatever the size."""
+    return _NVLS_CHANNELS_SM100 if compute_capability >= 100 else _NVLS_CHANNELS_SM90
+
+
 @dataclass(frozen=True)
 class Choice:
     """What NCCL would run: ``algorithm`` is "ring", "tree" or "nvls"; ``time_us`` is NCCL's own estimate or None."""
@@ -127,7 +132,7 @@ class Tuner:
     def _channels(self, nbytes: int, algorithm: str, protocol: int) -> int:
         """Fewer channels where each thread would have less than its share of bytes."""
         if algorithm == "nvls":
-            return _NVLS_CHANNELS_SM100 if self.sm >= 100 else _NVLS_CHANNELS_SM90
+            return nvls_channels(self.sm)
         threads = THREADS[protocol]
         if algorithm == "ring" and protocol == _SIMPLE and self._slow():
             threads = 256
