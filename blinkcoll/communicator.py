@@ -157,7 +157,7 @@ class Communicator:
         self._tables: dict[tuple[str, int | None], int] = {}
         self._shrunk = 0
         self._life = threading.RLock()  # whoever has it finds the memory mapped, where _group is not None
-        self._forget = weakref.finalize(self, _give_back, self._host, group)
+        self._forget = weakref.finalize(self, _give_back, self._host, group, self._lane, self._lanes)
         self._forget.atexit = False  # _at_exit() does more
         _open.add(self)
 
@@ -552,8 +552,10 @@ def _forked(*_: Any) -> int:
     raise ExecutionError(_FORKED)
 
 
-def _give_back(host: HostGroup, group: Group) -> None:
+def _give_back(host: HostGroup, group: Group, lane: _Lane, lanes: dict[tuple[int, int], _Lane]) -> None:
     """What close() does, and what happens to a communicator that nobody has any more."""
+    for one in (lane, *lanes.values()):
+        one.dismiss()
     host.stop()
     host.close()
     group.close()
@@ -621,9 +623,15 @@ class _Lane:
 
     def close(self, timeout_s: float | None = None) -> None:
         """Wait for all calls."""
+        thread = self._thread
+        self.dismiss()
+        if thread is not None:
+            thread.join(timeout_s)
+
+    def dismiss(self) -> None:
+        """There are no more calls."""
         if self._thread is not None:
             self._calls.put(None)
-            self._thread.join(timeout_s)
             self._thread = None
 
     def _serve(self) -> None:
@@ -631,6 +639,7 @@ class _Lane:
             work, call = item
             work._run(call)
             self._tell(work)
+            del item, work, call  # while it waits for the next one, it keeps no communicator alive
 
 
 _counts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()

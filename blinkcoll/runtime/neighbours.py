@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ExecutionError
 from .board import CLOSED, DIED, FILE_NAME, LEFT, Boards, own_identity
@@ -91,14 +91,15 @@ def _exchange(group: Group, timeout_s: float) -> tuple[dict[int, str], dict[int,
         for fd in own_fds:
             os.close(fd)
     told, fds = group.hear(_DOING, timeout_s)
-    having = list(told["pidfds"])
-    while len(fds) < len(having):
-        more = group.hear(_DOING, timeout_s)[1]
-        if not more:  # the kernel drops descriptors for which a process has no room
-            for fd in fds:
-                os.close(fd)
-            raise ExecutionError(f"rank {group.rank}: no room for {len(having)} descriptors of the other ranks' processes: raise RLIMIT_NOFILE (ulimit -n)")
-        fds += more
+    having, expected = list(told["pidfds"]), int(told["attached"])
+    while len(fds) == expected < len(having):
+        more, attached = group.hear(_DOING, timeout_s)
+        fds += attached
+        expected += int(more["attached"])
+    if len(fds) != expected:  # the kernel drops descriptors that a process has no room for
+        for fd in fds:
+            os.close(fd)
+        raise ExecutionError(f"rank {group.rank}: no room for {len(having)} descriptors of the other ranks' processes: raise RLIMIT_NOFILE (ulimit -n)")
     return dict(enumerate(told["processes"])), dict(zip(having, fds, strict=True))
 
 
@@ -110,9 +111,11 @@ def _collect(group: Group, mine: str, own: list[int], timeout_s: float) -> tuple
     listed = {0: own[0], **pidfds} if own else pidfds
     ranks, fds = list(listed), list(listed.values())
     try:
-        group.tell_all({"processes": [processes[r] for r in range(group.world_size)], "pidfds": ranks}, fds[:MOST_FDS])
-        for begin in range(MOST_FDS, len(fds), MOST_FDS):
-            group.tell_all({}, fds[begin : begin + MOST_FDS])
+        told: dict[str, Any] = {"processes": [processes[r] for r in range(group.world_size)], "pidfds": ranks}
+        for begin in range(0, max(len(fds), 1), MOST_FDS):
+            part = fds[begin : begin + MOST_FDS]
+            group.tell_all({**told, "attached": len(part)}, part)
+            told = {}
     except BaseException:
         for fd in pidfds.values():
             os.close(fd)

@@ -30,7 +30,7 @@ from blinkcoll.runtime.bootstrap import VERSION
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "failures.md"
 BEGIN, END = "<!-- begin: python tests/runtime/bootstrap_table.py --write -->", "<!-- end -->"
-SHORT_S, LONG_S = 0.6, 20.0
+SHORT_S, LONG_S = 0.4, 20.0
 
 
 @dataclass

@@ -451,7 +451,7 @@ def test_nothing_is_left_in_a_process_that_closed_its_communicators(tmp_path):
     def body(comm, tell):
         def state():
             names = sorted(re.sub(r"\d+", "", os.readlink(f"/proc/self/fd/{fd}")) for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}"))
-            return names, len(re.findall("memfd:blinkcoll", Path("/proc/self/maps").read_text()))
+            return names, len(re.findall("memfd:blinkcoll", Path("/proc/self/maps").read_text())), threading.active_count()
 
         before = state()
         for i in range(3):
@@ -459,7 +459,7 @@ def test_nothing_is_left_in_a_process_that_closed_its_communicators(tmp_path):
                 other.all_reduce(np.ones(100_000))
                 other.sendrecv = other.send(np.ones(3), 1) if comm.rank == 0 else other.recv(np.ones(3), 0)
         dropped = bc.Communicator(comm.rank, 2, bc.FileStore(tmp_path / "dropped"))
-        dropped.barrier()
+        dropped.barrier(async_op=True).wait()
         del dropped
         time.sleep(0.2)
         return before, state()

@@ -55,6 +55,24 @@ def test_a_rank_without_memory_says_so_and_so_do_all(limit, poor, allowed, says,
             assert re.search(says, f"{kind} {text}"), endings
 
 
+def test_a_rank_without_room_for_descriptors_says_so(tmp_path):
+    class Poor(Job):
+        def _run(self, rank, pipe):
+            if rank == 1:
+                few = len(os.listdir("/proc/self/fd")) + 6
+                resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))
+            super()._run(rank, pipe)
+
+    with Poor(8, tmp_path, lambda comm, tell: None, timeout_s=10) as job:
+        endings = [job.ending(rank) for rank in range(8)]
+        assert all(kind != "result" and "no room for 8 descriptors" in text for kind, text, _ in endings), endings
+
+
+def test_descriptors_of_many_ranks_come_in_several_messages(tmp_path, monkeypatch):
+    monkeypatch.setattr("blinkcoll.runtime.neighbours.MOST_FDS", 2)
+    assert as_threads(5, tmp_path, lambda comm: comm.all_reduce(np.ones(3))[0]) == [5] * 5
+
+
 def test_no_page_has_to_be_locked(tmp_path):
     def body(comm, tell):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
@@ -177,9 +195,9 @@ def test_ranks_may_start_long_after_each_other(tmp_path):
     results = {}
 
     def run(rank):
-        time.sleep((0.9, 0, 1.8)[rank])
+        time.sleep((0.5, 0, 1.0)[rank])
         with bc.Communicator(rank, 3, bc.FileStore(tmp_path / "store"), timeout_s=20) as comm:
-            time.sleep((0, 0.6, 0)[rank])
+            time.sleep((0, 0.3, 0)[rank])
             results[rank] = comm.all_reduce(np.ones(3)).tolist()
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(3)]
