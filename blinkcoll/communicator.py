@@ -22,8 +22,9 @@ from .errors import BlinkcollError, ExecutionError, TopologyError, WaitTimeout
 if TYPE_CHECKING:
     from .runtime.bootstrap import Group
     from .runtime.hostgroup import HostGroup
-    from .runtime.shards import Counts, Shards
+    from .runtime.shards import Shards
     from .runtime.store import Store
+    from .schedules.unequal import Counts
     from .topology import HostNodes, Topology
 
 __all__ = ["Communicator", "Work"]

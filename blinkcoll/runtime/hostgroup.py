@@ -21,6 +21,7 @@ from .. import _core
 from ..errors import BlinkcollError, ExecutionError, RankFailed
 from ..schedules import Program, encode, verify
 from ..schedules.contract import VIEWS, view
+from ..schedules.unequal import Counts
 from ..topology import Topology
 from .board import ABORTED, MISMATCH, TIMED_OUT
 from .bootstrap import Group
@@ -44,7 +45,7 @@ from .neighbours import Neighbours
 from .pairs import Pairs
 from .reach import processes_within_reach
 from .segment import Segment
-from .shards import Counts, Shards, shards_of
+from .shards import Shards, shards_of
 
 _PAGE = 4096
 #: How long the watching thread may take to see that a process has ended whose memory is gone.
