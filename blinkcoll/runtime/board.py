@@ -90,10 +90,8 @@ class Boards:
     def introduce(self, identity: Identity, name: str) -> None:
         """Fill in this rank's board (rank 0: and the group's page), before anybody looks."""
         if self.rank == 0:
-            self.segment.reserve(0, PAGE_BYTES)
             self._header.version, self._header.nranks, self._header.name = VERSION, self.world_size, name.encode()[:239]
             self._header.magic = MAGIC
-        self.segment.reserve((self.rank + 1) * PAGE_BYTES, PAGE_BYTES)
         mine = self._boards[self.rank]
         mine.pid, mine.started, mine.process, mine.address = identity.pid, identity.started, identity.process.encode(), identity.address.encode()
 
@@ -169,6 +167,10 @@ class Boards:
         if first == self.rank and self._boards[first].why == encoded:
             return _ERRORS.get(kind, ExecutionError)(text)  # all of it, here
         return self._error_of(first if self._boards[first].failed_call <= number else self.rank)
+
+    def fail_to_set_up(self, error: BaseException) -> None:
+        """Tell all why there will be no communicator."""
+        self.fail(ABORTED, 0, f"rank {self.rank} could not set the communicator up: {type(error).__name__}: {error}")
 
     def _error_of(self, rank: int) -> ExecutionError:
         board = self._boards[rank]

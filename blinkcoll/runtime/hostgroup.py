@@ -106,7 +106,7 @@ class HostGroup:
                     self.calls.set_processes(processes)
             self.prepare(("barrier", None))
         except BaseException as error:
-            self.boards.fail(ABORTED, 0, f"rank {self.rank} could not set the communicator up: {type(error).__name__}: {error}")
+            self.boards.fail_to_set_up(error)
             self.close()
             raise
         self.calls.set_barrier(0)

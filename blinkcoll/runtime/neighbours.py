@@ -33,17 +33,24 @@ class Neighbours:
         nbytes = Boards.nbytes(group.world_size)
         if group.rank == 0:
             self._segment = Segment.sparse(nbytes, FILE_NAME)
-            group.tell_all({"boards": nbytes}, [self._segment.fd])
+            try:
+                self._segment.reserve(0, nbytes)  # of all ranks: nobody can fail to say why it fails
+                group.tell_all({"boards": nbytes}, [self._segment.fd])
+            except BaseException:
+                self._segment.close()
+                raise
         else:
             message, fds = group.hear(_DOING, timeout_s)
             if message.get("boards") != nbytes or len(fds) != 1:
                 raise ExecutionError(f"rank {group.rank}: expected boards of {nbytes} bytes, got {message} with {len(fds)} descriptors")
             self._segment = Segment(nbytes, fds[0])
+        self.boards = Boards(self._segment, group.rank, group.world_size)
         try:
-            self.boards = Boards(self._segment, group.rank, group.world_size)
             self.boards.introduce(own_identity(process_name(), Address.invent()), name)
             processes, pidfds = _exchange(group, timeout_s)
-        except BaseException:
+        except BaseException as error:
+            self.boards.fail_to_set_up(error)
+            self.boards.forget()
             self._segment.close()
             raise
         others = {rank: process for rank, process in processes.items() if process != process_name()}
