@@ -71,7 +71,7 @@ def measure(comm: Communicator, case: Case, in_place: bool, warmups: int, iterat
     comm
         The ranks.
     case
-        What is called. ``count`` is a multiple of the world size where a collective has a shard a rank.
+        What is called. ``count`` is positive, and a multiple of the world size where a collective has a shard a rank.
     in_place
         Without an output of its own.
     warmups, iterations

@@ -29,6 +29,8 @@ from ..errors import BlinkcollError, ExecutionError, RankFailed, WaitTimeout
 _START_S, _BEAT_S, _SILENCE_S = 60.0, 5.0, 60.0
 #: How long to listen on for the cause after the first failure: a rank's death makes others fail, too.
 _AFTERMATH_S = 0.5
+#: Errors that follow from another rank's.
+_CONSEQUENCES = ("RankFailed", "Aborted")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 #: A process imports from where its parent does: a source tree in the current folder must not shadow the package.
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from blinkcoll.runtime.rankprocesses import serve; serve()"
@@ -60,7 +62,8 @@ class RankProcesses:
         try:
             for rank in range(nranks):
                 self._start(rank, dict(os.environ) | dict(environment or {}))
-                self._sockets[rank].sendall(head)
+                with contextlib.suppress(OSError):  # who has died already is noticed in messages()
+                    self._sockets[rank].sendall(head)
         except BaseException:
             self.close()
             raise
@@ -160,7 +163,7 @@ class RankProcesses:
         dead = [r for r, said in failures.items() if said is None]
         if dead:
             return RankFailed(f"rank {dead[0]} died: {self._ending(dead[0])}")
-        told = sorted((said["kind"] == "RankFailed", r, str(said["error"])) for r, said in failures.items() if said is not None)
+        told = sorted((said["kind"] in _CONSEQUENCES, r, str(said["error"])) for r, said in failures.items() if said is not None)
         _, first, text = told[0]
         return ExecutionError(text if text.startswith("rank ") else f"rank {first}: {text}")
 

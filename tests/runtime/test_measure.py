@@ -122,6 +122,28 @@ def test_a_ranks_error_ends_all():
             os.kill(pid, 0)
 
 
+def follows(rank, nranks, store, job, say):
+    if rank == 0:
+        raise bc.RankFailed("rank 2 failed")
+    if rank == 2:
+        time.sleep(0.1)
+        raise ValueError("the cause")
+    time.sleep(60)
+
+
+@pytest.mark.usefixtures("importable")
+def test_the_cause_is_told_and_not_what_follows_from_it():
+    with RankProcesses(3, body("follows"), None) as ranks, pytest.raises(bc.ExecutionError, match="rank 2: ValueError: the cause"):
+        list(ranks.messages())
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_process_that_cannot_begin_is_a_death_not_a_broken_pipe(monkeypatch):
+    monkeypatch.setattr(rankprocesses, "_BOOT", "import sys; sys.exit(7)")
+    with RankProcesses(2, body("sleeps"), "x" * 1_000_000) as ranks, pytest.raises(bc.RankFailed, match="died: exit code 7"):
+        list(ranks.messages())
+
+
 @pytest.mark.usefixtures("importable")
 def test_a_stopped_process_is_noticed_by_its_silence(monkeypatch):
     monkeypatch.setattr(rankprocesses, "_SILENCE_S", 6.0)
