@@ -2,7 +2,7 @@
 //
 // A rank writes its own page: how many calls it has begun and ended, the last of them as call words, what it waits for, and
 // why it failed. Others write `fate` only. Nobody has to read anything while all goes well: a call costs its rank three
-// stores and one load of a word that changes when something is wrong (`alarm`). Only a rank that is about to sleep looks at
+// stores and one load of a word that changes when something is wrong (`alarm`). Only a rank that has slept in vain looks at
 // the pages of others.
 //
 // Fences. `begun` and `words`: a word is stored, with release, before the number that makes it valid, with release, so who

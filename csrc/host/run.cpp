@@ -125,7 +125,7 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted,
 
   // Time counts as idle only as far as this thread was there to look: a job that was stopped as a whole and goes on has
   // not waited for anybody meanwhile.
-  constexpr std::chrono::nanoseconds kMostBetweenLooks = std::chrono::milliseconds(100);
+  constexpr std::chrono::nanoseconds kFirstSleep = std::chrono::milliseconds(10), kMostBetweenLooks = std::chrono::milliseconds(100);
   std::chrono::nanoseconds idle(0);
   Clock::time_point last_look, idle_since;
   static const u32 ncores = cores();
@@ -158,17 +158,19 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted,
       }
       continue;  // the round before a sleep is one that marks
     }
-    if (idle_rounds++ == most) {
+    const bool first = idle_rounds++ == most;
+    if (first) {
       idle = std::chrono::nanoseconds(0);
       idle_since = last_look = Clock::now();
     }
     bool was_late = late(idle, launch);  // and the round since then brought nothing either
     // An alarm comes with a ring (wake(), calls.h) where it is raised in this process. Had it been raised after this look
     // and before the sleep, the ring would have changed what `rings` is compared with.
-    if (shown.must_leave(platform, channels, idle_since, idle >= kMostBetweenLooks)) {
+    // The first sleep is short and comes without a look: with more ranks than cores, most waits end in it.
+    if (!first && shown.must_leave(platform, channels, idle_since, idle >= kMostBetweenLooks)) {
       platform.abort();
     } else {
-      platform.sleep(rings, kMostBetweenLooks);
+      platform.sleep(rings, first ? kFirstSleep : kMostBetweenLooks);
     }
     if (interrupted && interrupted()) platform.abort();
     Clock::time_point now = Clock::now();
