@@ -9,11 +9,15 @@ import numpy as np
 from ..errors import ExecutionError
 from ..schedules.contract import REDUCING
 from .launch import DTYPES
+from .shards import Shards
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def run_other(calls: Any, table: int, name: str, array: Any, out: Any, op: int, divisor: int, factor: float, timeout_ns: int) -> int:
+def run_other(
+    calls: Any, table: int, name: str, array: Any, out: Any, op: int, divisor: int, factor: float, timeout_ns: int,
+    shards: Shards | None = None,
+) -> int:  # fmt: skip
     """One call by address; how it ended. Views with gaps are copied before and after.
 
     Raises
@@ -35,8 +39,9 @@ def run_other(calls: Any, table: int, name: str, array: Any, out: Any, op: int, 
     if out is None and read is source:
         written = source
     ended: int = calls.run_addresses(
-        table, read.ctypes.data, read.size, written.ctypes.data, written.size, out is None, DTYPES.get(dtype, 0), read.itemsize, op, divisor, factor, timeout_ns
-    )
+        table, read.ctypes.data, read.size, written.ctypes.data, written.size, out is None, DTYPES.get(dtype, 0), read.itemsize, op, divisor, factor, timeout_ns,
+        *(() if shards is None else (shards.bounds, shards.places or ())),
+    )  # fmt: skip
     if written is not target and ended == 0:
         target[...] = written.reshape(target.shape)
     return ended

@@ -120,12 +120,13 @@ def _alone(topology: Topology, collective: str, root: int | None) -> Program:
     """One rank has nobody to talk to: its output is its input."""
     reduces = collective in REDUCING
     step = Step("nop", 0) if collective == "barrier" else Step("copy", 0, (SCALED_INPUT if reduces else INPUT,), (OUTPUT,), postscaled=reduces)
-    return Program("alone", collective, topology, 1, (1,), (), ((Channel((step,)),),), root=root)
+    return Program("alone", collective, topology, 1, (1,), (), ((Channel((step,)),),), root=root, in_place=collective != "alltoallv")
 
 
 def _planned(topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
-    plan = make_plan(topology, collective, root=root)
-    small, large = _by_size(topology.nranks, lambda slots: lower(plan, slots=slots))
+    uneven = collective == "alltoallv"  # the others take unequal shards as they are
+    plan = make_plan(topology, "alltoall" if uneven else collective, root=root)
+    small, large = _by_size(topology.nranks, lambda slots: lower(plan, slots=slots, uneven=uneven))
     if collective in _STARS and all(device.kind == "host" for device in topology.devices):
         small = replace(small, program=lower_star(topology, collective, root, slots=_SMALL_SLOTS[topology.nranks > 2]))
     return [small, large]
