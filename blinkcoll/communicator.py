@@ -12,7 +12,7 @@ import queue
 import struct
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,10 @@ from .errors import BlinkcollError, ExecutionError, TopologyError, WaitTimeout
 if TYPE_CHECKING:
     from .runtime.bootstrap import Group
     from .runtime.hostgroup import HostGroup
+    from .runtime.shards import Shards
     from .runtime.store import Store
-    from .topology import Topology
+    from .schedules.unequal import Counts
+    from .topology import HostNodes, Topology
 
 __all__ = ["Communicator", "Work"]
 
@@ -97,7 +99,8 @@ class Communicator:
         apart by ``name``, or else by the order in which each rank makes them.
     topology
         What to plan for: a :class:`~blinkcoll.Topology` of ``world_size`` ranks. Left out: the machine that the environment
-        variable ``BLINKCOLL_TOPO`` names, else this host's memory. Rank 0's counts.
+        variable ``BLINKCOLL_TOPO`` names, else this host's memory, or memories: those of the NUMA nodes that ranks are on.
+        Rank 0's counts.
     timeout_s
         How long to wait for the others: to come, and in each call without any progress.
 
@@ -196,42 +199,67 @@ class Communicator:
             return array
         return self._call("broadcast", root, array, None, "sum", 1.0, async_op)
 
-    def all_gather(self, array: Any, out: Any = None, *, async_op: bool = False) -> Any:
+    def all_gather(self, array: Any, out: Any = None, *, counts: Sequence[int] | None = None, async_op: bool = False) -> Any:
         """All ranks' arrays, in the order of ranks, on every rank.
 
         With ``out`` (``world_size`` times as many elements) ``array`` is this rank's part; in place ``array`` is the
-        whole, in which each rank has filled its part.
+        whole, in which each rank has filled its part. ``counts``, the same on all ranks: elements of each rank's part, where
+        parts are not of one size.
         """
+        if counts is not None:
+            return self._call_unevenly("allgather", None, array, out, "sum", 1.0, counts, async_op)
         if not async_op and self._quick(_ALLGATHER, 0, array, out, "sum", self._timeout_ns):
             return array if out is None else out
         return self._call("allgather", None, array, out, "sum", 1.0, async_op)
 
-    def reduce_scatter(self, array: Any, op: str = "sum", out: Any = None, *, factor: float = 1.0, async_op: bool = False) -> Any:
+    def reduce_scatter(
+        self, array: Any, op: str = "sum", out: Any = None, *, factor: float = 1.0, counts: Sequence[int] | None = None, async_op: bool = False
+    ) -> Any:
         """All ranks' arrays combined, part r of the result at rank r.
 
-        With ``out`` the part goes there; in place it is part ``rank`` of ``array``, the rest of which is undefined.
+        With ``out`` the part goes there; in place it is part ``rank`` of ``array``, the rest of which is undefined. ``counts`` as
+        for :meth:`all_gather`.
         """
+        if counts is not None:
+            return self._call_unevenly("reducescatter", None, array, out, op, factor, counts, async_op)
         if not async_op and self._quick(_REDUCESCATTER, 0, array, out, op, self._timeout_ns):
             return array if out is None else out
         return self._call("reducescatter", None, array, out, op, factor, async_op)
 
-    def gather(self, array: Any, root: int, out: Any = None, *, async_op: bool = False) -> Any:
-        """All ranks' arrays at the root: into ``out`` there; in place the root's ``array`` is the whole."""
+    def gather(self, array: Any, root: int, out: Any = None, *, counts: Sequence[int] | None = None, async_op: bool = False) -> Any:
+        """All ranks' arrays at the root: into ``out`` there; in place the root's ``array`` is the whole. ``counts`` as for :meth:`all_gather`."""
         out = out if self.rank == root else None
+        if counts is not None:
+            return self._call_unevenly("gather", root, array, out, "sum", 1.0, counts, async_op)
         if not async_op and self._quick(_GATHER, root, array, out, "sum", self._timeout_ns):
             return array if out is None else out
         return self._call("gather", root, array, out, "sum", 1.0, async_op)
 
-    def scatter(self, array: Any, root: int, out: Any = None, *, async_op: bool = False) -> Any:
-        """Part r of the root's array to rank r: into ``out`` where given; else into ``array`` (at the root: part ``root`` of it)."""
+    def scatter(self, array: Any, root: int, out: Any = None, *, counts: Sequence[int] | None = None, async_op: bool = False) -> Any:
+        """Part r of the root's array to rank r: into ``out`` where given; else into ``array`` (at the root: part ``root`` of it).
+
+        ``counts`` as for :meth:`all_gather`.
+        """
         if self.rank != root and out is not None:
             array, out = out, None
+        if counts is not None:
+            return self._call_unevenly("scatter", root, array, out, "sum", 1.0, counts, async_op)
         if not async_op and self._quick(_SCATTER, root, array, out, "sum", self._timeout_ns):
             return array if out is None else out
         return self._call("scatter", root, array, out, "sum", 1.0, async_op)
 
-    def all_to_all(self, array: Any, out: Any = None, *, async_op: bool = False) -> Any:
-        """Part r of every rank's array to rank r, which gets them in the order of ranks."""
+    def all_to_all(
+        self, array: Any, out: Any = None, *, send_counts: Sequence[int] | None = None, recv_counts: Sequence[int] | None = None, async_op: bool = False
+    ) -> Any:
+        """Part r of every rank's array to rank r, which gets them in the order of ranks.
+
+        Where parts are not of one size, on all ranks: ``send_counts``, elements of this rank's part for each rank, ``out``, as
+        large as what comes, and perhaps ``recv_counts``, what this rank wants from each, to be compared with what is sent.
+        """
+        if send_counts is not None:
+            return self._call_unevenly("alltoallv", None, array, out, "sum", 1.0, send_counts, async_op, recv_counts)
+        if recv_counts is not None:
+            raise ExecutionError("all_to_all: recv_counts without send_counts")
         if not async_op and self._quick(_ALLTOALL, 0, array, out, "sum", self._timeout_ns):
             return array if out is None else out
         return self._call("alltoall", None, array, out, "sum", 1.0, async_op)
@@ -407,8 +435,27 @@ class Communicator:
             return self._execute(name, root, array, out, op, factor, ended)
         return self._lane.do(lambda: self._execute(name, root, array, out, op, factor), async_op)
 
-    def _execute(self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float, ended: int = _DONE) -> Any:
-        """``ended``: how a quick call ended, where it ended badly; this one says so."""
+    def _call_unevenly(
+        self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float, counts: Sequence[int], async_op: bool,
+        wanted: Sequence[int] | None = None,
+    ) -> Any:  # fmt: skip
+        """The same for parts that differ in size: ranks compare these first."""
+        from .runtime.unevencalls import agree_on_counts, agree_on_pieces
+
+        def call() -> Any:
+            gather = lambda table: self._execute("allgather", None, table, None, "sum", 1.0)  # noqa: E731
+            if name != "alltoallv":
+                return self._execute(name, root, array, out, op, factor, counts=agree_on_counts(gather, self.rank, self.world_size, name, counts))
+            return self._execute(name, root, array, out, op, factor, counts=agree_on_pieces(gather, self.rank, self.world_size, counts, wanted))
+
+        if name == "alltoallv" and out is None:
+            raise ExecutionError("all_to_all: what a rank sends and what it gets differ in size: with send_counts, out is needed")
+        return self._lane.do(call, async_op)
+
+    def _execute(
+        self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float, ended: int = _DONE, counts: Counts | None = None
+    ) -> Any:
+        """``ended``: how a quick call ended, where it ended badly; this one says so. ``counts``: of parts that differ in size."""
         table = self._tables.get((name, root))
         if table is None or op not in _OPS or self._failed is not None:
             table = self._prepare(name, root, op)
@@ -420,9 +467,10 @@ class Communicator:
             if ended == _DONE:
                 if out is None and table in self._host.apart:
                     array, out = self._copy(array), array
-                ended = self._run(table, array, out, _OPS[op], divisor, factor, self._timeout_ns)
+                ended = self._run(table, array, out, _OPS[op], divisor, factor, self._timeout_ns) if counts is None else _NOT_PLAIN
             if ended == _NOT_PLAIN:
-                ended = self._run_other(table, name, array, out, op, divisor, factor)
+                shards = None if counts is None else self._host.shards((name, root), counts)
+                ended = self._run_other(table, name, array, out, op, divisor, factor, shards)
         except (ValueError, ExecutionError) as error:  # the arguments are refused: nothing has begun
             self._if_open(lambda host: host.calls.cancel())
             raise (error if isinstance(error, ExecutionError) else ExecutionError(f"{name} ({op}): {error}")) from None
@@ -474,19 +522,20 @@ class Communicator:
             self._broke_off(error)
             raise
         self._tables[name, root] = table
-        self._host.calls.set_quick(_KEYS[name], root or 0, table, table in self._host.apart)
+        if name in _KEYS:
+            self._host.calls.set_quick(_KEYS[name], root or 0, table, table in self._host.apart)
         return table
 
     def _copy(self, array: Any) -> Any:
-        from .runtime.arrays import as_array
+        from .runtime.arrays import copy_of
 
-        return as_array(array, "array")[0].copy()
+        return copy_of(array)
 
-    def _run_other(self, table: int, name: str, array: Any, out: Any, op: str, divisor: int, factor: float) -> int:
-        """A call on what is no plain contiguous buffer: DLPack, bfloat16, dtypes that are only copied, views with gaps."""
+    def _run_other(self, table: int, name: str, array: Any, out: Any, op: str, divisor: int, factor: float, shards: Shards | None) -> int:
+        """A call on what is no plain contiguous buffer (DLPack, bfloat16, dtypes that are only copied, views with gaps), or has ``shards``."""
         from .runtime.arrays import run_other
 
-        return run_other(self._host.calls, table, name, array, out, _OPS[op], divisor, factor, self._timeout_ns)
+        return run_other(self._host.calls, table, name, array, out, _OPS[op], divisor, factor, self._timeout_ns, shards)
 
 
 def _never(*_: Any) -> bool:
@@ -610,11 +659,13 @@ def _number_on(store: Store | None) -> int:
 
 def _agree_on_topology(group: Group, topology: Topology | None, timeout_s: float) -> Topology:
     """Rank 0's, on all ranks."""
+    from .runtime.nodes import nodes_of
     from .topology import Topology as Loaded
 
+    nodes = nodes_of(group, timeout_s)
     if group.rank == 0:
         try:
-            mine, error = _own_topology(group.world_size, topology), None
+            mine, error = _own_topology(group.world_size, topology, nodes), None
         except (ExecutionError, TopologyError) as failed:
             mine, error = None, failed
         group.tell_all({"topology": mine.to_json() if mine else None, "error": str(error) if error else None})
@@ -628,12 +679,12 @@ def _agree_on_topology(group: Group, topology: Topology | None, timeout_s: float
     return Loaded.from_json(str(message["topology"]))
 
 
-def _own_topology(world_size: int, topology: Topology | None) -> Topology:
+def _own_topology(world_size: int, topology: Topology | None, nodes: HostNodes | None) -> Topology:
     from .topology import host_topology, load_topology
 
     if topology is None:
         named = os.environ.get("BLINKCOLL_TOPO", "host")
-        topology = host_topology(world_size) if named == "host" else load_topology(named)
+        topology = host_topology(world_size, nodes) if named == "host" else load_topology(named)
         if topology.nranks > world_size:
             topology = topology.subset([d.name for d in topology.devices[:world_size]])
     if topology.nranks != world_size:

@@ -1,4 +1,4 @@
-"""``blinkcoll bench``: what a collective reaches on a layout, beside what baselines reach. Simulated."""
+"""``blinkcoll bench``: what a collective reaches on a layout, beside what baselines reach, simulated; or measured on this host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from ..packing.collectives import COLLECTIVES, ROOTED
 from ..schedules.contract import REDUCING, SHARDED
 from ..topology import Topology
-from .options import ELEMENT_BYTES, Gpus, Relays, Root, Topo, read_size, read_topology, sizes_between
+from .options import ELEMENT_BYTES, Gpus, Relays, Root, read_size, read_topology, sizes_between
 
 _OPS = ("sum", "prod", "min", "max", "avg")
 _DEFAULT_COMPARE = "nccl,baidu-ring"
@@ -19,19 +19,22 @@ _SWEEP_COMPARE = "nccl-2.4,nccl-2.7,nccl"
 
 
 def bench(
-    topo: Topo,
+    topo: Annotated[str | None, typer.Option("--topo", help="A layout's name or a topology file. With --run: what to plan for instead of this host.", metavar="NAME|FILE")] = None,
     gpus: Gpus = None,
     relays: Relays = None,
     collective: Annotated[str | None, typer.Option("--collective", help="Names, as many as wanted, or all (eight). [default: allreduce]", metavar="LIST")] = None,
     root: Root = None,
     minimum: Annotated[str | None, typer.Option("-b", "--minbytes", help="Smallest size. [default: 8]", metavar="SIZE")] = None,
-    maximum: Annotated[str | None, typer.Option("-e", "--maxbytes", help="Largest size. [default: 1G]", metavar="SIZE")] = None,
+    maximum: Annotated[str | None, typer.Option("-e", "--maxbytes", help="Largest size. [default: 1G; with --run 64M]", metavar="SIZE")] = None,
     factor: Annotated[int | None, typer.Option("-f", "--stepfactor", help="Each size is the last times this. [default: 2]", min=2)] = None,
     step: Annotated[str | None, typer.Option("-i", "--stepbytes", help="Each size is the last plus this, instead of -f.", metavar="SIZE")] = None,
     datatype: Annotated[str, typer.Option("-d", "--datatype", help=", ".join(ELEMENT_BYTES), metavar="TYPE")] = "float",
     op: Annotated[str, typer.Option("-o", "--op", help=f"{', '.join(_OPS)}: shown; a simulated time does not depend on it.", metavar="OP")] = "sum",
-    iterations: Annotated[int | None, typer.Option("-n", "--iters", help="Runs to average: simulated runs repeat exactly, so one is made.", min=1)] = None,
-    warmups: Annotated[int | None, typer.Option("-w", "--warmup_iters", help="Runs before: none where runs are simulated.", min=0)] = None,
+    number: Annotated[int | None, typer.Option("-n", help="With --run: ranks. [default: the cores there are] Else the same as --iters.", min=1)] = None,
+    iterations: Annotated[int | None, typer.Option("--iters", help="Runs to average. [default with --run: 20] Simulated runs repeat exactly: one is made.", min=1)] = None,
+    warmups: Annotated[int | None, typer.Option("-w", "--warmup_iters", help="Runs before. [default with --run: 5] None where runs are simulated.", min=0)] = None,
+    run: Annotated[bool, typer.Option("--run", help="Measure: run the collectives between processes of this host and check results.")] = False,
+    average: Annotated[int | None, typer.Option("-a", "--average", help="With --run: time of rank 0, mean, shortest, longest (0-3). [default: 1]", min=0, max=3)] = None,
     compare: Annotated[str | None, typer.Option("--compare", help="Baselines, as many as wanted, or all. [default: nccl,baidu-ring]", metavar="LIST")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated rows instead of tables.")] = False,
@@ -42,7 +45,7 @@ def bench(
     images_s: Annotated[float | None, typer.Option("--images-per-second", help="With --model: one GPU's training speed, instead of the published.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="With --model: images a GPU and step. [default: as published]", min=1)] = None,
 ) -> None:
-    """Simulate collectives over sizes: time, bandwidth, the bound and the fraction of it reached, NCCL and others beside it."""
+    """Simulate collectives over sizes: time, bandwidth, the bound and the fraction of it reached, NCCL and others beside it; or measure (--run)."""
     if as_json and as_csv:
         raise typer.BadParameter("--json or --csv, not both", param_hint="--csv")
     if sweep and model is not None:
@@ -53,7 +56,18 @@ def bench(
         raise typer.BadParameter(f"{datatype!r}: one of {', '.join(ELEMENT_BYTES)}", param_hint="--datatype")
     if op not in _OPS:
         raise typer.BadParameter(f"{op!r}: one of {', '.join(_OPS)}", param_hint="-o")
-    if iterations is not None or warmups is not None:
+    if run:
+        from .benchrun import RunOptions, run_bench
+
+        _refuse("--run", {"--gpus": gpus, "--relays": relays, "--compare": compare, "--plot": plot, "--sweep": sweep or None, "--model": model})
+        run_bench(RunOptions(topo, number, _collectives(collective or "allreduce"), root, minimum or "8", maximum or "64M", factor, step, datatype, op,
+                             iterations, warmups, 1 if average is None else average), as_json, as_csv)  # fmt: skip
+        return
+    if topo is None:
+        raise typer.BadParameter("what to simulate is needed (or --run, to measure)", param_hint="--topo")
+    if average is not None:
+        raise typer.BadParameter("times of single ranks are measured, not simulated: it belongs to --run", param_hint="-a")
+    if number is not None or iterations is not None or warmups is not None:
         sys.stderr.write("blinkcoll: simulated runs repeat exactly: one is made a size, without warm-up; -n and -w change nothing\n")
     if model is not None:
         _refuse("--model", {"--root": root, "-b": minimum, "-e": maximum, "-f": factor, "-i": step, "--collective": collective, "--plot": plot})

@@ -1,4 +1,4 @@
-"""Buffers that are not plain: tensors with DLPack, bfloat16, dtypes that are only copied, views with gaps."""
+"""Buffers that are not plain: tensors with DLPack, bfloat16, dtypes that are only copied (float8), views with gaps."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import numpy as np
 from ..errors import ExecutionError
 from ..schedules.contract import REDUCING
 from .launch import DTYPES
+from .shards import Shards
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def run_other(calls: Any, table: int, name: str, array: Any, out: Any, op: int, divisor: int, factor: float, timeout_ns: int) -> int:
+def run_other(
+    calls: Any, table: int, name: str, array: Any, out: Any, op: int, divisor: int, factor: float, timeout_ns: int,
+    shards: Shards | None = None,
+) -> int:  # fmt: skip
     """One call by address; how it ended. Views with gaps are copied before and after.
 
     Raises
@@ -28,21 +32,23 @@ def run_other(calls: Any, table: int, name: str, array: Any, out: Any, op: int, 
     if not target.flags.writeable:
         raise ExecutionError(f"{name}: the array that gets the result may not be written")
     if name in REDUCING and dtype not in DTYPES:
-        raise ExecutionError(f"{name}: {dtype} cannot be reduced; dtypes that can: {', '.join(DTYPES)}")
+        why = " (float8 is copied only: eight bits do not hold sums)" if dtype.startswith("float8") else ""
+        raise ExecutionError(f"{name}: {dtype} cannot be reduced{why}; dtypes that can: {', '.join(DTYPES)}")
     read = np.ascontiguousarray(source)
     written = read if out is None else target if target.flags.c_contiguous else np.ascontiguousarray(target)
     if out is None and read is source:
         written = source
     ended: int = calls.run_addresses(
-        table, read.ctypes.data, read.size, written.ctypes.data, written.size, out is None, DTYPES.get(dtype, 0), read.itemsize, op, divisor, factor, timeout_ns
-    )
+        table, read.ctypes.data, read.size, written.ctypes.data, written.size, out is None, DTYPES.get(dtype, 0), read.itemsize, op, divisor, factor, timeout_ns,
+        *(() if shards is None else (shards.bounds, shards.places or ())),
+    )  # fmt: skip
     if written is not target and ended == 0:
         target[...] = written.reshape(target.shape)
     return ended
 
 
 def as_array(value: Any, what: str) -> tuple[Array, str]:
-    """A numpy view of the same memory, and its dtype's name; bfloat16 as its bits.
+    """A numpy view of the same memory, and its dtype's name; bfloat16, and torch's float8, as their bits.
 
     Raises
     ------
@@ -51,15 +57,15 @@ def as_array(value: Any, what: str) -> tuple[Array, str]:
     """
     kind = str(getattr(value, "dtype", ""))
     try:
-        if kind == "torch.bfloat16":  # DLPack has it, numpy has not
+        if kind == "torch.bfloat16" or kind.startswith("torch.float8"):  # torch has them, numpy has not
             import torch
 
-            return np.from_dlpack(value.detach().view(torch.int16)), "bfloat16"
+            bits = value.detach().view(torch.int16 if kind == "torch.bfloat16" else torch.uint8)
+            return _from_dlpack(bits), kind.removeprefix("torch.")
         if isinstance(value, np.ndarray):
             array = value
         elif hasattr(value, "__dlpack__"):
-            array = np.from_dlpack(value.detach() if hasattr(value, "detach") else value)
-            array.flags.writeable = True  # numpy marks all DLPack memory as read-only where the producer does not say
+            array = _from_dlpack(value.detach() if hasattr(value, "detach") else value)
         else:
             array = np.frombuffer(value, dtype=np.uint8) if isinstance(value, (bytes, bytearray)) else np.asarray(memoryview(value))
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
@@ -69,3 +75,24 @@ def as_array(value: Any, what: str) -> tuple[Array, str]:
     if array.dtype.name == "bfloat16":  # ml_dtypes
         return array.view(np.uint16), "bfloat16"
     return array, array.dtype.name
+
+
+def copy_of(value: Any) -> Any:
+    """The same elements, of the same kind, in memory of their own."""
+    if hasattr(value, "clone"):  # a torch tensor
+        return value.detach().clone()
+    return value.copy() if isinstance(value, np.ndarray) else as_array(value, "array")[0].copy()
+
+
+class _Writable:
+    """Memory that numpy is told may be written; it lives as long as who looks at it."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
+
+
+def _from_dlpack(value: Any) -> Array:
+    """A view of the same memory. A torch tensor may always be written, which releases before DLPack 1.0 have no way to say."""
+    array: Array = np.from_dlpack(value)
+    return array if array.flags.writeable or not hasattr(value, "data_ptr") else np.asarray(_Writable(array))

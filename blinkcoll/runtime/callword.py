@@ -7,9 +7,9 @@ from .launch import DTYPES
 #: Numbers of ``enum CollectiveCode``.
 COLLECTIVES = {
     "barrier": 1, "broadcast": 2, "reduce": 3, "allreduce": 4, "allgather": 5, "reducescatter": 6, "gather": 7, "scatter": 8, "alltoall": 9,
-    "sendrecv": 10,
+    "sendrecv": 10, "alltoallv": 11,
 }  # fmt: skip
-_METHODS = {"allreduce": "all_reduce", "allgather": "all_gather", "reducescatter": "reduce_scatter", "alltoall": "all_to_all"}
+_METHODS = {"allreduce": "all_reduce", "allgather": "all_gather", "reducescatter": "reduce_scatter", "alltoall": "all_to_all", "alltoallv": "all_to_all"}
 _REDUCING = {"reduce", "allreduce", "reducescatter"}
 _OPS = ("sum", "prod", "min", "max", "band", "bor", "bxor", "avg", "premul_sum")
 _OPAQUE = ("bytes", "2-byte elements", "4-byte elements", "8-byte elements", "16-byte elements")

@@ -21,6 +21,7 @@ from .. import _core
 from ..errors import BlinkcollError, ExecutionError, RankFailed
 from ..schedules import Program, encode, verify
 from ..schedules.contract import VIEWS, view
+from ..schedules.unequal import Counts
 from ..topology import Topology
 from .board import ABORTED, MISMATCH, TIMED_OUT
 from .bootstrap import Group
@@ -44,6 +45,7 @@ from .neighbours import Neighbours
 from .pairs import Pairs
 from .reach import processes_within_reach
 from .segment import Segment
+from .shards import Shards, shards_of
 
 _PAGE = 4096
 #: How long the watching thread may take to see that a process has ended whose memory is gone.
@@ -84,6 +86,7 @@ class HostGroup:
         self.rank, self.world_size = group.rank, group.world_size
         self.calls = _core.HostCalls(self.rank, self.world_size)
         self._tables: dict[Call, int] = {}
+        self._kinds: dict[Call, Program] = {}  # one of each collective's programs
         self.apart: set[int] = set()  # tables whose programs need input and output apart
         self._programs: list[_Placed] = []  # by the number that calls give them
         self._segments: list[Segment] = []
@@ -178,6 +181,10 @@ class HostGroup:
         """Whether a call is under way."""
         return any(calls.busy for calls in self._all_calls())
 
+    def shards(self, call: Call, counts: Counts) -> Shards:
+        """Shards of these counts; the collective has been set up. All programs of one with shards of its callers' take the same."""
+        return shards_of(self._kinds[call], counts)
+
     def close(self) -> None:
         """Tell the others, and unmap everything; no call is under way."""
         self.neighbours.close()
@@ -245,6 +252,7 @@ class HostGroup:
         views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
         table: int = self.calls.add_table(*views, entries, call_base(name, root))
         self._tables[call] = table
+        self._kinds[call] = placed[0].part.program
         if not all(one.part.program.in_place for one in placed):
             self.apart.add(table)
         return table

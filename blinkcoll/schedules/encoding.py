@@ -75,6 +75,8 @@ def number_uses(program: Program) -> Numbering:
                     counts[k] = now[k] + 1
     uses = []
     for i, connection in enumerate(program.connections):
+        if not (0 <= connection.src < len(signalled) and 0 <= connection.dst < len(signalled)):
+            raise ScheduleError(f"connection c{i} {connection.src}→{connection.dst}: there are ranks 0..{len(signalled) - 1}")
         written, read = signalled[connection.src].get(i, 0), signalled[connection.dst].get(i, 0)
         if written != read:
             raise ScheduleError(

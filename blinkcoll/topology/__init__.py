@@ -8,6 +8,7 @@ from .layouts import layout_names, load_layout
 from .load import load_topology
 from .model import BETWEEN_SERVERS, LINK_KINDS, Device, GpuIndex, Link, PciBusId, Rank, Switch, Topology, Uuid, exact
 from .multicast import group_switches
+from .numa import HostNodes, nodes_here, own_node
 from .probe import probe
 from .routing import Path, route
 from .subsets import unique_subsets
@@ -17,6 +18,7 @@ __all__ = [
     "LINK_KINDS",
     "Device",
     "GpuIndex",
+    "HostNodes",
     "Link",
     "Path",
     "PciBusId",
@@ -35,6 +37,8 @@ __all__ = [
     "layout_names",
     "load_layout",
     "load_topology",
+    "nodes_here",
+    "own_node",
     "pcie_distance",
     "pcie_tree",
     "probe",

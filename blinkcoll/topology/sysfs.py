@@ -47,11 +47,12 @@ class Sysfs:
         """The vertex of the NUMA node of a device, added where it is new."""
         name = f"cpu{self.numa_node(bus_id)}"
         if name not in draft.switches:
-            arch, vendor, model = self._cpu()
+            arch, vendor, model = self.cpu()
             draft.add_switch(Switch(name, "cpu", arch=arch, vendor=vendor, model=model))
         return name
 
-    def _cpu(self) -> tuple[str, str, str]:
+    def cpu(self) -> tuple[str, str, str]:
+        """The processor's architecture, vendor and model, as the table of interconnects names them."""
         text = self._read(self.cpuinfo)[:100_000]
         found = {key: re.search(rf"^{key}\s*:\s*(.*?)\s*$", text, re.MULTILINE) for key in ("vendor_id", "cpu family", "model", "cpu")}
         value = {key: match.group(1) if match else "" for key, match in found.items()}

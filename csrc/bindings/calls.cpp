@@ -159,9 +159,12 @@ bool run_barrier_quickly(HostCalls& calls, u32 collective, u64 timeout_ns) {
 }
 
 int run_addresses(HostCalls& calls, u32 table, u64 input, u64 input_count, u64 output, u64 output_count, bool in_place, u32 dtype, u32 elem_size,
-                  u32 op, u32 divisor, double prescale, u64 timeout_ns) {
+                  u32 op, u32 divisor, double prescale, u64 timeout_ns, const std::vector<u64>& bounds, const std::vector<u64>& places) {
   const UserBuffer a{input, input_count}, b{output, output_count};
-  return call(calls, table, a, in_place ? nullptr : &b, kind_of(dtype, elem_size, op, divisor, prescale), timeout_ns) ? kDone : kOutOfTime;
+  const UnevenShards shards{bounds.data(), places.empty() ? nullptr : places.data()};
+  CallKind kind = kind_of(dtype, elem_size, op, divisor, prescale);
+  if (!bounds.empty()) kind.shards = &shards;
+  return call(calls, table, a, in_place ? nullptr : &b, kind, timeout_ns) ? kDone : kOutOfTime;
 }
 
 }  // namespace
@@ -205,7 +208,8 @@ void bind_calls(nb::module_& m) {
       .def("run", &run_objects, nb::arg("table"), nb::arg("input"), nb::arg("output").none(), nb::arg("op"), nb::arg("divisor"), nb::arg("prescale"),
            nb::arg("timeout_ns"), "0: done; 1: a wait ran out; 2: not a plain contiguous buffer of a known type.")
       .def("run_addresses", &run_addresses, nb::arg("table"), nb::arg("input"), nb::arg("input_count"), nb::arg("output"), nb::arg("output_count"),
-           nb::arg("in_place"), nb::arg("dtype"), nb::arg("elem_size"), nb::arg("op"), nb::arg("divisor"), nb::arg("prescale"), nb::arg("timeout_ns"))
+           nb::arg("in_place"), nb::arg("dtype"), nb::arg("elem_size"), nb::arg("op"), nb::arg("divisor"), nb::arg("prescale"), nb::arg("timeout_ns"),
+           nb::arg("bounds") = std::vector<u64>(), nb::arg("places") = std::vector<u64>(), "With bounds (and places) where shards are not equal: as many as the program's shards say.")
       .def_prop_ro("last", &HostCalls::last, "The program that the last call ran.")
       .def("calls", &HostCalls::calls, nb::arg("program"), "How often it was called.");
 }

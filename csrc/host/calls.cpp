@@ -57,15 +57,43 @@ u64 HostCalls::total(const Table& table, const UserBuffer& input, const UserBuff
   return count;
 }
 
+// The same where the call says how large shards are; buffers have to be of just that size.
+u64 HostCalls::uneven_total(const Table& table, const UserBuffer& input, const UserBuffer* output, const UnevenShards& shards) const {
+  const u64 n = nranks_, *bounds = shards.bounds;
+  auto check = [&](const char* name, View view, u64 count) {
+    u64 wanted = 0;
+    switch (view) {
+      case View::kNone: return;
+      case View::kOwn: wanted = bounds[rank_ + 1] - bounds[rank_]; break;
+      case View::kWhole: wanted = bounds[n]; break;
+      case View::kRow: wanted = bounds[(rank_ + 1) * n] - bounds[rank_ * n]; break;
+      case View::kColumn:
+        for (u64 a = 0; a < n; a++) wanted += bounds[a * n + rank_ + 1] - bounds[a * n + rank_];
+    }
+    if (count != wanted) throw std::invalid_argument(std::string(name) + " has " + std::to_string(count) + " elements, counts say " + std::to_string(wanted));
+  };
+  if (output) {
+    check("array", table.input, input.count);
+    check("out", table.output, output->count);
+  } else {
+    check("array", held(table.input, table.output), input.count);
+  }
+  return bounds[table.input == View::kRow ? n * n : n];
+}
+
 // Where the whole of the data would begin; the sum wraps around where that is before 0.
-u64 HostCalls::whole(View view, const UserBuffer& buffer, u64 count, u32 elem_size) const {
-  return view == View::kOwn ? buffer.address - rank_ * (count / nranks_) * elem_size : buffer.address;
+u64 HostCalls::whole(View view, const UserBuffer& buffer, u64 count, const CallKind& kind) const {
+  u64 first = 0;  // element of the whole that the buffer begins with
+  if (view == View::kOwn) first = kind.shards ? kind.shards->bounds[rank_] : rank_ * (count / nranks_);
+  if (view == View::kRow) first = kind.shards->bounds[u64(rank_) * nranks_];
+  return buffer.address - first * kind.elem_size;
 }
 
 bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
   std::lock_guard<std::mutex> turn(busy_);
   const Table& t = tables_.at(table);
-  const u64 count = total(t, input, output), nbytes = count * kind.elem_size;
+  if (t.input == View::kRow && !kind.shards) throw std::invalid_argument("this collective needs counts");
+  const u64 count = kind.shards ? uneven_total(t, input, output, *kind.shards) : total(t, input, output), nbytes = count * kind.elem_size;
   size_t i = 0;
   while (i + 1 < t.entries.size() && nbytes > t.entries[i].most_bytes) i++;
   while (kind.premultiplied && i > 0 && !t.entries[i].premultiplies) i--;
@@ -86,8 +114,8 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
     last_ = number;
   }
   BufferAddresses& mine = pointer<BufferAddresses>(program.launch.buffers)[rank_];
-  mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind.elem_size);
-  mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind.elem_size) : mine.buffer[kInput];
+  mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind);
+  mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind) : mine.buffer[kInput];
   if (!start(program, word, timeout_ns, interrupted)) return false;
   if (!collective()) return true;
   // Nothing is returned of a call in which a rank has died: another process may have got its number, and its memory been
@@ -106,6 +134,8 @@ void HostCalls::set(Program& program, u64 count, const CallKind& kind) {
   launch.op = kind.op;
   launch.divisor = kind.divisor;
   launch.prescale = kind.prescale;
+  launch.bounds = kind.shards ? u64(kind.shards->bounds) : 0;
+  launch.places = kind.shards ? u64(kind.shards->places) : 0;
   if (program.any_checked && same(program.checked, kind)) return;
   check_launch(launch);
   program.checked = kind;

@@ -18,7 +18,7 @@
 namespace blinkcoll {
 
 // What a buffer of the collective holds at this rank (contract.py).
-enum class View { kNone, kOwn, kWhole };
+enum class View { kNone, kOwn, kWhole, kRow, kColumn };
 
 struct TableEntry {
   u64 most_bytes;  // of the collective's size; the last entry serves what is larger, too
@@ -31,11 +31,18 @@ struct UserBuffer {
   u64 address = 0, count = 0;
 };
 
+// Shards of the callers' that are not equal: where each begins in the whole and, for an all-to-all, in the output that holds
+// it (partition.h). The tables are the caller's, for the length of the call.
+struct UnevenShards {
+  const u64 *bounds, *places;
+};
+
 // What is done, beside where.
 struct CallKind {
   u32 dtype = 0, elem_size = 1, op = 0, divisor = 1;
   double prescale = 1;
   bool premultiplied = false;  // whether ranks have factors, this one's being `prescale`
+  const UnevenShards* shards = nullptr;
 };
 
 class HostCalls {
@@ -130,7 +137,8 @@ class HostCalls {
   bool begin(u64 word, u64 timeout_ns, const std::function<bool()>& interrupted);
   bool start(Program& program, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted);
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
-  u64 whole(View view, const UserBuffer& buffer, u64 count, u32 elem_size) const;
+  u64 uneven_total(const Table& table, const UserBuffer& input, const UserBuffer* output, const UnevenShards& shards) const;
+  u64 whole(View view, const UserBuffer& buffer, u64 count, const CallKind& kind) const;
 
   bool collective() const { return watch_.boards && watch_.peer < 0; }
 

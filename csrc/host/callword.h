@@ -15,7 +15,7 @@
 namespace blinkcoll {
 
 enum CollectiveCode : u32 {
-  kNoCall = 0, kBarrier, kBroadcast, kReduceTo, kAllReduce, kAllGather, kReduceScatter, kGather, kScatter, kAllToAll, kSendRecv,
+  kNoCall = 0, kBarrier, kBroadcast, kReduceTo, kAllReduce, kAllGather, kReduceScatter, kGather, kScatter, kAllToAll, kSendRecv, kAllToAllV,
 };
 
 constexpr u32 kAverage = 7, kPremultiplied = 8, kMostRoots = (1u << 10) - 2;

@@ -67,9 +67,9 @@ def covering(seed, factors):
     left = {((a, x), (b, y)) for a, b in itertools.combinations(names, 2) for x in factors[a] for y in factors[b]}
     rows = []
     while left:
-        best = None
+        best, choices = None, sorted(left, key=str)
         for _ in range(30):
-            (a, x), (b, y) = rng.choice(sorted(left, key=str))
+            (a, x), (b, y) = rng.choice(choices)
             row = {name: rng.choice(list(values)) for name, values in factors.items()} | {a: x, b: y}
             gain = sum(1 for pair in itertools.combinations(row.items(), 2) if pair in left)
             if best is None or gain > best[0]:
@@ -247,6 +247,46 @@ def test_bfloat16_bits_of_a_buffer_with_dlpack(tmp_path):
     data = [torch.full((1000,), 1.5, dtype=torch.bfloat16) * (rank + 1) for rank in range(2)]
     for result in as_threads(2, tmp_path, lambda comm: comm.all_reduce(data[comm.rank].clone())):
         assert result.dtype == torch.bfloat16 and (result == 4.5).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64"])
+def test_torch_tensors_are_written_in_place_and_apart(dtype, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is an optional extra")
+
+    def body(comm):
+        mine = torch.arange(600).reshape(2, 300).to(getattr(torch, dtype)) % 16 + comm.rank
+        summed, swapped, gathered = mine.clone(), mine.clone(), mine.new_zeros(1200)
+        assert comm.all_reduce(summed) is summed and comm.all_to_all(swapped) is swapped
+        comm.all_gather(mine.t(), gathered)
+        return mine, summed, swapped, gathered
+
+    (a, *first), (b, *second) = as_threads(2, tmp_path, body)
+    for rank, (summed, swapped, gathered) in enumerate((first, second)):
+        assert torch.equal(summed, a + b)
+        assert torch.equal(swapped, torch.stack([a[rank], b[rank]]))
+        assert torch.equal(gathered, torch.cat([a.t().flatten(), b.t().flatten()]))
+
+
+def test_dlpack_memory_that_numpy_takes_for_read_only_is_written_if_it_is_torchs():
+    class Tensor:  # as torch before DLPack 1.0: nothing says whether it may be written
+        def __init__(self, array):
+            self.array, self.dtype = array, array.dtype
+
+        def data_ptr(self):
+            return self.array.ctypes.data
+
+        def __dlpack__(self, **_):
+            frozen = self.array[:]
+            frozen.flags.writeable = False
+            return frozen.__dlpack__(max_version=(1, 0))
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+    memory = np.zeros((3, 4))[:, ::2]
+    view, name = as_array(Tensor(memory), "array")
+    view += 1
+    assert name == "float64" and (memory == 1).all() and view.strides == memory.strides
 
 
 def test_views_with_gaps_are_reduced_in_place(tmp_path):

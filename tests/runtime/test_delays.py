@@ -68,7 +68,7 @@ def binaries(tmp_path_factory):
                 built[arithmetic] = compiled(kind, csrc, [SOURCE / "csrc" / "host" / "reduce_avx2.cpp"], folder / f"{arithmetic}2.o", "-c")
                 compiled(kind, csrc, [SOURCE / "csrc" / "host" / "reduce_avx512.cpp"], folder / f"{arithmetic}512.o", "-c")
                 compiled(kind, csrc, [SOURCE / "csrc" / "host" / "movers.cpp"], folder / f"{arithmetic}.o", "-c")
-            sources = [csrc / "host" / "run.cpp", csrc / "host" / "farmovers.cpp", SOURCE / "tests" / "csrc" / "delayed_ranks.cpp"]
+            sources = [csrc / "host" / name for name in ("run.cpp", "board.cpp", "farmovers.cpp")] + [SOURCE / "tests" / "csrc" / "delayed_ranks.cpp"]
             built[kind] = compiled(kind, csrc, [*sources, *folder.glob(f"{arithmetic}[.25]*o")], folder / kind)
         return built[kind]
 

@@ -22,6 +22,7 @@ from blinkcoll.schedules import (
     lower_one_shot,
     lower_rings,
     lower_sendrecv,
+    lower_star,
     lower_two_shot,
     split_wide_steps,
 )  # fmt: skip
@@ -134,6 +135,7 @@ FAMILIES: dict[tuple[str, str], tuple[frozenset[int], Make]] = {
     **{("three-phase", c): (SEVERAL, _opaque) for c in ACROSS},
     **{("three-phase, expanded", c): (SOME_SEVERAL, lambda n, c, root: expand_exchanges(_opaque(n, c, root))) for c in ACROSS},
     **{(DIRECT, c): (SOME, lambda n, c, root: lower_direct(complete(n), c, root)) for c in PLANNED},
+    **{("star", c): (SOME, lambda n, c, root: lower_star(complete(n), c, root)) for c in ("broadcast", "reduce", "barrier")},
     ("dissemination", "barrier"): (EVERY, lambda n, c, root: lower_barrier(complete(n))),
     ("one way", "sendrecv"): (frozenset({2}), lambda n, c, root: lower_sendrecv(complete(2), root, shares=2)),
 }
