@@ -23,6 +23,9 @@ using Clock = std::chrono::steady_clock;
 // it is the yields that let the peer that we wait for proceed, so they come at once; beside other work each may cost a time
 // slice, so they end.
 constexpr u32 kSpins = 256, kCrowdedSpins = 2, kYields = 64;
+// Between two looks: each look takes a counter's line away from the peer that is about to write it, twice if it looks in
+// between the word of the call and the counter (measured: an all-reduce of 4 bytes 0.64 us with four pauses, 0.99 with one).
+constexpr int kPauses = 4;
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -152,7 +155,7 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted,
     }
     if (idle_rounds < most) {
       if (idle_rounds++ < spins) {
-        relax();
+        for (int i = 0; i < kPauses; i++) relax();
       } else {
         std::this_thread::yield();
       }
