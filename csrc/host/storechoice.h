@@ -1,4 +1,4 @@
-// How chunks are stored for other ranks to read: through the caches or past them, whichever has lately been faster.
+// How chunks are stored for other ranks to read: through the caches, or past them where that has lately been much faster.
 //
 // A slot's lines are in the cache of the peer that read them last, and a store through the cache first takes each back. Where
 // both cores share a last-level cache that is cheap (28 GB/s were measured in a ring of 4 MiB, and the reader then reads at
@@ -32,7 +32,7 @@ class StoreChoice {
   // way before it is in memory, and from there the reader gets it more slowly than from a cache (26 GB/s against 43).
   bool lately() const { return 3 * cost_[1] < cost_[0]; }
 
-  // A piece took that long. One that was interrupted must not count for much, so at most twice the cost so far is believed.
+  // A piece took that long. One that was interrupted must not count for much, so at most four times the cost so far is believed.
   void learn(bool streamed, u64 ticks, u64 nbytes) {
     double& cost = cost_[streamed];
     const double seen = double(ticks) / double(nbytes);
