@@ -15,6 +15,7 @@ from .exact import exact_plan
 from .links import choose_links
 from .minimise import Wish
 from .nvls import nvls_plan
+from .onfastlinks import onto_fast_links
 from .plan import Plan
 from .progress import progress
 from .threephase import three_phase_plan
@@ -119,8 +120,8 @@ def make_plan(
             if topology.relays and name not in FLOWS:
                 if method == "blink":
                     raise PackingError("method 'blink' plans for ranks alone, not with relays")
-                return relay_plan(topology, name, rank, chosen, rates, budget_s, wish)
-            plan = exact_plan(topology, name, rank, chosen, rates, budget_s, wish, equal_trees)
+                return onto_fast_links(relay_plan(topology, name, rank, chosen, rates, budget_s, wish))
+            plan = onto_fast_links(exact_plan(topology, name, rank, chosen, rates, budget_s, wish, equal_trees))
             return blink_plan(plan, budget_s, **options) if method == "blink" else plan
         except _core.TimeLimitReached:
             raise PackingError(

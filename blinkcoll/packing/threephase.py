@@ -25,6 +25,7 @@ from .exact import Problem
 from .intervals import Line, Supply, overlay, paired
 from .links import Arc
 from .onehop import one_hop_trees
+from .onfastlinks import onto_fast_links
 from .plan import Partition, Plan
 from .servers import NETWORK, Server, servers_of
 from .threephaselp import Crossings, ServerShare, crossings, solve_three_phase
@@ -81,10 +82,11 @@ def three_phase_plan(topology: Topology, collective: str, root: int | None, link
     if links != every:
         certificate_all = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate
         bound_all = max(bound_all, certificate_all.bound)
-    return Plan(
+    plan = Plan(
         topology=topology, collective=collective, method="three-phase", rate=rate, bound=certificate.bound, bound_all=bound_all,
         certificate=certificate, links=links, root=root, rates=rates, certificate_all=certificate_all, partitions=partitions,
     )  # fmt: skip
+    return onto_fast_links(plan) if local == "fastest" else plan
 
 
 def _partitions(servers: Sequence[Server], shares: Sequence[ServerShare], halves: Sequence[str], rate: Fraction, root: tuple[int, int] | None) -> tuple[Partition, ...]:

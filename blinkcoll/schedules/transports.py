@@ -20,14 +20,11 @@ def transport_of(topology: Topology, path: Path) -> str:
         Where the path is none that the driver offers: beside the NVLink of a pair, and through no CPU's memory.
     """
     peers = topology.peers
-    if not peers.staged(path):
-        return "peer"
-    if peers.staging_place(path) is not None:
-        return "host"
-    if peers.fast(path[0], path[-1]):
+    if peers.taken_by_fast_link(path):
         way = "→".join(map(str, path))
-        raise ScheduleError(f"path {way}: its ends have peer access over NVLink, so this way has to lead through a CPU's memory; plan with method='hybrid'")
-    return "peer"  # a pair without peer access below one switch: refused by nobody here, though a driver would
+        raise ScheduleError(f"path {way}: its ends have peer access over NVLink, so this way has to lead through a CPU's memory; plan with method='hybrid', or 'three-phase' for several servers")
+    # A pair without peer access below one switch is "peer": refused by nobody here, though a driver would.
+    return "host" if peers.staged(path) and peers.staging_place(path) is not None else "peer"
 
 
 def host_parts(topology: Topology, path: Path) -> tuple[Path, Path]:

@@ -61,3 +61,7 @@ class Peers:
     def staging_place(self, path: Sequence[_Vertex]) -> int | None:
         """Where in a path the host memory lies: its first CPU; None where it crosses none."""
         return next((i for i, v in enumerate(path) if v in self.cpus), None)
+
+    def taken_by_fast_link(self, path: Sequence[_Vertex]) -> bool:
+        """Whether nothing can go this way: accesses between its ends take their fast link, and it crosses no CPU's memory."""
+        return self.staged(path) and self.fast(path[0], path[-1]) and self.staging_place(path) is None

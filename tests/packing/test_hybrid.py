@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 
+import networkx as nx
 import pytest
 from allocations import diagonals
 from packing_fabrics import both, topology
@@ -136,3 +137,36 @@ def test_relays_serve_hybrids_too():
     plan = bc.plan(bc.load_topology("dgx1-v100").subset([0, 1], relays=[2, 3]), "allreduce", **BUDGET)
     plan.check()
     assert 80 < plan.rate <= plan.bound == 92
+
+
+TREES = ("broadcast", "reduce", "allreduce", "allgather", "reducescatter")
+
+
+def apart(layout):
+    """The sets of three and four GPUs that NVLink does not join."""
+    whole = bc.load_topology(layout)
+    graph = nx.Graph((whole.vertex(k.src), whole.vertex(k.dst)) for k in whole.links if k.kind == "NVLINK")
+    return [gpus for n in (3, 4) for gpus in combinations(range(8), n) if not nx.is_connected(graph.subgraph(gpus))]
+
+
+@pytest.mark.parametrize(("layout", "gpus"), [
+    pytest.param(name, gpus, marks=() if gpus in ((0, 1, 6), (2, 4, 5), (0, 1, 2, 7), (0, 1, 6, 7)) else pytest.mark.slow)
+    for name in ("dgx1-v100", "dgx1-p100") for gpus in apart(name)
+])  # fmt: skip
+def test_ranks_that_nvlink_does_not_join_get_plans_that_run_and_meet_the_bound(layout, gpus):
+    here = bc.load_topology(layout).subset(gpus)
+    for collective in TREES:
+        root = len(gpus) - 1 if collective in ("broadcast", "reduce") else None
+        plan = bc.plan(here, collective, root=root)
+        plan.check()
+        assert plan.rate == plan.bound
+        bc.verify(plan.schedule(nbytes=1 << 20))
+
+
+def test_ranks_that_nvlink_does_not_join_may_have_few_trees():
+    here = bc.load_topology("dgx1-v100").subset([0, 1, 6])
+    for options in ({"max_trees": 1}, {"minimise": True}, {"tolerance": "1/10"}):
+        plan = bc.plan(here, "allreduce", **options)
+        plan.check()
+        bc.verify(plan.schedule(nbytes=1 << 20))
+    assert len(bc.plan(here, "allreduce", max_trees=1).trees) == 1

@@ -101,7 +101,7 @@ def test_deep_json_is_refused():
         Topology.from_json("[" * 100_000)
 
 
-@given(st.fractions(min_value=Fraction(1, 10**9), max_value=10**9))
+@given(st.fractions(min_value=Fraction(1, 10**9), max_value=10**9, max_denominator=10**20))
 def test_exact_reads_back_every_rational(value):
     assert exact(f"{value.numerator}/{value.denominator}") == value
 
