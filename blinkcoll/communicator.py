@@ -457,7 +457,7 @@ class Communicator:
     ) -> Any:
         """``ended``: how a quick call ended, where it ended badly; this one says so. ``counts``: of parts that differ in size."""
         table = self._tables.get((name, root))
-        if table is None or op not in _OPS or self._failed is not None:
+        if table is None or self._failed is not None or not isinstance(op, str) or op not in _OPS:
             table = self._prepare(name, root, op)
         divisor = self.world_size if op == "avg" else 1
         result = array if out is None else out
@@ -512,7 +512,7 @@ class Communicator:
     def _prepare(self, name: str, root: int | None, op: str) -> int:
         """What is checked, and set up, before the first call of a kind."""
         self._check_usable()
-        if op not in _OPS:
+        if not isinstance(op, str) or op not in _OPS:
             raise ExecutionError(f"operation {op!r} is not known; known: {', '.join(_OPS)}")
         if root is not None and not 0 <= root < self.world_size:
             raise ExecutionError(f"{name}: there is no rank {root} among {self.world_size}")

@@ -46,6 +46,7 @@ from .pairs import Pairs
 from .reach import processes_within_reach
 from .segment import Segment
 from .shards import Shards, shards_of
+from .waiting import agree_on_waiting
 
 _PAGE = 4096
 #: How long the watching thread may take to see that a process has ended whose memory is gone.
@@ -98,6 +99,8 @@ class HostGroup:
         self.boards = self.neighbours.boards
         self.direct = False
         try:
+            self.waiting = agree_on_waiting(group, timeout_s)
+            self.calls.set_waiting(self.waiting.fenced, self.waiting.crowded)
             if self.world_size > 1:
                 self._share_pairs()
                 processes = processes_within_reach(group, timeout_s)
@@ -218,7 +221,7 @@ class HostGroup:
             assert message == {"pairs": self.pairs.nbytes}, (message, self.pairs.nbytes)
             segment = Segment(self.pairs.nbytes, fds[0])
         self._segments.append(segment)
-        self.pairs.map(segment, self.boards)
+        self.pairs.map(segment, self.boards, self.waiting)
 
     # -- setting up -------------------------------------------------------------------------------------------------
 
@@ -258,7 +261,7 @@ class HostGroup:
         return table
 
     def _propose(self, call: Call) -> tuple[list[HostProgram], Segment, Segment | None]:
-        parts = programs_for(self.topology, *call, direct=self.direct)
+        parts = programs_for(self.topology, *call, direct=self.direct, crowded=self.waiting.crowded)
         _, nbytes, pool_share = self._lay_out(parts)
         segment = Segment.sparse(nbytes)
         pool = Segment.sparse(pool_share * self.world_size) if pool_share > self._pool_share else None

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .. import _core
 from ..packing import make_plan
 from ..schedules import (
     INPUT,
@@ -20,6 +19,7 @@ from ..schedules import (
     Channel,
     Program,
     Step,
+    in_one_channel,
     lower,
     lower_barrier,
     lower_direct,
@@ -70,16 +70,18 @@ class HostProgram:
     pooled: bool
 
 
-def programs_for(topology: Topology, collective: str, root: int | None, *, direct: bool) -> list[HostProgram]:
+def programs_for(topology: Topology, collective: str, root: int | None, *, direct: bool, crowded: bool = False) -> list[HostProgram]:
     """The programs of one collective, by rising size; all verified.
 
-    ``direct``: ranks can read and write each other's memory.
+    ``direct``: ranks can read and write each other's memory. ``crowded``: there are more ranks than cores.
     """
     if topology.nranks == 1:
         return [HostProgram(_alone(topology, collective, root), LARGEST, _CHUNK_BYTES, pooled=False)]
     hosts = all(device.kind == "host" for device in topology.devices)
-    family = _FAMILIES.get(collective) if hosts or collective == "barrier" else None
-    made = _planned(topology, collective, root) if family is None else family(topology)
+    if collective == "barrier":
+        made = _barrier(topology, crowded)
+    else:
+        made = _allreduce(topology) if hosts and collective == "allreduce" else _planned(topology, collective, root)
     if hosts and direct and len(_memories(topology)) == 1 and topology.nranks <= _MOST_DIRECT and collective in _DIRECT_BYTES:
         begin = _DIRECT_BYTES[collective][topology.nranks > 2]
         if begin < LARGEST:
@@ -93,7 +95,7 @@ def _allreduce(topology: Topology) -> list[HostProgram]:
     n = topology.nranks
     if n > _MOST_DIRECT:
         return _by_size(n, lambda slots: lower_rings(topology, [list(range(n))], slots=slots))
-    one = HostProgram(lower_one_shot(topology), _ONE_SHOT_BYTES, _ONE_SHOT_BYTES, pooled=False)
+    one = HostProgram(lower_one_shot(topology, slots=_SMALL_SLOTS[n > 2]), _ONE_SHOT_BYTES, _ONE_SHOT_BYTES, pooled=False)
     two = _by_size(n, lambda slots: lower_two_shot(topology, slots=slots))
     if len(_memories(topology)) == 1:
         return [one, *two]
@@ -106,12 +108,12 @@ def _memories(topology: Topology) -> set[str]:
     return {link.dst for link in topology.links if link.src in ranks}
 
 
-def _barrier(topology: Topology) -> list[HostProgram]:
-    crowded = topology.nranks > _core.cores()
-    return [HostProgram(lower_star(topology, "barrier") if crowded else lower_barrier(topology), LARGEST, 64, pooled=False)]
+def _barrier(topology: Topology, crowded: bool) -> list[HostProgram]:
+    slots = _SMALL_SLOTS[topology.nranks > 2]
+    program = lower_star(topology, "barrier", slots=slots) if crowded else lower_barrier(topology, slots=slots)
+    return [HostProgram(program, LARGEST, 64, pooled=False)]
 
 
-_FAMILIES: dict[str, Callable[[Topology], list[HostProgram]]] = {"allreduce": _allreduce, "barrier": _barrier}
 #: Of one hop to or from the root; what the exact plans have others pass on would only wait for them.
 _STARS = ("broadcast", "reduce")
 
@@ -127,9 +129,13 @@ def _planned(topology: Topology, collective: str, root: int | None) -> list[Host
     uneven = collective == "alltoallv"  # the others take unequal shards as they are
     plan = make_plan(topology, "alltoall" if uneven else collective, root=root)
     small, large = _by_size(topology.nranks, lambda slots: lower(plan, slots=slots, uneven=uneven))
-    if collective in _STARS and all(device.kind == "host" for device in topology.devices):
-        small = replace(small, program=lower_star(topology, collective, root, slots=_SMALL_SLOTS[topology.nranks > 2]))
-    return [small, large]
+    if any(device.kind != "host" for device in topology.devices):
+        return [small, large]
+    if collective in _STARS:
+        program = lower_star(topology, collective, root, slots=_SMALL_SLOTS[topology.nranks > 2])
+    else:
+        program = in_one_channel(small.program)
+    return [replace(small, program=program), large]
 
 
 def _with_direct(made: list[HostProgram], program: Program, begin: int) -> list[HostProgram]:

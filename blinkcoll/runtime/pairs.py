@@ -15,6 +15,7 @@ from .board import Boards
 from .callword import call_base
 from .launch import Arena, LaunchRecord, connection_table, counter_lines, lay_out
 from .segment import Segment
+from .waiting import Waiting
 
 _CHUNK_BYTES, _SLOTS = 64 << 10, 4
 _PAGE = 4096
@@ -36,11 +37,12 @@ class Pairs:
         self.nbytes = max(1, world_size * (world_size - 1)) * self._pair_bytes
         self._segment: Segment | None = None
         self._boards: Boards | None = None
+        self._waiting = Waiting(fenced=False, crowded=False)
         self._ends: dict[tuple[int, int], tuple[Any, int]] = {}
 
-    def map(self, segment: Segment, boards: Boards) -> None:
-        """The memory that all ranks have mapped, and where calls are shown."""
-        self._segment, self._boards = segment, boards
+    def map(self, segment: Segment, boards: Boards, waiting: Waiting) -> None:
+        """The memory that all ranks have mapped, where calls are shown, and how ranks wait."""
+        self._segment, self._boards, self._waiting = segment, boards, waiting
 
     def calls(self) -> list[Any]:
         """The objects that run calls of the pairs that this rank has used."""
@@ -83,6 +85,7 @@ class Pairs:
         calls = _core.HostCalls(role, 2)
         assert self._boards is not None
         calls.set_boards(self._boards.core, dst if role == _SENDER else src, False)
+        calls.set_waiting(self._waiting.fenced, self._waiting.crowded)
         number = calls.add_program(bytes(record), self._code, connection_table(self.program, self._arenas, bases), False)
         views = (_WHOLE, _NONE) if role == _SENDER else (_NONE, _WHOLE)
         return calls, calls.add_table(*views, [(1 << 62, number, False)], call_base("sendrecv", None))

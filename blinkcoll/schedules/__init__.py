@@ -9,6 +9,7 @@ from .forests import lower_forest
 from .halvingdoubling import lower_halving_doubling
 from .lower import lower
 from .nvls import lower_nvls
+from .onechannel import in_one_channel
 from .oneshot import lower_one_shot
 from .program import (
     INPUT,
@@ -38,7 +39,7 @@ from .verifier import verify
 
 __all__ = [
     "INPUT", "OUTPUT", "SCALED_INPUT", "SCRATCH", "After", "Channel", "Connection", "Operand", "Program", "Step",
-    "encode", "expand_exchanges", "has_exchanges", "lower", "lower_barrier", "lower_direct", "lower_double_trees", "lower_flows", "lower_forest", "lower_halving_doubling",
+    "encode", "expand_exchanges", "has_exchanges", "in_one_channel", "lower", "lower_barrier", "lower_direct", "lower_double_trees", "lower_flows", "lower_forest", "lower_halving_doubling",
     "lower_nvls", "lower_one_shot", "lower_rings", "lower_sendrecv", "lower_sharded_trees", "lower_star", "lower_three_phase", "lower_trees", "lower_two_shot", "multicast",
     "program_summary", "program_text", "slot", "split_wide_steps", "verify", "with_protocol",
 ]  # fmt: skip

@@ -6,8 +6,11 @@ from ..topology import Topology, route
 from .program import Channel, Connection, Program, Step
 
 
-def lower_barrier(topology: Topology) -> Program:
+def lower_barrier(topology: Topology, *, slots: int = 1) -> Program:
     """The program after which no rank leaves before every rank has come.
+
+    With more than one of its ``slots``, which hold nothing, a rank seldom has to look whether the others have seen its
+    earlier signals.
 
     Raises
     ------
@@ -21,7 +24,7 @@ def lower_barrier(topology: Topology) -> Program:
     while distance < n:
         first = len(connections)
         for rank in range(n):
-            connections.append(Connection(rank, (rank + distance) % n, route(topology, rank, (rank + distance) % n), 1))
+            connections.append(Connection(rank, (rank + distance) % n, route(topology, rank, (rank + distance) % n), slots))
         for rank in range(n):
             tells, hears = first + rank, first + (rank - distance) % n
             steps[rank].append(Step("nop", 0, wait=(tells,), signal=(tells,)))

@@ -11,6 +11,7 @@
 #include "blinkcoll/dispatch.h"
 #include "host/calls.h"
 #include "host/callword.h"
+#include "host/fences.h"
 #include "host/peers.h"
 #include "host/run.h"
 
@@ -170,7 +171,7 @@ int run_addresses(HostCalls& calls, u32 table, u64 input, u64 input_count, u64 o
 }  // namespace
 
 void bind_calls(nb::module_& m) {
-  m.def("cores", &cores, "How many cores this process may use.");
+  m.def("join_fences", &join_fences, "Whether this process takes part in membarrier(2) from now on, and may fence.");
   m.def("take_unsettled", [] { return std::exchange(unsettled, int(kDone)); }, "How this thread's last quick call ended, if not well; once.");
   m.def("take_raised", [] { return nb::steal(std::exchange(raised, nullptr)); }, "What a signal's handler raised in it.");
   m.def("read_memory", [](int process, u64 address, u64 nbytes) {
@@ -204,6 +205,7 @@ void bind_calls(nb::module_& m) {
       .def("run_quickly", &run_quickly, nb::arg("collective"), nb::arg("root"), nb::arg("array"), nb::arg("out").none(), nb::arg("op"), nb::arg("timeout_ns"),
            "Whether the call was plain, has been made, and has ended well.")
       .def("run_barrier_quickly", &run_barrier_quickly, nb::arg("collective"), nb::arg("timeout_ns"))
+      .def("set_waiting", &HostCalls::set_waiting, nb::arg("fenced"), nb::arg("crowded"))
       .def("set_barrier", &HostCalls::set_barrier, nb::arg("program"))
       .def("run", &run_objects, nb::arg("table"), nb::arg("input"), nb::arg("output").none(), nb::arg("op"), nb::arg("divisor"), nb::arg("prescale"),
            nb::arg("timeout_ns"), "0: done; 1: a wait ran out; 2: not a plain contiguous buffer of a known type.")

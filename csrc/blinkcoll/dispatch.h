@@ -22,6 +22,8 @@
 //   void sign(tail, number, slots)             says it of a chunk, before publish()
 //   bool agrees(tail, number, slots, sync)     whether it is the call under way; if not, differs_at() is that sync, and
 //                                              differs() the other call where it is known
+//   kKeepsCredit                 whether it remembers what its looks at `head` have seen. If so:
+//   Look look_for_credit(connection, word, target)     look(), where that does not know already
 //   kFar                         whether other ranks' buffers may lie in memory that loads and stores do not reach. If so:
 //   bool far(rank)                             whether that rank's do
 //   bool copy_far(dsts, ndsts, src, nbytes), reduce_far(dsts, ndsts, srcs, nsrcs, count, scaling)
@@ -159,7 +161,7 @@ class ChannelRun {
     for (u32 i = p.lane(); i < u32(step.nwaits) + step.nafters; i += p.lanes()) {
       Condition c = condition(step, i);
       if (c.target == 0) continue;
-      Look seen = p.look(c.word, c.target);
+      Look seen = look_at(p, step, i, c);
       if (seen != Look::kReached) ready = false;
       if constexpr (Platform::kSigned) {
         if (ready && c.slots && !p.agrees(c.word, c.target, c.slots, step.first_sync + i)) {
@@ -170,6 +172,13 @@ class ChannelRun {
       if (seen == Look::kGaveUp) *gave_up = true;
     }
     return ready;
+  }
+
+  BC_HD Look look_at(Platform& p, const StepEntry& step, u32 i, const Condition& c) {
+    if constexpr (Platform::kKeepsCredit) {
+      if (i < step.nwaits && !c.slots) return p.look_for_credit(view_.syncs(step.first_sync)[i].connection, c.word, c.target);
+    }
+    return p.look(c.word, c.target);
   }
 
   // The i-th thing a step waits for: its connections first, then other channels of this rank.

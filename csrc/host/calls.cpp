@@ -29,6 +29,7 @@ u32 HostCalls::add_program(const Launch& launch, std::string code, const std::st
   std::memcpy(made->connections.data(), connections.data(), made->connections.size() * sizeof(ConnectionAddresses));
   made->buffers.resize(nranks_);
   made->cursors.resize(made->connections.size());
+  made->credit.resize(made->connections.size());
   made->pooled = pooled;
   Launch& mine = made->launch = launch;
   mine.program = u64(made->code.data());
@@ -150,7 +151,7 @@ bool HostCalls::begin(u64 word, u64 timeout_ns, const std::function<bool()>& int
 bool HostCalls::start(Program& program, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted) {
   program.launch.timeout_ns = timeout_ns;
   program.launch.epoch++;
-  return run_checked(program.launch, interrupted, {processes_.empty() ? nullptr : processes_.data(), word, watch_.boards ? &watch_ : nullptr});
+  return run_checked(program.launch, interrupted, {processes_.empty() ? nullptr : processes_.data(), word, watch_.boards ? &watch_ : nullptr, program.credit.data(), fenced_, crowded_});
 }
 
 void HostCalls::announce(u64 word) {

@@ -84,6 +84,9 @@ class HostCalls {
   // How this process numbers the processes of all ranks, for reading and writing their memory; 0: this process.
   void set_processes(std::vector<int> processes) { processes_ = std::move(processes); }
 
+  // Whether all ranks have joined the fences (fences.h), and whether there are more of them than cores. Before any call.
+  void set_waiting(bool fenced, bool crowded) { fenced_ = fenced, crowded_ = crowded; }
+
   // The program that barriers run, which pooled programs are separated by.
   void set_barrier(u32 program) { barrier_ = int(program); }
 
@@ -118,7 +121,7 @@ class HostCalls {
     std::string code;
     std::vector<ConnectionAddresses> connections;
     std::vector<BufferAddresses> buffers;
-    std::vector<u64> cursors;
+    std::vector<u64> cursors, credit;
     CallKind checked;  // the last kind that check_launch() has passed
     bool any_checked = false, pooled = false;
   };
@@ -144,7 +147,7 @@ class HostCalls {
 
   std::mutex busy_;
   Watch watch_{nullptr};
-  bool compared_ = false;
+  bool compared_ = false, fenced_ = false, crowded_ = false;
   std::vector<Quick> quick_;
   std::atomic<bool> open_{true};
   u32 rank_, nranks_, last_ = 0;

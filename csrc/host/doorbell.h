@@ -4,6 +4,11 @@
 // counter, then looks at the mark. All four are sequentially consistent, so one of the two sees the other (Dekker): either
 // the reader finds the counter raised, or the writer finds the mark and rings. A doorbell counts rings, so a ring between
 // the reader's last look and its sleep is not lost either.
+//
+// Where all ranks can (fences.h), the reader does the writer's share of that: between its marks and its last look it fences
+// everybody. A writer whose look at the mark came before that fence has raised the counter before it, too, and the reader's
+// look finds it; one that looks later finds the mark. The writer's store and look then are in program order only, which no
+// compiler may change and a CPU may not across the fence. Its store is a release, as data needs it.
 #pragma once
 
 #include <chrono>
@@ -47,11 +52,17 @@ inline void ring(u32* bell) {
 #endif
 }
 
-// The writer's side: raise the counter, and wake who sleeps on it.
-inline void raise(u64* counter, u64 value) {
+// The writer's side: raise the counter, and wake who sleeps on it. `fenced`: sleepers fence everybody.
+inline void raise(u64* counter, u64 value, bool fenced) {
   CounterLine* line = reinterpret_cast<CounterLine*>(counter);
-  __atomic_store_n(&line->value, value, __ATOMIC_SEQ_CST);
-  if (__atomic_load_n(&line->waited, __ATOMIC_SEQ_CST) == 0) return;
+  if (fenced) {
+    __atomic_store_n(&line->value, value, __ATOMIC_RELEASE);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&line->waited, __ATOMIC_RELAXED) == 0) return;
+  } else {
+    __atomic_store_n(&line->value, value, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&line->waited, __ATOMIC_SEQ_CST) == 0) return;
+  }
   if (__atomic_exchange_n(&line->waited, 0, __ATOMIC_SEQ_CST)) ring(reinterpret_cast<u32*>(reinterpret_cast<char*>(line) + line->doorbell));
 }
 

@@ -30,12 +30,15 @@ struct Around {
   const int* processes = nullptr;  // see Peers; null where all ranks share one address space
   u64 word = 0;                    // of the call (callword.h); all ranks have the same
   const Watch* watch = nullptr;    // what is looked at, and shown, before a sleep
+  u64* credit = nullptr;           // by connection: chunks that are known to have been taken; kept from call to call
+  bool fenced = false;             // all ranks have joined the fences (fences.h)
+  bool crowded = false;            // there are more ranks than cores that they may run on
 };
 
 class HostPlatform {
  public:
   explicit HostPlatform(const Launch& launch, const Around& around = {})
-      : launch_(launch), peers_(around.processes), word_(around.word), output_(pointer<const BufferAddresses>(launch.buffers)[launch.rank].buffer[kOutput]),
+      : launch_(launch), peers_(around.processes), word_(around.word), credit_(around.credit), fenced_(around.fenced), output_(pointer<const BufferAddresses>(launch.buffers)[launch.rank].buffer[kOutput]),
         extent_(launch.count * launch.elem_size), streams_(extent_ >= kStreamedBytes) {}
 
   // Lines save a fence and a trip of a flag over a link. Between threads a release store is a store, and a look at a
@@ -43,6 +46,7 @@ class HostPlatform {
   static constexpr bool kLines = false;
   static constexpr bool kSigned = true;
   static constexpr bool kFar = true;
+  static constexpr bool kKeepsCredit = true;
 
   u32 lane() const { return 0; }
   u32 lanes() const { return 1; }
@@ -62,6 +66,15 @@ class HostPlatform {
     return give_up ? Look::kGaveUp : Look::kPending;
   }
 
+  // Credit that was acquired once is not looked for again: the line is the reader's to write, and to look takes it away.
+  Look look_for_credit(u32 connection, const u64* word, u64 target) const {
+    if (!credit_) return look(word, target);
+    if (credit_[connection] >= target) return Look::kReached;
+    const Look seen = look(word, target);
+    if (seen == Look::kReached) credit_[connection] = __atomic_load_n(word, __ATOMIC_ACQUIRE);  // as in look(); often more has come
+    return seen;
+  }
+
   // Relaxed: for the note about a wait that failed; orders nothing.
   u64 peek(const u64* word) const { return __atomic_load_n(word, __ATOMIC_RELAXED); }
 
@@ -69,11 +82,11 @@ class HostPlatform {
   bool aborted() const { return __atomic_load_n(pointer<u32>(launch_.abort), __ATOMIC_RELAXED) != 0; }
   void abort() const { __atomic_store_n(pointer<u32>(launch_.abort), 1, __ATOMIC_RELAXED); }
 
-  // Release (and more, for the sleeper's sake: doorbell.h): everything this lane read or wrote in the step is ordered
+  // Release (and more, for the sleeper's sake, where it does not fence itself: doorbell.h): everything this lane read or wrote in the step is ordered
   // before it; the peer's look() acquires it.
   void publish(u64* word, u64 value) const {
     bc_delay();
-    raise(word, value);
+    raise(word, value, fenced_);
     bc_delay();
   }
   // Only this thread looks at these.
@@ -179,6 +192,8 @@ class HostPlatform {
   const Launch& launch_;
   Peers peers_;
   u64 word_, differs_ = 0;
+  u64* credit_;
+  bool fenced_;
   u32 differs_at_ = kMostSyncs;
   u64 output_, extent_;
   bool streams_;

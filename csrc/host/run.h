@@ -18,9 +18,6 @@ bool run_rank(const Launch& launch);
 // there is one, what it waits for, and leaves where that says so.
 bool run_checked(const Launch& launch, const std::function<bool()>& interrupted = {}, const Around& around = {});
 
-// How many cores this process may use.
-u32 cores();
-
 // Throws std::invalid_argument where the launch's program is none of this version, lacks the rank, or cannot be reduced.
 void check_launch(const Launch& launch);
 

@@ -1,0 +1,90 @@
+"""A rank that falls asleep just when its counter is raised is woken: no ring is lost, whoever does the fencing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import blinkcoll as bc
+from blinkcoll.runtime.waiting import agree_on_waiting
+
+SOURCE = Path(__file__).resolve().parents[2]
+ROUNDS, SEEDS = 50_000, range(3)
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to build with")
+
+
+def outcomes(folder, fenced, *options):
+    """The exit codes of doorbells.cpp for some seeds."""
+    binary = folder / "doorbells"
+    subprocess.run(["g++", "-std=c++17", "-O2", "-pthread", *options, f"-I{SOURCE / 'csrc'}", str(SOURCE / "tests" / "csrc" / "doorbells.cpp"), "-o", str(binary)], check=True)
+    codes = [subprocess.run([binary, str(int(fenced)), str(ROUNDS), str(seed)], timeout=120, stdout=subprocess.DEVNULL).returncode for seed in SEEDS]
+    if 5 in codes:
+        pytest.skip("this kernel has no membarrier(2), or refuses it")
+    return codes
+
+
+@needs_compiler
+@pytest.mark.parametrize("fenced", [False, True])
+def test_no_ring_is_lost(tmp_path, fenced):
+    assert outcomes(tmp_path, fenced) == [0] * len(SEEDS)
+
+
+@needs_compiler
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: nothing happens at once")
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="how long a store waits depends on the machine")
+def test_without_its_fence_a_sleeper_loses_rings(tmp_path):
+    assert 4 in outcomes(tmp_path, True, "-DBC_WITHOUT_FENCES")
+
+
+class Meeting:
+    """Ranks' answers as rank 0 hears them."""
+
+    rank = 0
+
+    def __init__(self, *others):
+        self.others, self.world_size, self.told = others, len(others) + 1, None
+
+    def answers(self, doing, timeout_s):
+        return dict(enumerate(self.others, 1))
+
+    def tell_all(self, message):
+        self.told = message
+
+
+@pytest.mark.parametrize(("cores", "crowded"), [([[1], [2]], False), ([[0], [0]], True), ([[0, 1], [1]], True), ([[0, 1], [1, 2]], False)])
+def test_ranks_that_are_bound_to_cores_of_their_own_are_not_crowded(monkeypatch, cores, crowded):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+    group = Meeting(*({"fences": True, "cores": own} for own in cores))
+    assert agree_on_waiting(group, 1).crowded == crowded
+    assert group.told["waiting"]["crowded"] == crowded
+
+
+def test_one_rank_without_fences_leaves_all_without():
+    assert not agree_on_waiting(Meeting({"fences": True, "cores": [0]}, {"fences": False, "cores": [1]}), 1).fenced
+
+
+def test_a_group_without_fences_works(monkeypatch, tmp_path):
+    import threading
+
+    import numpy as np
+
+    monkeypatch.setattr("blinkcoll._core.join_fences", lambda: False)
+    sums = []
+
+    def rank(number):
+        with bc.Communicator(number, 3, bc.FileStore(tmp_path)) as comm:
+            assert not comm._host.waiting.fenced
+            for count in (1, 5000):
+                sums.append(comm.all_reduce(np.full(count, number + 1.0)).tolist() == [6.0] * count)
+
+    threads = [threading.Thread(target=rank, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sums == [True] * 6
