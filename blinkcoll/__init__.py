@@ -25,7 +25,7 @@ _HOME = {
     "select": "selection",
     "Program": "schedules",
     "Communicator": "communicator",
-    "Work": "communicator",
+    "Work": "work",
     "FileStore": "runtime.store",
     "BlinkcollError": "errors",
     "TopologyError": "errors",
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from .api import simulate as simulate
     from .api import verify as verify
     from .communicator import Communicator as Communicator
-    from .communicator import Work as Work
     from .errors import Aborted as Aborted
     from .errors import BlinkcollError as BlinkcollError
     from .errors import CallMismatch as CallMismatch
@@ -65,6 +64,7 @@ if TYPE_CHECKING:
     from .selection import select as select
     from .topology import Topology as Topology
     from .topology import load_topology as load_topology
+    from .work import Work as Work
 
 
 def __getattr__(name: str) -> Any:

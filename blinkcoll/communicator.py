@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import queue
 import struct
 import threading
 import weakref
@@ -17,7 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from .errors import BlinkcollError, ExecutionError, TopologyError, WaitTimeout
+from .errors import BlinkcollError, ExecutionError
+from .work import Lane
 
 if TYPE_CHECKING:
     from .runtime.bootstrap import Group
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from .runtime.shards import Shards
     from .runtime.store import Store
     from .schedules.unequal import Counts
-    from .topology import HostNodes, Topology
+    from .topology import Topology
 
-__all__ = ["Communicator", "Work"]
+__all__ = ["Communicator"]
 
 #: Operations by name: the number that calls take.
 _OPS = {"sum": 0, "prod": 1, "min": 2, "max": 3, "band": 4, "bor": 5, "bxor": 6, "avg": 0, "premul_sum": 8}
@@ -40,51 +40,6 @@ _ALLREDUCE, _REDUCE, _BROADCAST, _ALLGATHER, _REDUCESCATTER, _GATHER, _SCATTER, 
 _NOTHING = bytearray(1)
 #: A split's record: colour, key, and the leader's address as text.
 _SPLIT = struct.Struct("<qq240s")
-
-
-class Work:
-    """A call that goes on in the background. Calls of one communicator run one after the other, in order."""
-
-    def __init__(self) -> None:
-        self._ended = threading.Event()
-        self._result: Any = None
-        self._error: BaseException | None = None
-
-    def is_completed(self) -> bool:
-        """Whether it has ended, well or not."""
-        return self._ended.is_set()
-
-    def wait(self, timeout_s: float | None = None) -> Any:
-        """Wait for its end; its result.
-
-        Raises
-        ------
-        WaitTimeout
-            Where it has not ended within ``timeout_s``; the call itself goes on.
-        BlinkcollError
-            What the call raised.
-        """
-        if not self._ended.wait(timeout_s):
-            raise WaitTimeout(f"the call has not ended within {timeout_s:g} s; it goes on")
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-    result = wait
-
-    def exception(self, timeout_s: float | None = None) -> BaseException | None:
-        """What the call raised, or None."""
-        if not self._ended.wait(timeout_s):
-            raise WaitTimeout(f"the call has not ended within {timeout_s:g} s; it goes on")
-        return self._error
-
-    def _run(self, call: Callable[[], Any]) -> None:
-        try:
-            self._result = call()
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._ended.set()
 
 
 class Communicator:
@@ -140,15 +95,16 @@ class Communicator:
 
     def _start(self, group: Group, topology: Topology | None, timeout_s: float, name: str) -> None:
         from .runtime.hostgroup import HostGroup
+        from .runtime.machine import agree_on_topology
 
         self.rank, self.world_size, self.timeout_s, self.name = group.rank, group.world_size, timeout_s, name
         self._timeout_ns = int(timeout_s * 1e9)
         self._group, group.patience_s = group, timeout_s
-        self._lane = _Lane(f"blinkcoll-rank{self.rank}")
-        self._lanes: dict[tuple[int, int], _Lane] = {}  # of sends and receives, by source and destination
+        self._lane = Lane(f"blinkcoll-rank{self.rank}")
+        self._lanes: dict[tuple[int, int], Lane] = {}  # of sends and receives, by source and destination
         self._failed: BaseException | None = None
         try:
-            topology = _agree_on_topology(group, topology, timeout_s)
+            topology = agree_on_topology(group, topology, timeout_s)
             self._host = HostGroup(group, topology, timeout_s, name)
         except BaseException as error:
             group.give_up(error)
@@ -176,7 +132,7 @@ class Communicator:
         out
             Where the result goes; ``array`` itself where None.
         async_op
-            Return a :class:`Work` at once.
+            Return a :class:`~blinkcoll.Work` at once.
 
         Returns
         -------
@@ -285,7 +241,7 @@ class Communicator:
         peer = dst if src == self.rank else src
         if not 0 <= peer < self.world_size or peer == self.rank:
             raise ExecutionError(f"rank {self.rank} cannot exchange with rank {peer} among {self.world_size}")
-        lane = self._lanes.setdefault((src, dst), _Lane(f"blinkcoll-{src}-{dst}"))
+        lane = self._lanes.setdefault((src, dst), Lane(f"blinkcoll-{src}-{dst}"))
         return lane.do(lambda: self._exchange(src, dst, array), async_op)
 
     def _exchange(self, src: int, dst: int, array: Any) -> Any:
@@ -402,7 +358,7 @@ class Communicator:
         if self._group is not None:
             group, self._life = self._group, threading.RLock()  # another thread may have held it
             self._withdraw(_forked)
-            self._lane, self._lanes = _Lane(""), {}
+            self._lane, self._lanes = Lane(""), {}
             self._forget.detach()
             group.close()
 
@@ -553,7 +509,7 @@ def _forked(*_: Any) -> int:
     raise ExecutionError(_FORKED)
 
 
-def _give_back(host: HostGroup, group: Group, lane: _Lane, lanes: dict[tuple[int, int], _Lane]) -> None:
+def _give_back(host: HostGroup, group: Group, lane: Lane, lanes: dict[tuple[int, int], Lane]) -> None:
     """What close() does, and what happens to a communicator that nobody has any more."""
     for one in (lane, *lanes.values()):
         one.dismiss()
@@ -582,67 +538,6 @@ if hasattr(os, "register_at_fork"):
 atexit.register(_at_exit)
 
 
-class _Lane:
-    """Calls that have to follow each other, on a thread of their own where they are to go on in the background."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._calls: queue.SimpleQueue[tuple[Work, Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._last: Work | None = None
-        self._watcher: Callable[[bool], object] | None = None
-        self._lock = threading.Lock()
-
-    def watch(self, watcher: Callable[[bool], object]) -> None:
-        """Tell ``watcher`` whenever it becomes busy (False) or idle (True)."""
-        self._watcher = watcher
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is under way."""
-        return self._last is None or self._last.is_completed()
-
-    def _tell(self, work: Work) -> None:
-        """The work that was asked for, or has ended: calls wait for the last one."""
-        with self._lock:
-            if self._watcher is not None and work is self._last:
-                self._watcher(work.is_completed())
-
-    def do(self, call: Callable[[], Any], async_op: bool) -> Any:
-        """The call's result, or its Work."""
-        if not async_op and self.idle:
-            return call()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
-            self._thread.start()
-        work = Work()
-        with self._lock:
-            self._last = work
-        self._tell(work)
-        self._calls.put((work, call))
-        return work if async_op else work.wait()
-
-    def close(self, timeout_s: float | None = None) -> None:
-        """Wait for all calls."""
-        thread = self._thread
-        self.dismiss()
-        if thread is not None:
-            thread.join(timeout_s)
-
-    def dismiss(self) -> None:
-        """There are no more calls."""
-        if self._thread is not None:
-            self._calls.put(None)
-            self._thread = None
-
-    def _serve(self) -> None:
-        while (item := self._calls.get()) is not None:
-            work, call = item
-            work._run(call)
-            self._tell(work)
-            del item, work, call  # while it waits for the next one, it keeps no communicator alive
-
-
 _counts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _counts_lock = threading.Lock()
 
@@ -655,38 +550,3 @@ def _number_on(store: Store | None) -> int:
         number = _counts.get(store, 0)
         _counts[store] = number + 1
     return number
-
-
-def _agree_on_topology(group: Group, topology: Topology | None, timeout_s: float) -> Topology:
-    """Rank 0's, on all ranks."""
-    from .runtime.nodes import nodes_of
-    from .topology import Topology as Loaded
-
-    nodes = nodes_of(group, timeout_s)
-    if group.rank == 0:
-        try:
-            mine, error = _own_topology(group.world_size, topology, nodes), None
-        except (ExecutionError, TopologyError) as failed:
-            mine, error = None, failed
-        group.tell_all({"topology": mine.to_json() if mine else None, "error": str(error) if error else None})
-        if error is not None:
-            raise error
-        assert mine is not None
-        return mine
-    message, _ = group.hear("learning the topology", timeout_s)
-    if message.get("error"):
-        raise ExecutionError(f"rank 0: {message['error']}")
-    return Loaded.from_json(str(message["topology"]))
-
-
-def _own_topology(world_size: int, topology: Topology | None, nodes: HostNodes | None) -> Topology:
-    from .topology import host_topology, load_topology
-
-    if topology is None:
-        named = os.environ.get("BLINKCOLL_TOPO", "host")
-        topology = host_topology(world_size, nodes) if named == "host" else load_topology(named)
-        if topology.nranks > world_size:
-            topology = topology.subset([d.name for d in topology.devices[:world_size]])
-    if topology.nranks != world_size:
-        raise ExecutionError(f"topology {topology.name} has {topology.nranks} devices, the communicator {world_size} ranks")
-    return topology
