@@ -95,14 +95,14 @@ class HostGroup:
         self._pool: Segment | None = None
         self._pool_share = 0
         self.pairs = Pairs(self.rank, self.world_size)
-        self.neighbours = Neighbours(self, group, name, timeout_s)
+        self.neighbours = Neighbours(self, group, name, self.pairs.nbytes, timeout_s)
         self.boards = self.neighbours.boards
         self.direct = False
         try:
             self.waiting = agree_on_waiting(group, timeout_s)
             self.calls.set_waiting(self.waiting.fenced, self.waiting.crowded)
             if self.world_size > 1:
-                self._share_pairs()
+                self.pairs.map(self.neighbours.segment, self.neighbours.board_bytes, self.boards, self.waiting)
                 processes = processes_within_reach(group, timeout_s)
                 if processes is not None:
                     self.direct = True
@@ -210,18 +210,6 @@ class HostGroup:
 
     def _all_calls(self) -> list[Any]:
         return [calls for calls in (self.calls, *self.pairs.calls()) if calls is not None]
-
-    def _share_pairs(self) -> None:
-        """One memory file for all pairs, of which only what is used takes memory."""
-        if self.rank == 0:
-            segment = Segment.sparse(self.pairs.nbytes)
-            self.group.tell_all({"pairs": self.pairs.nbytes}, [segment.fd])
-        else:
-            message, fds = self.group.hear("mapping the pairs' memory", self.timeout_s)
-            assert message == {"pairs": self.pairs.nbytes}, (message, self.pairs.nbytes)
-            segment = Segment(self.pairs.nbytes, fds[0])
-        self._segments.append(segment)
-        self.pairs.map(segment, self.boards, self.waiting)
 
     # -- setting up -------------------------------------------------------------------------------------------------
 

@@ -26,37 +26,39 @@ class Neighbours:
         Whose sleeping calls are woken when something has happened.
     name
         The communicator's, for people.
+    more_bytes
+        Of memory behind the boards, for other uses: one file a communicator, of which only what is used takes memory.
     """
 
-    def __init__(self, host: HostGroup, group: Group, name: str, timeout_s: float) -> None:
+    def __init__(self, host: HostGroup, group: Group, name: str, more_bytes: int, timeout_s: float) -> None:
         self._host, self.rank = host, group.rank
-        nbytes = Boards.nbytes(group.world_size)
+        self.board_bytes = Boards.nbytes(group.world_size)
+        nbytes = self.board_bytes + more_bytes
         if group.rank == 0:
-            self._segment = Segment.sparse(nbytes, FILE_NAME)
+            self.segment = Segment.sparse(nbytes, FILE_NAME)
             try:
-                self._segment.reserve(0, nbytes)  # of all ranks: nobody can fail to say why it fails
-                group.tell_all({"boards": nbytes}, [self._segment.fd])
+                self.segment.reserve(0, self.board_bytes)  # of all ranks: nobody can fail to say why it fails
+                group.tell_all({"boards": nbytes}, [self.segment.fd])
             except BaseException:
-                self._segment.close()
+                self.segment.close()
                 raise
         else:
             message, fds = group.hear(_DOING, timeout_s)
             if message.get("boards") != nbytes or len(fds) != 1:
                 raise ExecutionError(f"rank {group.rank}: expected boards of {nbytes} bytes, got {message} with {len(fds)} descriptors")
-            self._segment = Segment(nbytes, fds[0])
-        self.boards = Boards(self._segment, group.rank, group.world_size)
+            self.segment = Segment(nbytes, fds[0])
+        self.boards = Boards(self.segment, group.rank, group.world_size)
         try:
             self.boards.introduce(own_identity(process_name(), Address.invent()), name)
             processes, pidfds = _exchange(group, timeout_s)
         except BaseException as error:
             self.boards.fail_to_set_up(error)
             self.boards.forget()
-            self._segment.close()
+            self.segment.close()
             raise
         others = {rank: process for rank, process in processes.items() if process != process_name()}
         for rank in set(pidfds) - set(others):
             os.close(pidfds.pop(rank))
-        self._segment.close_file()  # the mapping has a descriptor of its own, by which `blinkcoll status` finds it
         watch(self, others, pidfds, group.peers)
         group.check = self.boards.check
 
@@ -72,7 +74,7 @@ class Neighbours:
         """Give everything back."""
         self.part()
         self.boards.forget()
-        self._segment.close()
+        self.segment.close()
 
     def part(self) -> None:
         """Tell the others that this rank closes the communicator, and watch them no longer."""

@@ -34,15 +34,16 @@ class Pairs:
         self._arenas: list[Arena] = [lay_out(self.program, self._code, role, _CHUNK_BYTES) for role in (_SENDER, _RECEIVER)]
         self._role_at = [0, _up(self._arenas[_SENDER].nbytes)]
         self._pair_bytes = self._role_at[1] + _up(self._arenas[_RECEIVER].nbytes)
-        self.nbytes = max(1, world_size * (world_size - 1)) * self._pair_bytes
+        self.nbytes = world_size * (world_size - 1) * self._pair_bytes
         self._segment: Segment | None = None
+        self._at = 0
         self._boards: Boards | None = None
         self._waiting = Waiting(fenced=False, crowded=False)
         self._ends: dict[tuple[int, int], tuple[Any, int]] = {}
 
-    def map(self, segment: Segment, boards: Boards, waiting: Waiting) -> None:
-        """The memory that all ranks have mapped, where calls are shown, and how ranks wait."""
-        self._segment, self._boards, self._waiting = segment, boards, waiting
+    def map(self, segment: Segment, at: int, boards: Boards, waiting: Waiting) -> None:
+        """The memory that all ranks have mapped, from ``at`` on; where calls are shown, and how ranks wait."""
+        self._segment, self._at, self._boards, self._waiting = segment, at, boards, waiting
 
     def calls(self) -> list[Any]:
         """The objects that run calls of the pairs that this rank has used."""
@@ -67,7 +68,7 @@ class Pairs:
         return [self._segment.load(begin + at + a.records, a.progress - a.records) for at, a in zip(self._role_at, self._arenas, strict=True)]
 
     def _begin(self, src: int, dst: int) -> int:
-        return (src * (self.world_size - 1) + dst - (dst > src)) * self._pair_bytes
+        return self._at + (src * (self.world_size - 1) + dst - (dst > src)) * self._pair_bytes
 
     def _set_up(self, src: int, dst: int, role: int) -> tuple[Any, int]:
         assert self._segment is not None

@@ -6,11 +6,14 @@ The tables inside hold offsets from the mapping's start; each process adds its o
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -50,18 +53,21 @@ def lay_out_segment(arenas: Sequence[Arena], buffer_bytes: Sequence[tuple[int, i
 
 
 class Segment:
-    """A mapping of a memfd; zeros at first. ``fd`` is what other processes map."""
+    """A mapping of a memfd; zeros at first. ``fd`` is what other processes map.
+
+    The mapping is made by libc: a ``mmap.mmap`` would keep a descriptor of its own.
+    """
 
     def __init__(self, nbytes: int, fd: int | None = None) -> None:
         self.nbytes = nbytes
         self.fd = _memory_file(nbytes, reserve=True) if fd is None else fd
         try:
-            self._map = mmap.mmap(self.fd, nbytes)
+            self.base = _map(self.fd, nbytes)
         except OSError as error:
             os.close(self.fd)
             raise ExecutionError(f"a segment of {nbytes} bytes cannot be mapped: {error.strerror}") from None
-        self._anchor = ctypes.c_char.from_buffer(self._map)
-        self.base = ctypes.addressof(self._anchor)
+        self._unmap = weakref.finalize(self, _libc().munmap, self.base, nbytes)
+        self._unmap.atexit = False  # other threads may still look at it
 
     @classmethod
     def sparse(cls, nbytes: int, name: str = "blinkcoll") -> Segment:
@@ -81,15 +87,20 @@ class Segment:
 
     def view(self, offset: int, nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         """Bytes of the segment; valid while it is open."""
-        return np.frombuffer(self._map, dtype=np.uint8, count=nbytes, offset=offset)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self._at(offset, nbytes)))
 
     def store(self, offset: int, data: bytes) -> None:
         """Write bytes."""
-        self._map[offset : offset + len(data)] = data
+        ctypes.memmove(self._at(offset, len(data)), data, len(data))
 
     def load(self, offset: int, nbytes: int) -> bytes:
         """Read bytes."""
-        return self._map[offset : offset + nbytes]
+        return ctypes.string_at(self._at(offset, nbytes), nbytes)
+
+    def _at(self, offset: int, nbytes: int) -> int:
+        if not self._unmap.alive or offset < 0 or offset + nbytes > self.nbytes:
+            raise IndexError(f"bytes {offset} to {offset + nbytes} of a segment of {self.nbytes}{'' if self._unmap.alive else ', which is closed'}")
+        return self.base + offset
 
     def close_file(self) -> None:
         """Close the descriptor: everybody who is to map the segment has. The mapping stays."""
@@ -99,11 +110,28 @@ class Segment:
 
     def close(self) -> None:
         """Unmap; the memory goes when the last process has."""
-        del self._anchor
-        try:
-            self._map.close()
-        finally:
-            self.close_file()
+        self._unmap()
+        self.close_file()
+
+
+@lru_cache(maxsize=1)
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    return libc
+
+
+def _map(fd: int, nbytes: int) -> int:
+    """The address at which a file of at least this size is mapped, shared. Raises OSError."""
+    if os.fstat(fd).st_size < nbytes:  # touching what lies behind its end would be a signal
+        raise OSError(errno.EINVAL, f"its file has {os.fstat(fd).st_size}")
+    at = _libc().mmap(None, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+    if at == ctypes.c_void_p(-1).value:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(at)
 
 
 def _memory_file(nbytes: int, reserve: bool, name: str = "blinkcoll") -> int:

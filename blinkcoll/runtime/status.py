@@ -8,7 +8,6 @@ the ranks: they may hang, or be stopped.
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 import time
 from collections.abc import Iterator
@@ -125,13 +124,13 @@ def _read(path: str) -> CommunicatorStatus | None:
     except OSError:
         return None
     try:
-        with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as mapped:
-            data = mapped[:]
-    except (OSError, ValueError):
+        page = os.pread(fd, PAGE_BYTES, 0)
+        header = BoardHeader.from_buffer_copy(page) if len(page) == PAGE_BYTES else BoardHeader()
+        data = os.pread(fd, (header.nranks + 1) * PAGE_BYTES, 0) if header.magic == MAGIC else b""  # more may lie behind the boards
+    except OSError:
         return None
     finally:
         os.close(fd)
-    header = BoardHeader.from_buffer_copy(data)
     if header.magic != MAGIC or len(data) < (header.nranks + 1) * PAGE_BYTES:
         return None
     if header.version != VERSION:

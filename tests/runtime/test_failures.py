@@ -450,6 +450,33 @@ def test_idle_communicators_share_one_thread_that_sleeps(tmp_path):
             assert spent < 0.1 and switches < 10
 
 
+@pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_many_idle_communicators_take_two_descriptors_and_little_memory_each(tmp_path, count):
+    def body(comm, tell):
+        descriptors, shared = len(os.listdir("/proc/self/fd")), resident_shared()
+        more = [bc.Communicator(comm.rank, 2, bc.FileStore(tmp_path / "more"), name=str(i)) for i in range(count)]
+        sums = [float(other.all_reduce(np.ones(4))[0]) for other in more]
+        descriptors, shared = len(os.listdir("/proc/self/fd")) - descriptors, resident_shared() - shared
+        comm.barrier()
+        began = time.process_time()
+        time.sleep(0.5)
+        spent = time.process_time() - began
+        for other in more:
+            other.close()
+        return sums, descriptors, shared, spent
+
+    with Job(2, tmp_path, body) as job:
+        for rank in range(2):
+            kind, (sums, descriptors, shared, spent), _ = job.ending(rank)
+            assert kind == "result" and sums == [2.0] * count
+            assert descriptors <= 2 * count + 8 and shared <= 100 * count and spent < 0.1
+
+
+def resident_shared():
+    """KiB of shared memory that this process has touched."""
+    return int(re.search(r"^RssShmem:\s+(\d+)", Path("/proc/self/status").read_text(), re.M)[1])
+
+
 def sleeps(thread):
     """How often a thread of this process has gone to sleep."""
     return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", Path(f"/proc/self/task/{thread}/status").read_text(), re.M)[1])
