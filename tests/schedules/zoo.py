@@ -13,6 +13,7 @@ from blinkcoll.packing import make_plan
 from blinkcoll.schedules import (
     Program,
     expand_exchanges,
+    in_one_channel,
     lower_barrier,
     lower_direct,
     lower_double_trees,
@@ -29,14 +30,12 @@ from blinkcoll.schedules import (
 from blinkcoll.schedules.forests import lower_forest_allreduce
 from blinkcoll.schedules.hierarchical import lower_hierarchical
 from blinkcoll.schedules.protocols import with_protocol
-from blinkcoll.topology import Device, Link, Topology, load_topology
+from blinkcoll.topology import Device, Link, Topology, host_topology, load_topology
 
 ROOTED = frozenset({"broadcast", "reduce", "gather", "scatter", "sendrecv"})
 PLANNED = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter", "gather", "scatter", "alltoall")
 EVERY = frozenset(range(1, 17))
 SEVERAL = EVERY - {1}
-#: For what differs from another family in its connections only.
-SOME, SOME_SEVERAL = frozenset({1, 2, 3, 5, 8, 13, 16}), frozenset({2, 3, 5, 6, 9, 16})
 DGX1 = frozenset(range(2, 9))
 #: Of eight GPUs, four a socket, without peer access between the two.
 TWO_SOCKETS = frozenset(range(5, 9))
@@ -113,29 +112,30 @@ CLASSIC: dict[str, Make] = {
 FAMILIES: dict[tuple[str, str], tuple[frozenset[int], Make]] = {
     **{("plan", c): (SEVERAL, lambda n, c, root: _planned(machine(n), c, root)) for c in PLANNED},
     **{("plan, LL", c): (SEVERAL, lambda n, c, root: _planned(machine(n), c, root, "LL")) for c in PLANNED},
-    **{("plan, LL128", c): (SOME_SEVERAL, lambda n, c, root: _planned(machine(n), c, root, "LL128")) for c in PLANNED},
+    **{("plan, LL128", c): (SEVERAL, lambda n, c, root: _planned(machine(n), c, root, "LL128")) for c in PLANNED},
     **{("plan, few channels", c): (SEVERAL, lambda n, c, root: _planned(machine(n), c, root, max_channels=3)) for c in PLANNED},
     **{("plan, narrow steps", c): (DGX1, lambda n, c, root: split_wide_steps(_planned(load_topology("hgx-h100").subset(range(n)), c, root), 3)) for c in PLANNED},
     **{("plan, equal trees", c): (DGX1, lambda n, c, root: _planned(machine(n), c, root, equal_trees=16)) for c in ("allreduce", "allgather", "reducescatter")},
     **{("forest", c): (DGX1, lambda n, c, root: lower_forest(make_plan(machine(n), c, root), max_channels=4)) for c in ACROSS},
     **{("hybrid", c): (DGX1, lambda n, c, root: _planned(machine(n), c, root, method="hybrid")) for c in TREES},
     **{("plan, host memory", c): (TWO_SOCKETS, lambda n, c, root: _planned(load_topology("rtx4090x8").subset(range(n)), c, root)) for c in PLANNED},
+    **{("plan, one channel", c): (SEVERAL, lambda n, c, root: in_one_channel(bc.plan(host_topology(n), c, root=root).schedule(nbytes=1))) for c in PLANNED[3:]},
     ("plan", "alltoallv"): (SEVERAL, lambda n, c, root: _uneven(n)),
-    ("plan, LL", "alltoallv"): (SOME_SEVERAL, lambda n, c, root: _uneven(n, "LL")),
-    ("plan, LL128", "alltoallv"): (SOME_SEVERAL, lambda n, c, root: _uneven(n, "LL128")),
+    ("plan, LL", "alltoallv"): (SEVERAL, lambda n, c, root: _uneven(n, "LL")),
+    ("plan, LL128", "alltoallv"): (SEVERAL, lambda n, c, root: _uneven(n, "LL128")),
     ("forest of two plans", "allreduce"): (DGX1, lambda n, c, root: _forest(n)),
     **{("ring", c): (EVERY, _rings) for c in RINGS},
-    **{("ring, LL", c): (SOME, _in_lines(_rings)) for c in RINGS},
+    **{("ring, LL", c): (EVERY, _in_lines(_rings)) for c in RINGS},
     **{(name, "allreduce"): (EVERY, make) for name, make in CLASSIC.items()},
-    **{(f"{name}, LL", "allreduce"): (SOME, _in_lines(make)) for name, make in CLASSIC.items()},
+    **{(f"{name}, LL", "allreduce"): (EVERY, _in_lines(make)) for name, make in CLASSIC.items()},
     ("two-shot, narrow steps", "allreduce"): (EVERY, lambda n, c, root: split_wide_steps(lower_two_shot(complete(n)), 4)),
     ("hierarchical", "allreduce"): (frozenset(range(2, 17, 2)), lambda n, c, root: _pairs(n)),
     **{(STAGED, c): (SEVERAL, _over_a_switch) for c in TREES},
-    **{(REGISTERED, c): (SOME_SEVERAL, lambda n, c, root: _over_a_switch(n, c, root, registered=True)) for c in TREES},
+    **{(REGISTERED, c): (SEVERAL, lambda n, c, root: _over_a_switch(n, c, root, registered=True)) for c in TREES},
     **{("three-phase", c): (SEVERAL, _opaque) for c in ACROSS},
-    **{("three-phase, expanded", c): (SOME_SEVERAL, lambda n, c, root: expand_exchanges(_opaque(n, c, root))) for c in ACROSS},
-    **{(DIRECT, c): (SOME, lambda n, c, root: lower_direct(complete(n), c, root)) for c in PLANNED},
-    **{("star", c): (SOME, lambda n, c, root: lower_star(complete(n), c, root)) for c in ("broadcast", "reduce", "barrier")},
+    **{("three-phase, expanded", c): (SEVERAL, lambda n, c, root: expand_exchanges(_opaque(n, c, root))) for c in ACROSS},
+    **{(DIRECT, c): (EVERY, lambda n, c, root: lower_direct(complete(n), c, root)) for c in PLANNED},
+    **{("star", c): (EVERY, lambda n, c, root: lower_star(complete(n), c, root)) for c in ("broadcast", "reduce", "barrier")},
     ("dissemination", "barrier"): (EVERY, lambda n, c, root: lower_barrier(complete(n))),
     ("one way", "sendrecv"): (frozenset({2}), lambda n, c, root: lower_sendrecv(complete(2), root, shares=2)),
 }
