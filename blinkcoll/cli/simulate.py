@@ -99,15 +99,19 @@ class _Runs:
             from ..selection import select
 
             return select(self.topology, self.collective, nbytes, root=self.root).program
-        if self.algorithm not in (_TREES, _THREE_PHASE, *_NVLS):
-            from ..simulator.baselines import baseline_program
+        if self._is_baseline():
+            from ..simulator.baselines import baseline_program, folded_baseline_program
 
-            return baseline_program(self.algorithm, self.topology, self.collective, self.root, nbytes)
+            folded = folded_baseline_program(self.algorithm, self.topology, self.collective, nbytes)
+            return folded or baseline_program(self.algorithm, self.topology, self.collective, self.root, nbytes)
         from ..cost import default_chunk_bytes
 
         if self._trees is None:
             self._trees = self._planned()
         return self._trees.with_chunk_bytes(default_chunk_bytes(self._trees, nbytes))
+
+    def _is_baseline(self) -> bool:
+        return self.algorithm not in (_SELECTED, _TREES, _THREE_PHASE, *_NVLS)
 
     def _planned(self) -> Program:
         """The program of the plan that the algorithm names."""
@@ -122,7 +126,13 @@ class _Runs:
 
     def run(self, nbytes: int, trace: bool = False) -> SimulationResult:
         from ..simulator import run
+        from ..simulator.baselines import run_baseline
 
+        if self._is_baseline():
+            return run_baseline(
+                self.algorithm, self.topology, self.collective, self.root, nbytes,
+                elem_size=self.elem_size, chunk_bytes=self.chunk_bytes, rates=self.rates, params=self.params, trace=trace,
+            )[1]  # fmt: skip
         return run(
             self.program(nbytes), nbytes, elem_size=self.elem_size, chunk_bytes=self.chunk_bytes, rates=self.rates, params=self.params, trace=trace
         )
@@ -142,7 +152,7 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
     lines = [
         f"# blinkcoll {__version__} {runs.collective} by {program.algorithm}: SIMULATED (event-driven), not measured",
         f"# topology {runs.topology.name}, GPUs {gpu_list(runs.topology)} as ranks 0..{runs.topology.nranks - 1}{beside}, fingerprint {runs.topology.fingerprint}",
-        f"# program {program.hash}: {len(program.weights)} shares, at most {program.nchannels} channels a rank",
+        f"# program {_called(runs, program)}: {len(program.weights)} shares, at most {program.nchannels} channels a rank",
         *(["# exchanges between servers: timed as one-hop connections over the network, as no engine is given"] if program.algorithm == _THREE_PHASE else []),
         f"# rates {runs.rates}, launch {launch}, calls {calls}, device parameters of {runs.params.device}",
         "#",
@@ -153,7 +163,7 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
         root = -1 if runs.root is None else runs.root
         lines.append(
             f"{r.nbytes:>12} {r.nbytes // runs.elem_size:>12} {datatype:>8} {root:>5} {r.time_us:>10.2f} {r.algbw:>7.2f} {r.busbw:>7.2f} "
-            f"{r.chunk_bytes:>8} {r.nsteps:>8}  {_busiest(runs.topology, r)}"
+            f"{r.chunk_bytes:>8} {r.nsteps:>8}  {_busiest(program.topology, r)}"
         )
     path = critical_path(runs.run(results[-1].nbytes, trace=True))
     lines.append(
@@ -161,6 +171,11 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
         f"{path.waiting_us:.1f} us latency and synchronisation, {path.launch_us:.1f} us launch (simulated)"
     )
     return "\n".join(lines)
+
+
+def _called(runs: _Runs, program: Program) -> str:
+    """A program's hash; of what one of equal servers does for all, whom it stands for."""
+    return program.hash if program.nranks == runs.topology.nranks else f"of {program.nranks} ranks, one server's, simulated for all {runs.topology.nranks}: servers are equal"
 
 
 def _busiest(topology: Topology, result: SimulationResult) -> str:
@@ -175,6 +190,7 @@ def _as_json(runs: _Runs, results: list[SimulationResult], alone: list[Simulatio
 
     program = runs.program(results[-1].nbytes)
     topology = runs.topology
+    simulated = program.topology
     return {
         "schema": SCHEMA,
         "version": __version__,
@@ -187,11 +203,12 @@ def _as_json(runs: _Runs, results: list[SimulationResult], alone: list[Simulatio
         "launch": launch,
         "calls": calls,
         "device": runs.params.device,
+        "simulated_ranks": program.nranks,
         "rows": [
             {
                 "nbytes": r.nbytes, "time_us": r.time_us, "single_call_us": one.time_us, "algbw": r.algbw, "busbw": r.busbw, "chunk_bytes": r.chunk_bytes, "nsteps": r.nsteps,
                 "link_utilisation": {
-                    f"{topology.vertex_name(a)}→{topology.vertex_name(b)}": part for (a, b), part in sorted(r.link_utilisation.items(), key=str)
+                    f"{simulated.vertex_name(a)}→{simulated.vertex_name(b)}": part for (a, b), part in sorted(r.link_utilisation.items(), key=str)
                 },
             }
             for r, one in zip(results, alone, strict=True)
