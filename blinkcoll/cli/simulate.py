@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _SELECTED, _TREES, _THREE_PHASE = "selected", "trees", "three-phase"
 _CALLS = ("back-to-back", "single")
+#: Steps of a run whose critical path is shown, each a record of some hundred bytes.
+_MOST_TRACED = 1_000_000
+#: Ranks of a cluster for which our own plans are made: for an all-reduce or all-gather 24 s among 64, minutes among 128; others take half a minute there.
+_MOST_PLANNED, _MOST_PLANNED_OTHERS = 64, 128
 #: Over switches that copy and add, with callers' buffers copied or registered.
 _NVLS = ("nvls", "nvls-registered")
 
@@ -70,6 +74,8 @@ def simulate(
         raise typer.BadParameter(str(error), param_hint="--collective") from None
     if root is None and name in ROOTED:
         root = 0
+    if algorithm in (_SELECTED, _TREES, _THREE_PHASE):
+        _refuse_what_takes_minutes(topology, name)
     params = parameters_for(topology, launch)
     runs = _Runs(topology, name, root, algorithm, sizes[-1], rates, params, ELEMENT_BYTES[datatype], chunk_bytes)
     alone = [runs.run(nbytes) for nbytes in sizes]
@@ -83,6 +89,15 @@ def simulate(
         typer.echo(_as_text(runs, results, datatype, launch, calls))
 
 
+def _refuse_what_takes_minutes(topology: Topology, collective: str) -> None:
+    most = _MOST_PLANNED if collective in ("allreduce", "allgather", "reducescatter") else _MOST_PLANNED_OTHERS
+    if topology.nranks > most and any(switch.kind == "network" for switch in topology.switches):
+        raise typer.BadParameter(
+            f"our own plans of {collective} over {topology.nranks} GPUs of a cluster take minutes, at most {most}: take fewer servers, or --algorithm nccl for NCCL's program",
+            param_hint="--algorithm",
+        )
+
+
 class _Runs:
     """One program a size, as its algorithm makes them, and their simulation."""
 
@@ -93,8 +108,15 @@ class _Runs:
         self.topology, self.collective, self.root, self.algorithm = topology, collective, root, algorithm
         self.largest, self.rates, self.params, self.elem_size, self.chunk_bytes = largest, rates, params, elem_size, chunk_bytes
         self._trees: Program | None = None
+        self._programs: dict[int, Program] = {}
 
     def program(self, nbytes: int) -> Program:
+        """What is run for a size, made once."""
+        if nbytes not in self._programs:
+            self._programs[nbytes] = self._made(nbytes)
+        return self._programs[nbytes]
+
+    def _made(self, nbytes: int) -> Program:
         if self.algorithm == _SELECTED:
             from ..selection import select
 
@@ -165,6 +187,9 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
             f"{r.nbytes:>12} {r.nbytes // runs.elem_size:>12} {datatype:>8} {root:>5} {r.time_us:>10.2f} {r.algbw:>7.2f} {r.busbw:>7.2f} "
             f"{r.chunk_bytes:>8} {r.nsteps:>8}  {_busiest(program.topology, r)}"
         )
+    if results[-1].nsteps > _MOST_TRACED:
+        lines.append(f"# Critical path: left out, a trace of {results[-1].nsteps} steps would take gigabytes; a smaller size or fewer servers have one")
+        return "\n".join(lines)
     path = critical_path(runs.run(results[-1].nbytes, trace=True))
     lines.append(
         f"# Critical path of {results[-1].nbytes} B in a call alone: {len(path.steps)} steps, {path.moving_us:.1f} us moving data, "

@@ -113,6 +113,7 @@ def _across_servers(topology: Topology, collective: str, root: int | None, nbyte
     """The same on several servers; see ``servers.py``."""
     if version not in ("2.30", "2.30.7"):
         raise SimulationError(f"NCCL {version} is rebuilt for one server; 2.30 has programs for several")
+    servers.check_domains(topology)
     if collective not in p2p.COLLECTIVES:
         servers.check_ranks(topology.nranks, collective, algorithm)
     elif algorithm is not None:
@@ -120,7 +121,7 @@ def _across_servers(topology: Topology, collective: str, root: int | None, nbyte
     elif collective == "alltoall" and topology.nranks > p2p.MOST_RANKS:
         raise SimulationError(
             f"NCCL's alltoall among {topology.nranks} ranks has no program of the whole, at most {p2p.MOST_RANKS} ranks; on equal servers "
-            "run_baseline (blinkcoll simulate --algorithm nccl) simulates one for all"
+            "without ways over a third GPU's NVLinks run_baseline (blinkcoll simulate --algorithm nccl) simulates one for all"
         )
     plan = servers.plan_servers(topology)
     if collective in p2p.COLLECTIVES:

@@ -137,7 +137,7 @@ def plan_servers(topology: Topology) -> ServersPlan:
     for rank, device in enumerate(topology.devices):
         of_server.setdefault(device.server, []).append(rank)
     servers = tuple(tuple(of_server[s]) for s in sorted(of_server))
-    _check_domains(topology)
+    check_domains(topology)
     alike = rotation_of(topology) is not None  # equal servers are searched once
     plans = [_search_one(topology, ranks) for ranks in (servers[:1] if alike else servers)]
     entries = [_entries(topology, ranks, device) for ranks, device, _ in zip(servers, sorted(of_server), plans, strict=False)]
@@ -228,8 +228,14 @@ def check_size(nranks: int, collective: str, algorithm: str, nchannels: int) -> 
         )
 
 
-def _check_domains(topology: Topology) -> None:
-    """NVLink between servers makes them one node to NCCL, and an NVSwitch between them is no server's."""
+def check_domains(topology: Topology) -> None:
+    """Refuse servers that NVLink joins: they are one node to NCCL, and an NVSwitch between them is no server's.
+
+    Raises
+    ------
+    SimulationError
+        Where NVLink leads from server to server.
+    """
     home = {device.name: device.server for device in topology.devices} | {switch.name: switch.server for switch in topology.switches}
     if any(link.kind == "NVLINK" and home[link.src] != home[link.dst] for link in topology.links):
         raise SimulationError(f"topology {topology.name}: NVLink joins its servers (MNNVL), for which NCCL's search is not rebuilt; the GPUs of one server can be compared")
