@@ -76,5 +76,8 @@ def sizes_between(smallest: int, largest: int, factor: int, elem_size: int, step
 
 
 def gpu_list(topology: Topology) -> str:
-    """The GPU indices of a topology's ranks, in rank order."""
+    """The GPU indices of a topology's ranks, in rank order; first and last of more than 16 that follow one another."""
+    indices = [d.index for d in topology.devices]
+    if len(indices) > 16 and indices[0] is not None and indices == list(range(indices[0], indices[0] + len(indices))):
+        return f"{indices[0]}-{indices[-1]}"
     return ",".join(str(d.index if d.index is not None else d.name) for d in topology.devices)

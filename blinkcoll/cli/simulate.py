@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _SELECTED, _TREES, _THREE_PHASE = "selected", "trees", "three-phase"
 _CALLS = ("back-to-back", "single")
+#: Steps of a run whose critical path is shown, each a record of some hundred bytes.
+_MOST_TRACED = 1_000_000
+#: Ranks of a cluster for which our own plans are made: for an all-reduce or all-gather 24 s among 64, minutes among 128; others take half a minute there.
+_MOST_PLANNED, _MOST_PLANNED_OTHERS = 64, 128
 #: Over switches that copy and add, with callers' buffers copied or registered.
 _NVLS = ("nvls", "nvls-registered")
 
@@ -70,6 +74,8 @@ def simulate(
         raise typer.BadParameter(str(error), param_hint="--collective") from None
     if root is None and name in ROOTED:
         root = 0
+    if algorithm in (_SELECTED, _TREES, _THREE_PHASE):
+        _refuse_what_takes_minutes(topology, name)
     params = parameters_for(topology, launch)
     runs = _Runs(topology, name, root, algorithm, sizes[-1], rates, params, ELEMENT_BYTES[datatype], chunk_bytes)
     alone = [runs.run(nbytes) for nbytes in sizes]
@@ -83,6 +89,15 @@ def simulate(
         typer.echo(_as_text(runs, results, datatype, launch, calls))
 
 
+def _refuse_what_takes_minutes(topology: Topology, collective: str) -> None:
+    most = _MOST_PLANNED if collective in ("allreduce", "allgather", "reducescatter") else _MOST_PLANNED_OTHERS
+    if topology.nranks > most and any(switch.kind == "network" for switch in topology.switches):
+        raise typer.BadParameter(
+            f"our own plans of {collective} over {topology.nranks} GPUs of a cluster take minutes, at most {most}: take fewer servers, or --algorithm nccl for NCCL's program",
+            param_hint="--algorithm",
+        )
+
+
 class _Runs:
     """One program a size, as its algorithm makes them, and their simulation."""
 
@@ -93,21 +108,32 @@ class _Runs:
         self.topology, self.collective, self.root, self.algorithm = topology, collective, root, algorithm
         self.largest, self.rates, self.params, self.elem_size, self.chunk_bytes = largest, rates, params, elem_size, chunk_bytes
         self._trees: Program | None = None
+        self._programs: dict[int, Program] = {}
 
     def program(self, nbytes: int) -> Program:
+        """What is run for a size, made once."""
+        if nbytes not in self._programs:
+            self._programs[nbytes] = self._made(nbytes)
+        return self._programs[nbytes]
+
+    def _made(self, nbytes: int) -> Program:
         if self.algorithm == _SELECTED:
             from ..selection import select
 
             return select(self.topology, self.collective, nbytes, root=self.root).program
-        if self.algorithm not in (_TREES, _THREE_PHASE, *_NVLS):
-            from ..simulator.baselines import baseline_program
+        if self._is_baseline():
+            from ..simulator.baselines import baseline_program, folded_baseline_program
 
-            return baseline_program(self.algorithm, self.topology, self.collective, self.root, nbytes)
+            folded = folded_baseline_program(self.algorithm, self.topology, self.collective, nbytes)
+            return folded or baseline_program(self.algorithm, self.topology, self.collective, self.root, nbytes)
         from ..cost import default_chunk_bytes
 
         if self._trees is None:
             self._trees = self._planned()
         return self._trees.with_chunk_bytes(default_chunk_bytes(self._trees, nbytes))
+
+    def _is_baseline(self) -> bool:
+        return self.algorithm not in (_SELECTED, _TREES, _THREE_PHASE, *_NVLS)
 
     def _planned(self) -> Program:
         """The program of the plan that the algorithm names."""
@@ -122,7 +148,13 @@ class _Runs:
 
     def run(self, nbytes: int, trace: bool = False) -> SimulationResult:
         from ..simulator import run
+        from ..simulator.baselines import run_baseline
 
+        if self._is_baseline():
+            return run_baseline(
+                self.algorithm, self.topology, self.collective, self.root, nbytes,
+                elem_size=self.elem_size, chunk_bytes=self.chunk_bytes, rates=self.rates, params=self.params, trace=trace,
+            )[1]  # fmt: skip
         return run(
             self.program(nbytes), nbytes, elem_size=self.elem_size, chunk_bytes=self.chunk_bytes, rates=self.rates, params=self.params, trace=trace
         )
@@ -142,7 +174,7 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
     lines = [
         f"# blinkcoll {__version__} {runs.collective} by {program.algorithm}: SIMULATED (event-driven), not measured",
         f"# topology {runs.topology.name}, GPUs {gpu_list(runs.topology)} as ranks 0..{runs.topology.nranks - 1}{beside}, fingerprint {runs.topology.fingerprint}",
-        f"# program {program.hash}: {len(program.weights)} shares, at most {program.nchannels} channels a rank",
+        f"# program {_called(runs, program)}: {len(program.weights)} shares, at most {program.nchannels} channels a rank",
         *(["# exchanges between servers: timed as one-hop connections over the network, as no engine is given"] if program.algorithm == _THREE_PHASE else []),
         f"# rates {runs.rates}, launch {launch}, calls {calls}, device parameters of {runs.params.device}",
         "#",
@@ -153,14 +185,22 @@ def _as_text(runs: _Runs, results: list[SimulationResult], datatype: str, launch
         root = -1 if runs.root is None else runs.root
         lines.append(
             f"{r.nbytes:>12} {r.nbytes // runs.elem_size:>12} {datatype:>8} {root:>5} {r.time_us:>10.2f} {r.algbw:>7.2f} {r.busbw:>7.2f} "
-            f"{r.chunk_bytes:>8} {r.nsteps:>8}  {_busiest(runs.topology, r)}"
+            f"{r.chunk_bytes:>8} {r.nsteps:>8}  {_busiest(program.topology, r)}"
         )
+    if results[-1].nsteps > _MOST_TRACED:
+        lines.append(f"# Critical path: left out, a trace of {results[-1].nsteps} steps would take gigabytes; a smaller size or fewer servers have one")
+        return "\n".join(lines)
     path = critical_path(runs.run(results[-1].nbytes, trace=True))
     lines.append(
         f"# Critical path of {results[-1].nbytes} B in a call alone: {len(path.steps)} steps, {path.moving_us:.1f} us moving data, "
         f"{path.waiting_us:.1f} us latency and synchronisation, {path.launch_us:.1f} us launch (simulated)"
     )
     return "\n".join(lines)
+
+
+def _called(runs: _Runs, program: Program) -> str:
+    """A program's hash; of what one of equal servers does for all, whom it stands for."""
+    return program.hash if program.nranks == runs.topology.nranks else f"of {program.nranks} ranks, one server's, simulated for all {runs.topology.nranks}: servers are equal"
 
 
 def _busiest(topology: Topology, result: SimulationResult) -> str:
@@ -175,6 +215,7 @@ def _as_json(runs: _Runs, results: list[SimulationResult], alone: list[Simulatio
 
     program = runs.program(results[-1].nbytes)
     topology = runs.topology
+    simulated = program.topology
     return {
         "schema": SCHEMA,
         "version": __version__,
@@ -187,11 +228,12 @@ def _as_json(runs: _Runs, results: list[SimulationResult], alone: list[Simulatio
         "launch": launch,
         "calls": calls,
         "device": runs.params.device,
+        "simulated_ranks": program.nranks,
         "rows": [
             {
                 "nbytes": r.nbytes, "time_us": r.time_us, "single_call_us": one.time_us, "algbw": r.algbw, "busbw": r.busbw, "chunk_bytes": r.chunk_bytes, "nsteps": r.nsteps,
                 "link_utilisation": {
-                    f"{topology.vertex_name(a)}→{topology.vertex_name(b)}": part for (a, b), part in sorted(r.link_utilisation.items(), key=str)
+                    f"{simulated.vertex_name(a)}→{simulated.vertex_name(b)}": part for (a, b), part in sorted(r.link_utilisation.items(), key=str)
                 },
             }
             for r, one in zip(results, alone, strict=True)

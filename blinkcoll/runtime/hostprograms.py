@@ -128,7 +128,9 @@ def _alone(topology: Topology, collective: str, root: int | None) -> Program:
 def _planned(topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
     uneven = collective == "alltoallv"  # the others take unequal shards as they are
     plan = make_plan(topology, "alltoall" if uneven else collective, root=root)
-    small, large = _by_size(topology.nranks, lambda slots: lower(plan, slots=slots, uneven=uneven))
+    # Channels take turns on one thread, so more than one a tree would carry nothing meanwhile.
+    most = {"max_channels": len(plan.trees)} if collective in _STARS else {}
+    small, large = _by_size(topology.nranks, lambda slots: lower(plan, slots=slots, uneven=uneven, **most))
     if any(device.kind != "host" for device in topology.devices):
         return [small, large]
     if collective in _STARS:

@@ -55,7 +55,7 @@ def lower_rings(
                 connections.append(Connection(rank, after, route(topology, rank, after), slots))
         for position, rank in enumerate(around):
             arrives, leaves = first + (position - 1) % n, first + position
-            steps = _broadcast_steps if collective == "broadcast" else _steps
+            steps = _broadcast_steps if collective == "broadcast" else ring_steps
             channels[rank].append(Channel(steps(collective, around, position, share, arrives, leaves)))
     return Program(
         algorithm=algorithm,
@@ -70,7 +70,7 @@ def lower_rings(
     )
 
 
-def _steps(collective: str, around: Sequence[int], position: int, share: int, arrives: int, leaves: int) -> tuple[Step, ...]:
+def ring_steps(collective: str, around: Sequence[int], position: int, share: int, arrives: int, leaves: int) -> tuple[Step, ...]:
     """What the rank at ``position`` of the cycle does in an iteration.
 
     At hop h of an all-reduce it has the shard of position ``position - h - 1``: on hops 1 to n - 1 it adds its own part,

@@ -30,6 +30,23 @@ def integer_weights(rates: Sequence[Fraction]) -> tuple[int, ...]:
     return tuple(weights)
 
 
+def copies_to_spare(rates: Sequence[Fraction], channel_gb_s: Fraction, least_used: Fraction) -> list[int]:
+    """Copies of every tree, all at one rate, so that a link has one channel more than fill it.
+
+    A channel moves nothing while it synchronises; the others can then use all of its links (NCCL runs every ring of its search twice).
+
+    Parameters
+    ----------
+    rates, channel_gb_s
+        As for :func:`channels_per_tree`.
+    least_used
+        What the trees use together of the link that they use least of, GB/s.
+    """
+    common = _common_unit(rates)
+    unit = common / ceil(common / channel_gb_s + common / least_used)
+    return [int(rate / unit) for rate in rates]
+
+
 def channels_per_tree(rates: Sequence[Fraction], channel_gb_s: Fraction, fits: Callable[[Sequence[int]], bool]) -> list[int]:
     """How many copies (each with channels of its own) every tree gets.
 

@@ -18,7 +18,7 @@ from ..packing.plan import Plan, Tree
 from ..topology import Path, Topology
 from .contract import REDUCING
 from .program import INPUT, OUTPUT, SCALED_INPUT, Channel, Connection, Operand, Program, Step, executor_numbers, slot
-from .shares import channels_per_tree, integer_weights
+from .shares import channels_per_tree, copies_to_spare, integer_weights
 from .transports import transport_of
 
 #: Channels (thread blocks) any rank may run, unless the caller says otherwise.
@@ -69,19 +69,39 @@ def fits(plan: Plan, max_channels: int) -> bool:
 
 
 def _copies(trees: Sequence[Tree], topology: Topology, channel_gb_s: Fraction, max_channels: int) -> list[int]:
-    """Channels of one rate for trees that share links, of another for those beside them on others (PCIe beside NVLink)."""
-    fits, copies = _budget(trees, topology, max_channels), [1] * len(trees)
+    """Channels of one rate for trees that share links, of another for those beside them on others (PCIe beside NVLink).
+
+    One more for each link than it takes, as long as no rank has more than the default's number by it.
+    """
+    fits, few = (_budget(trees, topology, most) for most in (max_channels, min(max_channels, MAX_CHANNELS)))
+    copies = [1] * len(trees)
     for together in _sharing(trees):
 
-        def fit(these: Sequence[int], together: Sequence[int] = together) -> bool:
-            trial = list(copies)
-            for i, n in zip(together, these, strict=True):
-                trial[i] = n
-            return fits(trial)
+        def fit(these: Sequence[int], copies: Sequence[int] = copies, together: Sequence[int] = together) -> bool:
+            return fits(_with(copies, together, these))
 
-        for i, n in zip(together, channels_per_tree([trees[i].rate for i in together], channel_gb_s, fit), strict=True):
-            copies[i] = n
+        rates = [trees[i].rate for i in together]
+        spare = copies_to_spare(rates, channel_gb_s, _least_used([trees[i] for i in together]))
+        if not few(_with(copies, together, spare)):
+            spare = channels_per_tree(rates, channel_gb_s, fit)
+        copies = _with(copies, together, spare)
     return copies
+
+
+def _with(copies: Sequence[int], together: Sequence[int], these: Sequence[int]) -> list[int]:
+    """The numbers of copies with those of some trees changed."""
+    changed = dict(zip(together, these, strict=True))
+    return [changed.get(i, n) for i, n in enumerate(copies)]
+
+
+def _least_used(trees: Sequence[Tree]) -> Fraction:
+    """What trees use together of the link that they use least of, GB/s."""
+    used: dict[tuple[int | str, int | str], Fraction] = {}
+    for tree in trees:
+        for path in (*(tree.up or ()), *(tree.down or ())):
+            for hop in pairwise(path):
+                used[hop] = used.get(hop, Fraction(0)) + tree.rate
+    return min(used.values(), default=sum((tree.rate for tree in trees), Fraction(0)))
 
 
 def _sharing(trees: Sequence[Tree]) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
@@ -89,13 +90,14 @@ def run(
         measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace, bounds)
     except RuntimeError as error:
         raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
-    launch_us = params.launch.time_us(program.nexecutors)
+    relays, of_one_process = program.nexecutors - program.nranks, _launched_by_one_process(program)
+    launch_us = params.launch.time_us(of_one_process + relays)
     time_us = launch_us + measured.makespan_us
     carried = dict(zip(prepared.links, measured.link_bytes, strict=True))
     capacity = dict(zip(prepared.links, prepared.link_rate, strict=True))
     # Ranks may be busy for less than a link that they take turns on.
     busiest_us = max((carried[hop] / capacity[hop] for hop in carried), default=0.0)
-    period_us = params.launch.period_us(program.nranks, waits=program.collective not in ROOTED) + measured.longest_rank_us
+    period_us = params.launch.period_us(of_one_process, waits=program.collective not in ROOTED) + measured.longest_rank_us
     return SimulationResult(
         collective=program.collective,
         nranks=program.nranks,
@@ -108,6 +110,11 @@ def run(
         nsteps=measured.nsteps,
         trace=_trace(program, measured.records, launch_us) if trace else None,
     )
+
+
+def _launched_by_one_process(program: Program) -> int:
+    """The most ranks that one process can launch for: those of a server."""
+    return max(Counter(device.server for device in program.topology.devices).values())
 
 
 def _bounds(program: Program, counts: Counts) -> tuple[int, ...]:
@@ -175,7 +182,6 @@ class _Prepared:
         with self._lock:
             core.run(count, elem_size, chunk_bytes, trace, bounds)
             return _Measured(core.makespan_us, core.longest_rank_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
-
 
     def time_within(self, count: int, chunk_bytes: int, limit_us: float) -> float | None:
         """When the last channel ends, from the channels' start; None where the run was given up. Elements of 4 bytes."""

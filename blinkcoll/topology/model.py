@@ -273,6 +273,15 @@ class Topology:
         return out
 
     @cached_property
+    def ways_back(self) -> dict[int | str, list[tuple[int | str, Fraction]]]:
+        """From every vertex where its links come from, and their capacity."""
+        back: dict[int | str, list[tuple[int | str, Fraction]]] = {}
+        for a, ways in self.ways_on.items():
+            for b, gb_s in ways:
+                back.setdefault(b, []).append((a, gb_s))
+        return back
+
+    @cached_property
     def switch_names(self) -> frozenset[str]:
         """The names of the switches."""
         return frozenset(switch.name for switch in self.switches)

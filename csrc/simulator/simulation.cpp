@@ -44,27 +44,33 @@ void Simulation::plan_steps() {
   const ProgramHeader& header = program_.header();
   plans_.resize(header.nsteps);
   first_link_use_.assign(1, 0);
+  std::vector<double> load(capacity_.size(), 0.0);
   for (u32 rank = 0; rank < header.nranks; rank++) {
     const RankEntry& entry = program_.rank(rank);
     for (u32 c = entry.first_channel; c < entry.first_channel + entry.nchannels; c++) {
       const ChannelEntry& channel = program_.channel(c);
       for (u32 s = channel.first_step; s < channel.first_step + channel.nsteps; s++) {
         plans_[s].first_use = u32(uses_.size());
-        plan_step(rank, program_.step(s));
+        plan_step(rank, program_.step(s), load);
         plans_[s].nuses = u32(uses_.size()) - plans_[s].first_use;
       }
     }
   }
 }
 
-// Steps are visited in the order of their table, so plans_, uses_ and link_uses_ grow in step.
-void Simulation::plan_step(uint32_t rank, const StepEntry& step) {
+// Steps are visited in the order of their table, so plans_, uses_ and link_uses_ grow in step. `load` is all zero between
+// steps: on a cluster there are thousands of links, of which a step uses a few.
+void Simulation::plan_step(uint32_t rank, const StepEntry& step, std::vector<double>& load) {
   const uint32_t nlinks = uint32_t(machine_.link_rate.size()), nranks = program_.header().nranks;
-  std::vector<double> load(capacity_.size(), 0.0);
+  std::vector<uint32_t> loaded;
+  auto add = [&](uint32_t resource, double coefficient) {
+    if (load[resource] == 0) loaded.push_back(resource);
+    load[resource] += coefficient;
+  };
   StepPlan& plan = plans_[first_link_use_.size() - 1];
   double pull_us = 0;
   auto cross = [&](const Route& route) {
-    for (uint32_t link : route.links) load[link] += 1 / route.efficiency;
+    for (uint32_t link : route.links) add(link, 1 / route.efficiency);
   };
   auto pair = [&](uint32_t src, uint32_t dst) -> const Route& {
     if (machine_.pairs.empty()) throw std::runtime_error("the machine has no routes for operands in a peer's buffer");
@@ -77,10 +83,10 @@ void Simulation::plan_step(uint32_t rank, const StepEntry& step) {
     if (operand.buffer == kMulticast) {
       if (machine_.group_out.empty()) throw std::runtime_error("the machine has no switches for operands of all ranks");
       const auto &one = source ? machine_.group_back : machine_.group_out, &all = source ? machine_.group_out : machine_.group_back;
-      for (const Use& use : one[rank]) load[use.resource] += use.coefficient;
+      for (const Use& use : one[rank]) add(use.resource, use.coefficient);
       for (uint32_t r = 0; r < nranks; r++) {
-        for (const Use& use : all[r]) load[use.resource] += use.coefficient;
-        load[nlinks + r] += 1;
+        for (const Use& use : all[r]) add(use.resource, use.coefficient);
+        add(nlinks + r, 1);
       }
       if (source) pull_us = std::max(pull_us, 2 * machine_.group_latency_us);
       continue;
@@ -94,7 +100,7 @@ void Simulation::plan_step(uint32_t rank, const StepEntry& step) {
       if (rank != c.dst) cross(route);
       if (!route.read_links.empty()) {
         if (source)
-          for (uint32_t link : route.read_links) load[link] += 1 / route.efficiency;
+          for (uint32_t link : route.read_links) add(link, 1 / route.efficiency);
         if (source) pull_us = std::max(pull_us, route.read_us);
         continue;  // neither device's memory holds it
       }
@@ -103,7 +109,7 @@ void Simulation::plan_step(uint32_t rank, const StepEntry& step) {
       cross(route);
       if (source) pull_us = std::max(pull_us, 2 * route.latency_us);  // the request travels too
     }
-    load[nlinks + where] += 1;
+    add(nlinks + where, 1);
   }
   const SyncEntry* syncs = program_.syncs(step.first_sync);
   // The dearest synchronisation and the slowest rate of the protocols it takes part in.
@@ -117,10 +123,11 @@ void Simulation::plan_step(uint32_t rank, const StepEntry& step) {
   }
   if (step.nafters && !step.nwaits && !step.nsignals) plan.delay_us = alone.busy_us;
   plan.delay_us += pull_us;
-  for (uint32_t r = 0; r < load.size(); r++) {
-    if (load[r] == 0) continue;
+  std::sort(loaded.begin(), loaded.end());
+  for (uint32_t r : loaded) {
     uses_.push_back({r, load[r]});
     if (r < nlinks) link_uses_.push_back({r, load[r]});
+    load[r] = 0;
   }
   first_link_use_.push_back(uint32_t(link_uses_.size()));
 }

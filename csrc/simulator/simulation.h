@@ -99,7 +99,7 @@ class Simulation {
   static constexpr uint32_t kNobody = 0xffffffffu;
 
   void plan_steps();
-  void plan_step(uint32_t rank, const StepEntry& step);
+  void plan_step(uint32_t rank, const StepEntry& step, std::vector<double>& load);
   void drop_resources_that_never_bind();
   void reset(const Launch& launch);
   void try_start(uint32_t channel);

@@ -87,3 +87,10 @@ def test_a_trace_is_written_for_the_last_size(tmp_path):
 )
 def test_bad_usage_exits_2(arguments):
     assert CliRunner().invoke(app, [*THREE, *arguments]).exit_code == 2
+
+
+def test_our_plans_over_hundreds_of_gpus_are_refused_at_once_and_nccl_s_program_is_timed():
+    refused = CliRunner().invoke(app, ["simulate", "--topo", "hgx-h100*180@50", "-b", "1M", "-e", "1M"], env={"COLUMNS": "400"})
+    assert refused.exit_code == 2 and "--algorithm nccl" in refused.output
+    printed = invoke("simulate", "--topo", "hgx-h100*180@50", "--collective", "allgather", "--algorithm", "nccl", "-b", "64K", "-e", "64K")
+    assert "GPUs 0-1439 as ranks 0..1439" in printed and "one server's, simulated for all 1440" in printed

@@ -21,7 +21,7 @@ def blinkcoll(*arguments):
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "program.json"
-    path.write_text(bc.plan(bc.load_topology("dgx1-v100").subset([0, 1, 4]), "allreduce").schedule(nbytes=1 << 20, protocol="simple").to_json(), encoding="utf-8")
+    path.write_text(bc.plan(bc.load_topology("dgx1-v100").subset([0, 1, 4]), "allreduce").schedule(nbytes=1 << 20, max_channels=2, protocol="simple").to_json(), encoding="utf-8")
     return path
 
 

@@ -25,7 +25,7 @@ V100 = bc.load_topology("dgx1-v100")
 def programs() -> list[Program]:
     """Every kind of field there is."""
     return [
-        bc.plan(V100.subset([0, 1, 4]), "allreduce").schedule(nbytes=1 << 10, protocol="LL"),
+        bc.plan(V100.subset([0, 1, 4]), "allreduce").schedule(nbytes=1 << 10, max_channels=2, protocol="LL"),
         bc.plan(V100.subset([0, 1, 4]), "alltoall").schedule(nbytes=1 << 10, uneven=True, max_channels=4, protocol="simple"),
         bc.plan(V100.subset([0, 1], relays=[2]), "broadcast", root=0).schedule(nbytes=1 << 10, max_channels=3, protocol="simple"),
         bc.plan(V100.subset([0, 1]), "allreduce", method="hybrid").schedule(nbytes=1 << 10, protocol="simple"),

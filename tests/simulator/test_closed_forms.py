@@ -33,7 +33,7 @@ def tree_program(topology: Topology, collective: str, down: tuple[tuple[int, ...
     rate = Fraction(RATE)
     tree = Tree(0, rate, Fraction(1), up if collective != "broadcast" else None, down if collective != "reduce" else None)
     plan = Plan(topology, collective, "by hand", rate, rate, rate, None, ("NVLINK",), None if collective == "allreduce" else 0, (tree,))
-    return lower_trees(plan, channel_gb_s=Fraction(1000))
+    return lower_trees(plan, channel_gb_s=Fraction(1000), max_channels=2 if collective == "allreduce" else 1)  # one a tree and half
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8])

@@ -11,7 +11,6 @@ import pytest
 from blinkcoll.cost import default_chunk_bytes
 from blinkcoll.packing import make_plan
 from blinkcoll.schedules import Program, lower_trees
-from blinkcoll.schedules import trees as lowering
 from blinkcoll.selection import select
 from blinkcoll.simulator import FLUID, run
 from blinkcoll.topology import Topology, layout_names, load_topology, unique_subsets
@@ -23,9 +22,6 @@ CHANNELS = {
     ("dgx1-v100", "allreduce"): 96, ("ndv2", "allreduce"): 96, ("mi250x", "allreduce"): 96, ("dgx1-p100", "allreduce"): 64,
     ("hgx-b200", "broadcast"): 42, ("hgx-b200", "allreduce"): 45,
 }  # fmt: skip
-#: What a channel is taken to move, GB/s, where fewer than the default: while one of a link's channels synchronises, the
-#: others must be able to fill it.
-CHANNEL_GB_S = {("mi250x", "broadcast"): Fraction(12), ("rtx4090x8", "broadcast"): Fraction(5)}
 SOME = [("dgx1-v100", (0, 1, 4)), ("dgx1-v100", (0, 2, 3)), ("dgx1-v100", (0, 1, 2, 4, 5)), ("dgx1-v100", tuple(range(7))), ("dgx1-p100", tuple(range(4)))]
 #: All layouts: meshes, switches, one-hop trees, PCIe uplinks that several ways share. Not 72 GPUs: their 72
 #: one-hop trees take minutes to simulate at this size.
@@ -37,10 +33,10 @@ def without_latency(program: Program) -> Program:
     return replace(program, topology=replace(program.topology, links=links))
 
 
-def shortfall(topology: Topology, collective: str, channel_gb_s: Fraction = lowering.CHANNEL_GB_S) -> tuple[float, float]:
+def shortfall(topology: Topology, collective: str) -> tuple[float, float]:
     """What is missing of the bound: in the fluid limit, and with default parameters and chunk size."""
     plan = make_plan(topology, collective, None if collective == "allreduce" else 0)
-    program = lower_trees(plan, max_channels=MAX_CHANNELS, channel_gb_s=channel_gb_s)
+    program = lower_trees(plan, max_channels=MAX_CHANNELS)
     bound = float(plan.bound)
     # A pipeline's filling is latency too: chunks small enough that it is far below a thousandth.
     chunk_bytes = default_chunk_bytes(program, NBYTES) // (64 if program.nchannels <= 16 else 16) // 16 * 16
@@ -60,7 +56,7 @@ def test_exact_plans_reach_their_bound_at_4_gib(name, gpus, collective):
 @pytest.mark.parametrize("collective", ["allreduce", "broadcast"])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_exact_plans_of_all_layouts_reach_their_bound_at_4_gib(name, collective):
-    fluid, default = shortfall(load_topology(name), collective, CHANNEL_GB_S.get((name, collective), lowering.CHANNEL_GB_S))
+    fluid, default = shortfall(load_topology(name), collective)
     assert fluid <= 0.001 and default <= 0.02, (fluid, default)
 
 

@@ -49,7 +49,7 @@ def read_timings() -> list[Timing]:
 def machine(name: str, gpus: tuple[int, ...]) -> Topology:
     """The GPUs of a machine."""
     known = {"a100-mesh-nv4": _mesh_of_four_a100, "hgx-h800": _h800, "rtx4090x8-own-ports": _rtx4090_own_ports}
-    known |= {"rtx4090x8-one-uplink": _rtx4090_one_uplink, "a100-pcie-8": _a100_pcie, "rtx2080ti-pair": _rtx2080ti_pair}
+    known |= {"rtx4090x8-one-uplink": _rtx4090_one_uplink, "a100-pcie-8": _a100_pcie, "rtx2080ti-pair": _rtx2080ti_pair, "v100-pcie-4": _v100_pcie}
     if name in known:
         return known[name]().subset(gpus)
     return load_topology("dgx1-v100" if name == "v100-cube-mesh" else name).subset(gpus)  # the same wiring under other numbers
@@ -107,6 +107,15 @@ def _a100_pcie() -> Topology:
     """Eight A100 PCIe cards, a switch below each of two CPUs: bus ids 4f to 57 and 9c to a4, no bridges."""
     intel = Switch("cpu0", "cpu", arch="x86_64", vendor="GenuineIntel", model="Skylake")
     return _pcie_machine("a100-pcie-8", load_topology("a100-pcie-nvbridge"), intel, 2, {i: f"plx{i // 4}" for i in range(8)}, "PCIE", cpus=2)
+
+
+def _v100_pcie() -> Topology:
+    """Four V100 PCIe cards below one PCIe 3 switch: bus ids 3d to 40, no NVLink."""
+    model = load_topology("a100-pcie-nvbridge")
+    links = tuple(replace(link, capacity=Fraction(12), measured_gb_s=None, generation=3) if link.kind == "PCIE" else link for link in model.links)
+    volta = replace(model, devices=tuple(replace(d, arch="sm_70") for d in model.devices), links=links)
+    intel = Switch("cpu0", "cpu", arch="x86_64", vendor="GenuineIntel", model="Skylake")
+    return _pcie_machine("v100-pcie-4", volta, intel, 1, dict.fromkeys(range(4), "plx0"), "PCIE", cpus=1)
 
 
 def _mesh_of_four_a100() -> Topology:

@@ -3,17 +3,20 @@
 All pairs run at once, each over as many channels as NCCL gives a peer (``ncclTopoGetNchannels`` and
 ``ncclTopoComputeP2pChannels`` in src/graph/paths.cc of NCCL 2.30.7): two for every NVLink lane that the narrowest pair
 has, two over PCIe, rounded up to a power of two. A channel's kernel serves several peers by warps of its own; here every
-pair and direction has a channel, and no rank more than NCCL's 64 for its sends. What a rank keeps it copies itself.
+pair and direction has a channel, and no rank more than NCCL's 64 for its sends: with more peers a channel serves several, the
+nearest first, a whole piece at a time. What a rank keeps it copies itself.
 
 Where a pair's way crosses a GPU (NVB), that GPU copies on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from ....schedules.program import INPUT, OUTPUT, Channel, Connection, Operand, Program, Step, slot
 from ....topology import Topology, route
+from ...rotation import Rotation
 
 #: What nccl-tests composes; ``sendrecv_perf`` is none of the eight collectives.
 COLLECTIVES = ("gather", "scatter", "alltoall")
@@ -21,7 +24,7 @@ COLLECTIVES = ("gather", "scatter", "alltoall")
 LL_THRESHOLD = 1 << 14
 #: NCCL_P2P_NVL_CHUNKSIZE and NCCL_P2P_PCI_CHUNKSIZE, src/init.cc.
 NVLINK_CHUNK_BYTES, PCI_CHUNK_BYTES = 1 << 19, 1 << 17
-#: Pairs grow with ranks squared.
+#: Pairs of an all-to-all grow with ranks squared; equal servers are folded into one (``rotation.py``) from here on.
 MOST_RANKS = 64
 _MOST_CHANNELS = 64
 _SLOTS = 4
@@ -49,29 +52,31 @@ def p2p_program(
     """All pairs of a collective at once, ``nchannels`` channels each; ``crossed``: the rank that a pair's way leads over."""
     n = topology.nranks
     connections: list[Connection] = []
-    channels: list[list[Channel]] = [[] for _ in range(n)]
+    lanes: list[dict[tuple[str, int, int], list[Step]]] = [defaultdict(list) for _ in range(n)]
+    each = max(1, _MOST_CHANNELS // nchannels)
 
     def connect(src: int, dst: int) -> int:
         connections.append(Connection(src, dst, route(topology, src, dst), _SLOTS, protocol))
         return len(connections) - 1
 
-    def add(rank: int, share: int, shard: int, src: Operand, dst: Operand, syncs: tuple[int, ...]) -> None:
-        channels[rank].append(Channel((Step("copy", share, (src,), (dst,), wait=syncs, signal=syncs, shard=shard),)))
+    def add(rank: int, does: str, lane: int, share: int, shard: int, src: Operand, dst: Operand, syncs: tuple[int, ...]) -> None:
+        lanes[rank][does, lane, share].append(Step("copy", share, (src,), (dst,), wait=syncs, signal=syncs, shard=shard))
 
-    for src, dst in pairs_of(collective, root, n):
+    for i, (src, dst) in enumerate(pairs_of(collective, root, n)):
         # Whose shard it is in the source's input and in the destination's output.
         read, written = {"gather": (src, src), "scatter": (dst, dst), "alltoall": (dst, src)}[collective]
+        lane = ((dst - src) % n - 1) % each
         for share in range(nchannels):
             middle = crossed.get((src, dst))
             leaves = arrives = connect(src, dst if middle is None else middle)
             if middle is not None:
                 arrives = connect(middle, dst)
-                add(middle, share, written, slot(leaves), slot(arrives), (leaves, arrives))
-            add(src, share, read, INPUT, slot(leaves), (leaves,))
-            add(dst, share, written, slot(arrives), OUTPUT, (arrives,))
+                add(middle, "crossed", i, share, written, slot(leaves), slot(arrives), (leaves, arrives))
+            add(src, "sends", lane, share, read, INPUT, slot(leaves), (leaves,))
+            add(dst, "receives", lane, share, written, slot(arrives), OUTPUT, (arrives,))
     for rank in range(n) if root is None else (root,):
         for share in range(nchannels):
-            add(rank, share, rank, INPUT, OUTPUT, ())
+            add(rank, "keeps", 0, share, rank, INPUT, OUTPUT, ())
     return Program(
         algorithm=algorithm,
         collective=collective,
@@ -80,6 +85,33 @@ def p2p_program(
         nshards=n,
         weights=(1,) * nchannels,
         connections=tuple(connections),
-        ranks=tuple(map(tuple, channels)),
+        ranks=tuple(tuple(Channel(tuple(steps)) for steps in of_rank.values()) for of_rank in lanes),
         in_place=collective != "alltoall",
     )
+
+
+def folded_alltoall(rotation: Rotation, *, protocol: str, algorithm: str) -> Program:
+    """What one of equal servers does of an all-to-all among many ranks, a channel a peer.
+
+    A rank's sends and its receives run on executors of their own here, since it may send to the very rank that it stands for.
+    """
+    n, each = rotation.topology.nranks, rotation.server.nranks
+    connections = tuple(
+        Connection(src, each + (src + apart) % each, rotation.way(src, (src + apart) % n), _SLOTS, protocol) for src in range(each) for apart in range(1, n)
+    )
+
+    def lanes(rank: int, sends: bool) -> Iterator[Channel]:
+        for lane in range(1, min(_MOST_CHANNELS, n - 1) + 1):
+            steps = []
+            for apart in range(lane, n, _MOST_CHANNELS):
+                source = rank if sends else (rank - apart) % each
+                c = source * (n - 1) + apart - 1
+                steps.append(Step("copy", 0, (INPUT if sends else slot(c),), (slot(c) if sends else OUTPUT,), wait=(c,), signal=(c,)))
+            yield Channel(tuple(steps))
+
+    keeps = Channel((Step("copy", 0, (INPUT,), (OUTPUT,)),))
+    return Program(
+        algorithm=algorithm, collective="alltoall", topology=rotation.server, nshards=n, weights=(1,), connections=connections,
+        ranks=(*((*lanes(rank, True), keeps) for rank in range(each)), *(tuple(lanes(rank, False)) for rank in range(each))),
+        in_place=False,
+    )  # fmt: skip

@@ -22,6 +22,7 @@ from ....packing.collectives import canonical, check_root
 from ....schedules.program import INPUT, OUTPUT, Channel, Connection, Operand, Program, Step, slot
 from ....schedules.rings import lower_rings
 from ....topology import Topology, route
+from ...rotation import Rotation, folded_rings, rotation_of
 from ..ring import chain_broadcasts, store_directly
 from . import p2p, servers
 from .nvls import nvls_program
@@ -112,10 +113,16 @@ def _across_servers(topology: Topology, collective: str, root: int | None, nbyte
     """The same on several servers; see ``servers.py``."""
     if version not in ("2.30", "2.30.7"):
         raise SimulationError(f"NCCL {version} is rebuilt for one server; 2.30 has programs for several")
+    servers.check_domains(topology)
     if collective not in p2p.COLLECTIVES:
         servers.check_ranks(topology.nranks, collective, algorithm)
-    elif topology.nranks > p2p.MOST_RANKS or algorithm is not None:
-        raise SimulationError(f"NCCL's {collective} among {topology.nranks} ranks by {algorithm or 'sends and receives'} has no program; at most {p2p.MOST_RANKS} ranks")
+    elif algorithm is not None:
+        raise SimulationError(f"NCCL's {collective} is sends and receives, none by {algorithm}")
+    elif collective == "alltoall" and topology.nranks > p2p.MOST_RANKS:
+        raise SimulationError(
+            f"NCCL's alltoall among {topology.nranks} ranks has no program of the whole, at most {p2p.MOST_RANKS} ranks; on equal servers "
+            "without ways over a third GPU's NVLinks run_baseline (blinkcoll simulate --algorithm nccl) simulates one for all"
+        )
     plan = servers.plan_servers(topology)
     if collective in p2p.COLLECTIVES:
         nchannels = p2p.channels_per_peer(topology.nranks, [1.0])
@@ -136,6 +143,50 @@ def program_across_servers(topology: Topology, collective: str, root: int | None
         Where NVLink joins the servers, one has no NIC, or the program would take minutes to make or simulate.
     """
     return _built_across(topology, collective, root, algorithm, "simple", 2 * len(servers.plan_servers(topology).rings))
+
+
+def folded_program(topology: Topology, collective: str, nbytes: int) -> Program | None:
+    """What one server does of NCCL 2.30's program on a large cluster of equal servers, for all of them (``rotation.py``).
+
+    None where the cluster is none such or has at most 64 ranks, where a root makes servers unequal, and where the tuner takes trees.
+    """
+    collective = canonical(collective)
+    if topology.nranks <= p2p.MOST_RANKS or collective not in ("allreduce", "allgather", "reducescatter", "alltoall"):
+        return None
+    rotation = _rotation(topology)
+    if rotation is None:
+        return None
+    plan = servers.plan_servers(topology)
+    if collective == "alltoall":
+        if plan.crossings:
+            return None
+        return _folded_alltoall(topology, "LL" if nbytes // topology.nranks <= p2p.LL_THRESHOLD else "simple")
+    chosen, protocol = plan.choose(collective, nbytes)
+    return None if chosen == "tree" else _folded_rings(topology, collective, protocol, plan.nchannels(chosen, protocol, nbytes))
+
+
+@lru_cache(maxsize=16)
+def _rotation(topology: Topology) -> Rotation | None:
+    return rotation_of(topology)
+
+
+@lru_cache(maxsize=4)
+def _folded_alltoall(topology: Topology, protocol: str) -> Program:
+    rotation = _rotation(topology)
+    assert rotation is not None
+    return p2p.folded_alltoall(rotation, protocol=protocol, algorithm="nccl-2.30-p2p")
+
+
+@lru_cache(maxsize=16)
+def _folded_rings(topology: Topology, collective: str, protocol: str, nchannels: int) -> Program | None:
+    plan, rotation = servers.plan_servers(topology), _rotation(topology)
+    assert rotation is not None
+    program = folded_rings(rotation, collective, (plan.rings * 2)[:nchannels], algorithm="nccl-2.30-ring", protocol=protocol, slots=_SLOTS)
+    if program is None:
+        return None
+    networks = {switch.name for switch in topology.switches if switch.kind == "network"}
+    crossed = crossed_connections(program, plan.crossings)
+    return cross_by_copy(program, {i: middle for i, middle in crossed.items() if networks.isdisjoint(program.connections[i].path)})
 
 
 @lru_cache(maxsize=16)

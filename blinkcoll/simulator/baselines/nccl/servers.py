@@ -21,6 +21,7 @@ from ....schedules.doubletrees import parent
 from ....schedules.program import Program
 from ....schedules.trees import TreeBuilder
 from ....topology import Topology, pcie_distance, pcie_tree, route
+from ...rotation import rotation_of
 from .plan import NcclPlan, search
 from .tuner import BYTES_PER_THREAD, PROTOCOLS, THREADS
 
@@ -29,7 +30,7 @@ Orders = tuple[tuple[int, ...], ...]
 #: Steps of a ring program grow with ranks squared times channels; more than this (128 ranks in 16 channels) takes over a minute.
 MOST_RING_STEPS = 600_000
 #: The ways of a tree are looked for through the whole network, each in time linear in it.
-MOST_TREE_RANKS = 512
+MOST_TREE_RANKS = 2048
 _SLOTS = 4
 _DISTANCES = ("PIX", "PXB", "PHB", "NODE", "SYS", "NET", "-")
 
@@ -136,9 +137,13 @@ def plan_servers(topology: Topology) -> ServersPlan:
     for rank, device in enumerate(topology.devices):
         of_server.setdefault(device.server, []).append(rank)
     servers = tuple(tuple(of_server[s]) for s in sorted(of_server))
-    _check_domains(topology)
-    plans = [_search_one(topology, ranks) for ranks in servers]
-    entries = [_entries(topology, ranks, device) for ranks, device in zip(servers, sorted(of_server), strict=True)]
+    check_domains(topology)
+    alike = rotation_of(topology) is not None  # equal servers are searched once
+    plans = [_search_one(topology, ranks) for ranks in (servers[:1] if alike else servers)]
+    entries = [_entries(topology, ranks, device) for ranks, device, _ in zip(servers, sorted(of_server), plans, strict=False)]
+    if alike:
+        plans *= len(servers)
+        entries = [[ranks[servers[0].index(rank)] for rank in entries[0]] for ranks in servers]
     channels = min(len(e) for e in entries)
     if not channels:
         raise SimulationError(f"topology {topology.name}: a server has no NIC for NCCL to leave it by")
@@ -218,13 +223,19 @@ def check_size(nranks: int, collective: str, algorithm: str, nchannels: int) -> 
     steps = n * nchannels * (2 * n if collective == "allreduce" else n if collective in ("allgather", "reducescatter") else 1)
     if steps > MOST_RING_STEPS:
         raise SimulationError(
-            f"NCCL's rings over {n} ranks in {nchannels} channels are {steps} steps a chunk, more than {MOST_RING_STEPS}: fewer servers show the "
-            f"same rate, and algorithm='tree' runs all-reduces of up to {MOST_TREE_RANKS} ranks"
+            f"NCCL's rings over {n} ranks in {nchannels} channels are {steps} steps a chunk, more than {MOST_RING_STEPS}: on equal servers "
+            f"run_baseline (blinkcoll simulate --algorithm nccl) simulates one for all; algorithm='tree' runs all-reduces of up to {MOST_TREE_RANKS} ranks"
         )
 
 
-def _check_domains(topology: Topology) -> None:
-    """NVLink between servers makes them one node to NCCL, and an NVSwitch between them is no server's."""
+def check_domains(topology: Topology) -> None:
+    """Refuse servers that NVLink joins: they are one node to NCCL, and an NVSwitch between them is no server's.
+
+    Raises
+    ------
+    SimulationError
+        Where NVLink leads from server to server.
+    """
     home = {device.name: device.server for device in topology.devices} | {switch.name: switch.server for switch in topology.switches}
     if any(link.kind == "NVLINK" and home[link.src] != home[link.dst] for link in topology.links):
         raise SimulationError(f"topology {topology.name}: NVLink joins its servers (MNNVL), for which NCCL's search is not rebuilt; the GPUs of one server can be compared")
