@@ -30,6 +30,7 @@ from ..schedules import (
     verify,
 )
 from ..schedules.contract import REDUCING
+from ..schedules.trees import MAX_CHANNELS
 from ..topology import Topology
 
 #: Chunks of large calls. Their slots go round in as much memory as leaves the readers' caches before it is written again, for
@@ -129,8 +130,8 @@ def _planned(topology: Topology, collective: str, root: int | None) -> list[Host
     uneven = collective == "alltoallv"  # the others take unequal shards as they are
     plan = make_plan(topology, "alltoall" if uneven else collective, root=root)
     # Channels take turns on one thread, so more than one a tree would carry nothing meanwhile.
-    most = {"max_channels": len(plan.trees)} if collective in _STARS else {}
-    small, large = _by_size(topology.nranks, lambda slots: lower(plan, slots=slots, uneven=uneven, **most))
+    most = len(plan.trees) if collective in _STARS else MAX_CHANNELS
+    small, large = _by_size(topology.nranks, lambda slots: lower(plan, slots=slots, max_channels=most, uneven=uneven))
     if any(device.kind != "host" for device in topology.devices):
         return [small, large]
     if collective in _STARS:
