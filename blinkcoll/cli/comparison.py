@@ -64,7 +64,7 @@ def baseline_timing(name: str, plan: Plan, nbytes: int, elem_size: int = 4) -> T
 
 def _timing(algorithm: str, program: Program, kind: str, nbytes: int, time_us: float, plan: Plan) -> Timing:
     busbw = busbw_gb_s(program.collective, program.nranks, nbytes, time_us)
-    return Timing(algorithm, program.hash, kind, program.nchannels, time_us, algbw_gb_s(nbytes, time_us), busbw, *_bound_of(program, plan))
+    return Timing(algorithm, program, kind, program.nchannels, time_us, algbw_gb_s(nbytes, time_us), busbw, *_bound_of(program, plan))
 
 
 def _bound_of(program: Program, plan: Plan) -> tuple[Fraction, str]:

@@ -16,7 +16,7 @@ from itertools import pairwise
 from math import sqrt
 from typing import TypedDict
 
-from ..schedules.identity import once_a_program
+from ..schedules.identity import ButProtocols, once_a_program
 from ..schedules.program import Program
 from .groups import group_of, group_rates, protocol_of
 from .parameters import Parameters, parameters_for
@@ -156,7 +156,7 @@ def least_depth(program: Program) -> int:
     return min(depths)
 
 
-def _depths(program: Program) -> list[int]:
+def _find_depths(program: Program) -> list[int]:
     """Of every share the most connections that follow one another, a step's waits before its signals."""
     ends: dict[int, list[int]] = {}  # connection -> connections that the step reading it goes on to write
     sources: list[set[int]] = [set() for _ in program.weights]
@@ -171,6 +171,9 @@ def _depths(program: Program) -> list[int]:
                 sources[step.share].update(writes)
     depth = _ways_on(set().union(*sources), ends)
     return [max((depth[c] for c in of_share), default=0) for of_share in sources]
+
+
+_depths = once_a_program(_find_depths, ButProtocols)
 
 
 def _ways_on(sources: Set[int], ends: Mapping[int, Sequence[int]]) -> dict[int, int]:
