@@ -13,6 +13,7 @@ from typing import Any
 from .. import __version__
 from ..packing import Plan
 from ..schedules import Program
+from ..schedules.trees import MAX_CHANNELS
 from ..topology import Topology
 
 SCHEMA = 3
@@ -61,13 +62,22 @@ class BenchRow:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Rows of one collective. ``plan`` has the bound; ``gaps`` say why baselines have no program for some sizes."""
+    """Rows of one collective. ``plan`` has the bound; ``gaps`` say why baselines have no program for some sizes.
+
+    ``max_channels``: what our programs are held to; baselines are not.
+    """
 
     plan: Plan
     peers: tuple[str, ...]
     rows: tuple[BenchRow, ...]
     gaps: tuple[str, ...] = ()
     redop: str = "sum"
+    max_channels: int = MAX_CHANNELS
+
+    def beyond_budget(self, peer: int) -> int:
+        """The most channels that a baseline runs, where that is more than ours may; else 0."""
+        most = max((timing.nchannels for row in self.rows if (timing := row.peers[peer]) is not None), default=0)
+        return most if most > self.max_channels else 0
 
     def ratios(self, peer: int) -> list[tuple[float, BenchRow]]:
         """By how much each row beats a baseline, where that has a program."""
