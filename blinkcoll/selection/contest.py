@@ -109,7 +109,7 @@ class Contest:
             except (PackingError, ScheduleError, SimulationError, TopologyError) as error:
                 self.refused.append(f"{name}: {error}")
         if not self.candidates:
-            raise PackingError("; ".join(self.refused))
+            raise PackingError(self._nothing_left())
         self._times: dict[tuple[int, int, int], float] = {}  # of (candidate, size, chunk size)
         self._longer_than: dict[tuple[int, int, int], float] = {}  # of runs that were given up
         self._won_last: int | None = None
@@ -128,6 +128,10 @@ class Contest:
             # lines may tear, as LL128 over PCIe or on Pascal, is no choice: executors refuse it.
             if suits(draft.program, protocol):
                 self.candidates.append(Candidate(draft, protocol, floor))
+
+    def _nothing_left(self) -> str:
+        request = self.request
+        return f"no program for {request.collective} on {request.topology.name} within max_channels={request.max_channels}: " + "; ".join(self.refused)
 
     def whole(self, nbytes: int) -> int:
         """The size that is simulated for ``nbytes``: a whole number of 4-byte elements, and of shards where these are the caller's."""
@@ -185,7 +189,7 @@ class Contest:
     def _fastest(self, size: int) -> int:
         allowed = self.allowed
         if not allowed:
-            raise PackingError("; ".join(self.refused))
+            raise PackingError(self._nothing_left())
         floors = {i: self.floor_us(i, size) * (1 - _ROUNDING) for i in allowed}
         times: dict[int, float] = {}
 
