@@ -164,9 +164,10 @@ def _find_depths(program: Program) -> list[int]:
     for rank, channels in enumerate(program.ranks):
         for channel in channels:
             for step in channel.steps:
-                reads, writes = [c for c in step.wait if arrives[c] == rank], [c for c in step.signal if starts[c] == rank]
-                sources[step.share].update(writes)
-                if reads:
+                writes = [c for c in step.signal if starts[c] == rank]
+                if writes:
+                    sources[step.share].update(writes)
+                if reads := [c for c in step.wait if arrives[c] == rank]:
                     steps.append((reads, writes))
     depth = _ways_on_without_cycles(len(starts), steps)
     if depth is None:
