@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 import typer
@@ -41,8 +42,11 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Run the command line; errors that blinkcoll raises on purpose are one line, not a traceback."""
-    # Plans and programs are many small objects without cycles: looking for cycles as often as Python does took an eighth of bench's time.
-    gc.set_threshold(100_000, 20, 20)
+    # Plans and programs are many small objects without cycles: looking for cycles as often as Python does took an eighth of bench's
+    # time, and looking through what is imported a part of the rest.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # comes with HiGHS, multiplies nothing here, and its threads wait by spinning
+    gc.freeze()
+    gc.set_threshold(500_000, 50, 1000)
     try:
         app()
     except BlinkcollError as error:

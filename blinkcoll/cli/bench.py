@@ -30,6 +30,7 @@ def bench(
     step: Annotated[str | None, typer.Option("-i", "--stepbytes", help="Each size is the last plus this, instead of -f.", metavar="SIZE")] = None,
     datatype: Annotated[str, typer.Option("-d", "--datatype", help=", ".join(ELEMENT_BYTES), metavar="TYPE")] = "float",
     op: Annotated[str, typer.Option("-o", "--op", help=f"{', '.join(_OPS)}: shown; a simulated time does not depend on it.", metavar="OP")] = "sum",
+    max_channels: Annotated[int | None, typer.Option("--max-channels", help="Channels that blinkcoll's program may run on a rank; baselines run as many as they do. [default: 32, more over switches that add]", min=1)] = None,
     number: Annotated[int | None, typer.Option("-n", help="With --run: ranks. [default: the cores there are] Else the same as --iters.", min=1)] = None,
     iterations: Annotated[int | None, typer.Option("--iters", help="Runs to average. [default with --run: 20] Simulated runs repeat exactly: one is made.", min=1)] = None,
     warmups: Annotated[int | None, typer.Option("-w", "--warmup_iters", help="Runs before. [default with --run: 5] None where runs are simulated.", min=0)] = None,
@@ -59,7 +60,8 @@ def bench(
     if run:
         from .benchrun import RunOptions, run_bench
 
-        _refuse("--run", {"--gpus": gpus, "--relays": relays, "--compare": compare, "--plot": plot, "--sweep": sweep or None, "--model": model})
+        _refuse("--run", {"--gpus": gpus, "--relays": relays, "--compare": compare, "--plot": plot, "--sweep": sweep or None, "--model": model,
+                          "--max-channels": max_channels})  # fmt: skip
         run_bench(RunOptions(topo, number, _collectives(collective or "allreduce"), root, minimum or "8", maximum or "64M", factor, step, datatype, op,
                              iterations, warmups, 1 if average is None else average), as_json, as_csv)  # fmt: skip
         return
@@ -70,7 +72,8 @@ def bench(
     if number is not None or iterations is not None or warmups is not None:
         sys.stderr.write("blinkcoll: simulated runs repeat exactly: one is made a size, without warm-up; -n and -w change nothing\n")
     if model is not None:
-        _refuse("--model", {"--root": root, "-b": minimum, "-e": maximum, "-f": factor, "-i": step, "--collective": collective, "--plot": plot})
+        _refuse("--model", {"--root": root, "-b": minimum, "-e": maximum, "-f": factor, "-i": step, "--collective": collective, "--plot": plot,
+                            "--max-channels": max_channels})  # fmt: skip
         from .training import training_report
 
         topology = read_topology(topo, gpus, relays)
@@ -79,18 +82,18 @@ def bench(
     if sweep:
         from .sweep import sweep_report
 
-        _refuse("--sweep", {"--gpus": gpus, "--relays": relays, "--root": root, "-e": maximum, "-f": factor, "-i": step, "--plot": plot})
+        _refuse("--sweep", {"--gpus": gpus, "--relays": relays, "--root": root, "-e": maximum, "-f": factor, "-i": step, "--plot": plot, "--max-channels": max_channels})
         names = _collectives(collective or "allreduce,broadcast")
         nbytes = 500_000_000 if minimum is None else read_size(minimum, "-b")
         typer.echo(sweep_report(read_topology(topo, None, None), names, nbytes, _baselines(compare, _SWEEP_COMPARE), as_json, as_csv))
         return
     _over_sizes(read_topology(topo, gpus, relays), _collectives(collective or "allreduce"), root, (minimum or "8", maximum or "1G", factor, step), datatype, op,
-                _baselines(compare, _DEFAULT_COMPARE), as_json, as_csv, plot)  # fmt: skip
+                _baselines(compare, _DEFAULT_COMPARE), max_channels, as_json, as_csv, plot)  # fmt: skip
 
 
 def _over_sizes(
     topology: Topology, names: list[str], root: int | None, span: tuple[str, str, int | None, str | None], datatype: str, op: str,
-    peers: list[str], as_json: bool, as_csv: bool, plot: str | None,
+    peers: list[str], max_channels: int | None, as_json: bool, as_csv: bool, plot: str | None,
 ) -> None:  # fmt: skip
     from ..show.bench_result import bench_csv, bench_json
     from ..show.bench_table import bench_text
@@ -116,7 +119,7 @@ def _over_sizes(
         sizes = sizes_between(smallest, largest, factor or 2, whole, plus)
         at = (root or 0) if name in ROOTED else None
         results.append(
-            compare_with_baselines(topology, name, at, tracked(sizes, f"simulating {name}"), elem_size, peers, op if name in REDUCING else "none")
+            compare_with_baselines(topology, name, at, tracked(sizes, f"simulating {name}"), elem_size, peers, op if name in REDUCING else "none", max_channels)
         )
     if plot is not None:
         write_plot(results, plot)

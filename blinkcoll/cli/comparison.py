@@ -11,16 +11,17 @@ from ..cost.factors import algbw_gb_s, busbw_gb_s
 from ..errors import SimulationError
 from ..packing import Plan, make_plan
 from ..schedules import Program
-from ..selection import select
+from ..selection import default_channels, select
 from ..show.bench_result import BenchResult, BenchRow, Timing
 from ..simulator.baselines import baseline_program
 from ..topology import Topology
 
 
 def compare_with_baselines(
-    topology: Topology, collective: str, root: int | None, sizes: Iterable[int], elem_size: int, baselines: Sequence[str], redop: str = "sum"
-) -> BenchResult:
-    """At every size: the program that selection takes, and the baselines' programs.
+    topology: Topology, collective: str, root: int | None, sizes: Iterable[int], elem_size: int, baselines: Sequence[str], redop: str = "sum",
+    max_channels: int | None = None,
+) -> BenchResult:  # fmt: skip
+    """At every size: the program that selection takes within ``max_channels``, and the baselines' programs, whatever channels these run.
 
     A baseline without a program for some sizes leaves a gap there, and its reason in the result.
     """
@@ -28,7 +29,7 @@ def compare_with_baselines(
     gaps: dict[str, str] = {}
     rows = []
     for nbytes in sizes:
-        ours = our_timing(plan, nbytes, elem_size)
+        ours = our_timing(plan, nbytes, elem_size, max_channels)
         peers: list[Timing | None] = []
         for name in baselines:
             try:
@@ -37,12 +38,12 @@ def compare_with_baselines(
                 gaps.setdefault(name, f"{name}: - from {nbytes} bytes: {error}")
                 peers.append(None)
         rows.append(BenchRow(nbytes, nbytes // elem_size, ours, tuple(peers)))
-    return BenchResult(plan, tuple(baselines), tuple(rows), tuple(gaps.values()), redop)
+    return BenchResult(plan, tuple(baselines), tuple(rows), tuple(gaps.values()), redop, max_channels or default_channels(topology))
 
 
-def our_timing(plan: Plan, nbytes: int, elem_size: int = 4) -> Timing:
+def our_timing(plan: Plan, nbytes: int, elem_size: int = 4, max_channels: int | None = None) -> Timing:
     """What selection takes for a size; ``plan`` is the exact one."""
-    selected = select(plan.topology, plan.collective, nbytes, root=plan.root)
+    selected = select(plan.topology, plan.collective, nbytes, root=plan.root, max_channels=max_channels)
     time_us = selected.time_us if elem_size == 4 else api.simulate(selected.program, nbytes, elem_size=elem_size).time_us
     kind = "plan" if selected.plan is not None else "classic"
     return _timing(selected.algorithm, selected.program, kind, nbytes, time_us, plan)
@@ -64,7 +65,7 @@ def baseline_timing(name: str, plan: Plan, nbytes: int, elem_size: int = 4) -> T
 
 def _timing(algorithm: str, program: Program, kind: str, nbytes: int, time_us: float, plan: Plan) -> Timing:
     busbw = busbw_gb_s(program.collective, program.nranks, nbytes, time_us)
-    return Timing(algorithm, program.hash, kind, program.nchannels, time_us, algbw_gb_s(nbytes, time_us), busbw, *_bound_of(program, plan))
+    return Timing(algorithm, program, kind, program.nchannels, time_us, algbw_gb_s(nbytes, time_us), busbw, *_bound_of(program, plan))
 
 
 def _bound_of(program: Program, plan: Plan) -> tuple[Fraction, str]:

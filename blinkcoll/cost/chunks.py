@@ -16,7 +16,7 @@ from itertools import pairwise
 from math import sqrt
 from typing import TypedDict
 
-from ..schedules.identity import once_a_program
+from ..schedules.identity import ButProtocols, once_a_program
 from ..schedules.program import Program
 from .groups import group_of, group_rates, protocol_of
 from .parameters import Parameters, parameters_for
@@ -156,21 +156,62 @@ def least_depth(program: Program) -> int:
     return min(depths)
 
 
-def _depths(program: Program) -> list[int]:
+def _find_depths(program: Program) -> list[int]:
     """Of every share the most connections that follow one another, a step's waits before its signals."""
-    ends: dict[int, list[int]] = {}  # connection -> connections that the step reading it goes on to write
+    steps: list[tuple[list[int], list[int]]] = []  # what a step reads, and what it goes on to write
     sources: list[set[int]] = [set() for _ in program.weights]
     starts, arrives = [c.src for c in program.connections], [c.dst for c in program.connections]
     for rank, channels in enumerate(program.ranks):
         for channel in channels:
             for step in channel.steps:
                 writes = [c for c in step.signal if starts[c] == rank]
-                for c in step.wait:
-                    if arrives[c] == rank:
-                        ends.setdefault(c, []).extend(writes)
-                sources[step.share].update(writes)
-    depth = _ways_on(set().union(*sources), ends)
+                if writes:
+                    sources[step.share].update(writes)
+                if reads := [c for c in step.wait if arrives[c] == rank]:
+                    steps.append((reads, writes))
+    depth = _ways_on_without_cycles(len(starts), steps)
+    if depth is None:
+        ends: dict[int, list[int]] = {}  # connection -> connections that the steps reading it go on to write
+        for reads, writes in steps:
+            for c in reads:
+                ends.setdefault(c, []).extend(writes)
+        depth = _ways_on(set().union(*sources), ends)
     return [max((depth[c] for c in of_share), default=0) for of_share in sources]
+
+
+_depths = once_a_program(_find_depths, ButProtocols)
+
+
+def _ways_on_without_cycles(nconnections: int, steps: Sequence[tuple[Sequence[int], Sequence[int]]]) -> dict[int, int] | None:
+    """The longest way on from each connection, ends first; None where ways come back to themselves. Takes as long as steps name connections."""
+    depth = dict.fromkeys(range(nconnections), 1)
+    unread, unwritten = [0] * nconnections, [len(writes) for _, writes in steps]
+    writers: list[list[int]] = [[] for _ in range(nconnections)]
+    for s, (reads, writes) in enumerate(steps):
+        for c in reads:
+            unread[c] += 1
+        for c in writes:
+            writers[c].append(s)
+    ready = [c for c in range(nconnections) if unread[c] == 0]
+    done = [s for s, left in enumerate(unwritten) if left == 0]
+    known = 0
+    while ready or done:
+        while done:
+            reads, writes = steps[done.pop()]
+            deepest = 1 + max([depth[c] for c in writes], default=0)
+            for c in reads:
+                if deepest > depth[c]:
+                    depth[c] = deepest
+                unread[c] -= 1
+                if unread[c] == 0:
+                    ready.append(c)
+        while ready:
+            known += 1
+            for s in writers[ready.pop()]:
+                unwritten[s] -= 1
+                if unwritten[s] == 0:
+                    done.append(s)
+    return depth if known == nconnections else None
 
 
 def _ways_on(sources: Set[int], ends: Mapping[int, Sequence[int]]) -> dict[int, int]:

@@ -30,7 +30,7 @@ def cheapest_trees(actors: Sequence[Vertex], nranks: int, roots: Iterable[int], 
         Where no way leads to some rank, or relays act beside more than ``MOST_RANKS`` ranks.
     """
     if len(actors) == nranks:
-        return {root: _spanning(nranks, root, ways) for root in roots}
+        return _spanning(nranks, roots, ways)
     if nranks > MOST_RANKS:
         raise PackingError(f"relays that copy and add are planned for up to {MOST_RANKS} ranks, there are {nranks}: leave the relays out")
     program = _Program(actors, nranks, ways)
@@ -115,19 +115,52 @@ class _Program:
         return tuple((self.actors[found[b]], self.actors[b]) for b in order[1:] if b in wanted)
 
 
-def _spanning(nranks: int, root: int, ways: Ways) -> Branches:
-    """The minimum arborescence, or on symmetric costs the minimum spanning tree, from the root down."""
+def _spanning(nranks: int, roots: Iterable[int], ways: Ways) -> dict[int, Branches]:
+    """The minimum arborescences, or on symmetric costs the minimum spanning tree, from each root down."""
+    if all((b, a) in ways and ways[b, a][0] == cost for (a, b), (cost, _) in ways.items()):
+        tree = _kruskal(nranks, ways)
+        found = {root: _downwards(tree, root) for root in roots}
+    else:
+        found = {root: _arborescence(nranks, root, ways) for root in roots}
+    for root, branches in found.items():
+        if len(branches) != nranks - 1:
+            raise PackingError(f"packing: no permitted way leads from rank {root} to every rank")
+    return found
+
+
+def _kruskal(nranks: int, ways: Ways) -> dict[int, list[int]]:
+    """The neighbours of each rank in the minimum spanning tree (Kruskal, Proceedings of the AMS 7, 1956)."""
+    part = list(range(nranks))
+    tree: dict[int, list[int]] = {rank: [] for rank in range(nranks)}
+    for _, a, b in sorted((cost, a, b) for (a, b), (cost, _) in ways.items() if isinstance(a, int) and isinstance(b, int) and a < b):
+        if part[a] != part[b]:
+            old, new = part[b], part[a]
+            part = [new if p == old else p for p in part]
+            tree[a].append(b)
+            tree[b].append(a)
+    return tree
+
+
+def _downwards(tree: dict[int, list[int]], root: int) -> Branches:
+    """The tree's edges, breadth first."""
+    reached, queue = {root}, [root]
+    branches: list[Edge] = []
+    for a in queue:
+        for b in tree[a]:
+            if b not in reached:
+                reached.add(b)
+                queue.append(b)
+                branches.append((a, b))
+    return tuple(branches)
+
+
+def _arborescence(nranks: int, root: int, ways: Ways) -> Branches:
     import networkx as nx
 
-    symmetric = all((b, a) in ways and ways[b, a][0] == cost for (a, b), (cost, _) in ways.items())
-    graph: nx.Graph = nx.Graph() if symmetric else nx.DiGraph()
+    graph: nx.DiGraph = nx.DiGraph()
     graph.add_nodes_from(range(nranks))
-    graph.add_weighted_edges_from((a, b, cost) for (a, b), (cost, _) in ways.items() if symmetric or b != root)
+    graph.add_weighted_edges_from((a, b, cost) for (a, b), (cost, _) in ways.items() if b != root)
     try:
-        tree = nx.minimum_spanning_tree(graph) if symmetric else nx.minimum_spanning_arborescence(graph)
+        return tuple(nx.bfs_edges(nx.minimum_spanning_arborescence(graph), root))
     except nx.NetworkXException:
-        tree = nx.empty_graph(nranks)
-    branches = tuple(nx.bfs_edges(tree, root))
-    if len(branches) != nranks - 1:
-        raise PackingError(f"packing: no permitted way leads from rank {root} to every rank")
-    return branches
+        return ()

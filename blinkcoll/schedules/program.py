@@ -271,12 +271,15 @@ class Program:
     def with_chunk_bytes(self, chunk_bytes: int) -> Program:
         """The same program (and hash) with another default chunk size."""
         other = replace(self, chunk_bytes=chunk_bytes)
-        other.__dict__["hash"] = self.hash  # no part of it has changed: computed once for all sizes
+        other.__dict__.update({name: self.__dict__[name] for name in _OF_STEPS if name in self.__dict__})
+        other.__dict__["_hashed_as"] = self.__dict__.get("_hashed_as", self)
         return other
 
     @cached_property
     def hash(self) -> str:
         """Sixteen hex digits over everything but ``chunk_bytes`` and names; of the topology, its fingerprint."""
+        if "_hashed_as" in self.__dict__:  # differs in its chunk size alone: computed once for all, and only where it is looked at
+            return str(self.__dict__["_hashed_as"].hash)
         body = self._as_dict()
         del body["chunk_bytes"]
         body["topology"] = self.topology.fingerprint

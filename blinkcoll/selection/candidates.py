@@ -13,13 +13,14 @@ from fractions import Fraction
 from ..errors import ScheduleError
 from ..packing import Plan, hybrid_candidates, make_plan
 from ..schedules import Program, expand_exchanges, lower, lower_nvls
-from ..schedules.handshake import begun_first
+from ..schedules.handshake import begun_before_stores
 from ..schedules.protocols import EXECUTABLE
 from ..schedules.trees import CHANNEL_GB_S
 from ..simulator.baselines import BASELINES
 from ..simulator.baselines.nccl import program_across_servers, program_of_choice, search
 from ..simulator.baselines.rccl import rccl_rings_program
 from ..topology import Topology, group_switches
+from .bothways import both_ways
 from .oneeach import one_tree_each
 from .rerooted import from_both_ends
 from .shallow import shallow_plan
@@ -96,6 +97,17 @@ def equal_trees(request: Request) -> Iterator[Draft]:
     yield Draft("equal trees", lower(plan, max_channels=request.max_channels), plan)
 
 
+def rooted_trees(request: Request) -> Iterator[Draft]:
+    """All-reduces over an all-gather's trees, of which every rank is a root of some."""
+    n = request.topology.nranks
+    if request.collective != "allreduce" or n < 3 or 2 * n - 1 > request.max_channels:  # two channels a tree, one at its root
+        return
+    reduced, gathered = (make_plan(request.topology, collective) for collective in ("allreduce", "allgather"))
+    if len(gathered.trees) > n:
+        yield from _by_channels("one rooted tree a rank", both_ways(one_tree_each(gathered), reduced), request)
+    yield from _by_channels("rooted trees", both_ways(gathered, reduced), request)
+
+
 def shallow_trees(request: Request) -> Iterator[Draft]:
     """Trees of fewest hops: one, and for all-reduce one rooted at every rank."""
     if request.collective not in _TREES:
@@ -159,7 +171,7 @@ def rccl_rings(request: Request) -> Iterator[Draft]:
     for protocol in ("simple", "LL"):
         program = rccl_rings_program(topology, request.collective, request.root, protocol)
         if request.collective == "allgather":
-            program = begun_first(program)
+            program = begun_before_stores(program)
         yield Draft("ring", replace(program, algorithm="ring"), protocols=(protocol,))
 
 
@@ -194,7 +206,7 @@ def _of_search(request: Request, version: str, algorithm: str, nchannels: int) -
     for protocol in EXECUTABLE:
         program = program_of_choice(request.topology.without_relays(), request.collective, request.root, version, algorithm, protocol, nchannels)
         if request.collective == "allgather":  # an all-reduce's hops tell enough by themselves
-            program = begun_first(program)
+            program = begun_before_stores(program)
         yield Draft(name, replace(program, algorithm=name), protocols=(protocol,))
 
 
@@ -217,6 +229,7 @@ def _registered(name: str, title: str, nbytes: int = 1 << 30, most_ranks: int | 
 FAMILIES: tuple[Family, ...] = (
     exact_trees,
     equal_trees,
+    rooted_trees,
     shallow_trees,
     hybrid_trees,
     switches_that_add,

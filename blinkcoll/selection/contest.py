@@ -109,10 +109,12 @@ class Contest:
             except (PackingError, ScheduleError, SimulationError, TopologyError) as error:
                 self.refused.append(f"{name}: {error}")
         if not self.candidates:
-            raise PackingError("; ".join(self.refused))
+            raise PackingError(self._nothing_left())
         self._times: dict[tuple[int, int, int], float] = {}  # of (candidate, size, chunk size)
         self._longer_than: dict[tuple[int, int, int], float] = {}  # of runs that were given up
         self._won_last: int | None = None
+        self._last_times: dict[int, float] = {}
+        self._best_place: dict[int, int] = {}  # of a candidate's chunk sizes
         self._winners: dict[int, int] = {}
         self._proven: dict[int, bool] = {}
 
@@ -126,6 +128,10 @@ class Contest:
             # lines may tear, as LL128 over PCIe or on Pascal, is no choice: executors refuse it.
             if suits(draft.program, protocol):
                 self.candidates.append(Candidate(draft, protocol, floor))
+
+    def _nothing_left(self) -> str:
+        request = self.request
+        return f"no program for {request.collective} on {request.topology.name} within max_channels={request.max_channels}: " + "; ".join(self.refused)
 
     def whole(self, nbytes: int) -> int:
         """The size that is simulated for ``nbytes``: a whole number of 4-byte elements, and of shards where these are the caller's."""
@@ -154,8 +160,12 @@ class Contest:
     def _best_chunk(self, i: int, size: int, within_us: float = inf) -> tuple[float, int]:
         """Time and chunk size; an infinite time where it is known to be more than ``within_us``."""
         best = (inf, 0)
-        for chunk in self.candidates[i].chunk_sizes(size):
+        sizes = self.candidates[i].chunk_sizes(size)
+        # The order decides how soon runs are given up, not what is found: first the place in the list that was best at another size.
+        for chunk in sorted(sizes, key=lambda chunk: sizes.index(chunk) != self._best_place.get(i)):
             best = min(best, (self._simulated_us(i, size, chunk, min(best[0], within_us)), chunk))
+        if best[0] < inf and len(sizes) > 1:
+            self._best_place[i] = sizes.index(best[1])
         return best
 
     def floor_us(self, i: int, nbytes: int) -> float:
@@ -179,7 +189,7 @@ class Contest:
     def _fastest(self, size: int) -> int:
         allowed = self.allowed
         if not allowed:
-            raise PackingError("; ".join(self.refused))
+            raise PackingError(self._nothing_left())
         floors = {i: self.floor_us(i, size) * (1 - _ROUNDING) for i in allowed}
         times: dict[int, float] = {}
 
@@ -191,8 +201,8 @@ class Contest:
                 except ScheduleError as error:  # a program that no executor's format can hold
                     self._refuse(i, error)
 
-        # The lowest floors first, but for what has won before: a good time early saves most.
-        first, *others = sorted(allowed, key=lambda i: (i != self._won_last, floors[i], i))
+        # A good time early saves most: first what has won before, then those seen to their end at the last size, then the lowest floors.
+        first, *others = sorted(allowed, key=lambda i: (i != self._won_last, self._last_times.get(i, inf), floors[i], i))
         attempt(first)
         if size < _TUNED_FROM:
             for i in others:
@@ -202,6 +212,7 @@ class Contest:
                 list(pool.map(attempt, others))
         if not times:
             return self._fastest(size)  # all of those simulated were refused: the others' turn
+        self._last_times = times
         return min(times, key=lambda i: (times[i], i))
 
     def _is_proven(self, i: int) -> bool:

@@ -25,14 +25,14 @@ _CLOSE = 0.09
 
 def check_plot(path: str) -> None:
     """Raise :class:`SimulationError` where no figure could be written there; before minutes are spent on what it would show."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise SimulationError("plots need matplotlib: pip install 'blinkcoll[report]'") from error
     if Path(path).suffix[1:] not in FORMATS:
         raise SimulationError(f"plot {path}: its name has to end in one of {', '.join('.' + name for name in FORMATS)}")
     if not Path(path).absolute().parent.is_dir():
         raise SimulationError(f"plot {path}: there is no directory {Path(path).absolute().parent}")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise SimulationError("plots need matplotlib: pip install 'blinkcoll[report]'") from error
 
 
 def write_plot(results: Sequence[BenchResult], path: str) -> None:

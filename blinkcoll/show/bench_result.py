@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from io import StringIO
 from math import exp, log
@@ -12,6 +12,8 @@ from typing import Any
 
 from .. import __version__
 from ..packing import Plan
+from ..schedules import Program
+from ..schedules.trees import MAX_CHANNELS
 from ..topology import Topology
 
 SCHEMA = 3
@@ -23,12 +25,12 @@ COLUMNS = ("collective", "root", "nbytes", "library", "algorithm", "program", "t
 class Timing:
     """A simulated run of a program: µs, and GB/s.
 
-    ``kind``: a "plan" of blinkcoll's, a "classic" family or a "baseline". ``bound``: GB/s, of the class of algorithms that the
+    ``executed`` is the program; its hash, ``program``, is computed where it is shown. ``kind``: a "plan" of blinkcoll's, a "classic" family or a "baseline". ``bound``: GB/s, of the class of algorithms that the
     program belongs to, which ``model`` names where it is not that of the result's plan.
     """
 
     algorithm: str
-    program: str
+    executed: Program = field(repr=False)
     kind: str
     nchannels: int
     time_us: float
@@ -36,6 +38,11 @@ class Timing:
     busbw: float
     bound: Fraction
     model: str = ""
+
+    @property
+    def program(self) -> str:
+        """The program's hash."""
+        return self.executed.hash
 
     @property
     def reached(self) -> float:
@@ -55,13 +62,22 @@ class BenchRow:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Rows of one collective. ``plan`` has the bound; ``gaps`` say why baselines have no program for some sizes."""
+    """Rows of one collective. ``plan`` has the bound; ``gaps`` say why baselines have no program for some sizes.
+
+    ``max_channels``: what our programs are held to; baselines are not.
+    """
 
     plan: Plan
     peers: tuple[str, ...]
     rows: tuple[BenchRow, ...]
     gaps: tuple[str, ...] = ()
     redop: str = "sum"
+    max_channels: int = MAX_CHANNELS
+
+    def beyond_budget(self, peer: int) -> int:
+        """The most channels that a baseline runs, where that is more than ours may; else 0."""
+        most = max((timing.nchannels for row in self.rows if (timing := row.peers[peer]) is not None), default=0)
+        return most if most > self.max_channels else 0
 
     def ratios(self, peer: int) -> list[tuple[float, BenchRow]]:
         """By how much each row beats a baseline, where that has a program."""
@@ -90,8 +106,8 @@ def as_rows(results: Sequence[BenchResult]) -> list[dict[str, Any]]:
             shared = {"collective": result.plan.collective, "root": result.plan.root, "nbytes": row.nbytes}
             for name, timing in zip(("blinkcoll", *result.peers), (row.ours, *row.peers), strict=True):
                 if timing is not None:
-                    merged = shared | {"library": name} | asdict(timing) | {"bound": float(timing.bound), "model": result.model_of(timing)}
-                    rows.append({column: merged[column] for column in COLUMNS})
+                    told = shared | {"library": name, "bound": float(timing.bound), "model": result.model_of(timing)}
+                    rows.append({column: told[column] if column in told else getattr(timing, column) for column in COLUMNS})
     return rows
 
 

@@ -57,7 +57,9 @@ def _against(result: BenchResult) -> str:
     most, row = max(ratios, key=lambda pair: pair[0])
     least, slow = min(ratios, key=lambda pair: pair[0])
     if least < 0.9995:
-        ends = f"but {1 / least:.2f}x slower at {size_text(slow.nbytes)}"
+        timing = slow.peers[compared[0]]
+        assert timing is not None
+        ends = f"but {1 / least:.2f}x slower at {size_text(slow.nbytes)}{f', where that runs {timing.nchannels} channels' if timing.nchannels > result.max_channels else ''}"
     elif most < 1.0005:
         return f"as fast as {name} at every size."
     else:
@@ -95,7 +97,9 @@ def _header(result: BenchResult) -> list[str]:
     for i, peer in enumerate(result.peers):
         algorithms = dict.fromkeys(t.algorithm for row in result.rows if (t := row.peers[i]) is not None)
         label = f"[{i + 1}] {peer}" if len(result.peers) > _MOST_IN_FULL else peer
-        lines.append(f"# {label}: {BASELINES[peer].title}: {', '.join(algorithms) or 'no program'}")
+        most = result.beyond_budget(i)
+        beyond = f"; up to {count(most, 'channel')}, blinkcoll runs at most {result.max_channels} (--max-channels)" if most else ""
+        lines.append(f"# {label}: {BASELINES[peer].title}: {', '.join(algorithms) or 'no program'}{beyond}")
     return [*lines, *(f"# {gap}" for gap in result.gaps), "#"]
 
 

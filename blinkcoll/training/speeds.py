@@ -59,5 +59,5 @@ def published_speed(network: str, arch: str, images_s: float | None = None, batc
     known = PUBLISHED.get((arch, network))
     if known is None:
         has = ", ".join(sorted(f"{n} on {a}" for a, n in PUBLISHED))
-        raise SimulationError(f"no training speed of {network} on {arch or 'this device'} is known here (there is {has}); give images per second and a batch")
+        raise SimulationError(f"no training speed of {network} on {arch or 'this device'} is known here (there is {has}); give --images-per-second and --batch")
     return known if batch is None else Speed(known.images_s, batch, f"{known.source}; there with {known.batch} images")

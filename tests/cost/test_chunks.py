@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from blinkcoll._core import Partition
 from blinkcoll.cost import default_chunk_bytes
-from blinkcoll.cost.chunks import LEAST_CHUNK_BYTES, MOST_CHUNK_BYTES, pipeline_shape
+from blinkcoll.cost.chunks import LEAST_CHUNK_BYTES, MOST_CHUNK_BYTES, _ways_on_without_cycles, pipeline_shape
 from blinkcoll.packing import make_plan
 from blinkcoll.schedules import lower_rings, lower_trees
 from blinkcoll.simulator import run
@@ -70,3 +70,18 @@ def test_the_depth_is_that_of_the_deepest_of_equally_heavy_shares():
     assert len(set(program.weights)) == 1
     depths = [max(nx.shortest_path_length(nx.DiGraph((path[0], path[-1]) for path in tree.down), 0).values()) for tree in plan.trees]
     assert pipeline_shape(program).depth == max(depths) > min(depths)
+
+
+@given(st.lists(st.tuples(st.sets(st.integers(0, 11), min_size=1), st.sets(st.integers(0, 11))), max_size=12))
+def test_the_longest_way_on_is_that_of_the_graph_of_connections_and_none_where_it_has_a_cycle(steps):
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(12))
+    graph.add_edges_from((c, d) for reads, writes in steps for c in reads for d in writes)
+    found = _ways_on_without_cycles(12, [(sorted(reads), sorted(writes)) for reads, writes in steps])
+    if not nx.is_directed_acyclic_graph(graph):
+        assert found is None
+        return
+    longest: dict[int, int] = {}
+    for c in reversed(list(nx.topological_sort(graph))):
+        longest[c] = 1 + max((longest[d] for d in graph[c]), default=0)
+    assert found == longest

@@ -7,7 +7,7 @@ import pytest
 from blinkcoll.selection import Request, table_for
 from blinkcoll.topology import load_topology
 
-SETS = [("dgx1-v100", (0, 1, 4)), ("dgx1-p100", (0, 1, 2, 4, 5)), ("dgx2", (0, 1, 2, 3)), ("rtx4090x8", (0, 1, 5))]
+SETS = [("dgx1-v100", (0, 1, 4)), ("dgx1-p100", (0, 1, 2, 4, 5)), ("dgx2", (0, 1, 2, 3)), ("rtx4090x8", (0, 1, 5)), ("hgx-h100", (0, 1, 2, 3))]
 
 
 @pytest.mark.parametrize("collective", ["allreduce", "broadcast", "reducescatter", "alltoall"])

@@ -11,8 +11,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
 
-import numpy as np
-
 from blinkcoll import _core
 
 from .paths import Paths, overhead_applies
@@ -113,14 +111,14 @@ def _limits(system: System, paths: Paths) -> tuple[float, float]:
 
 
 def _total_gb_s(owner: Node) -> float:
-    nvlink = np.float32(0)
+    nvlink = 0.0
     pcie = 0.0
     for edge in owner.edges:
         if edge.kind == "NVL":
-            nvlink += np.float32(edge.gb_s)
+            nvlink = f32(nvlink + edge.gb_s)
         elif edge.kind == "PCI":
             pcie = edge.gb_s
-    return max(float(nvlink), pcie)
+    return max(nvlink, pcie)
 
 
 def _inner_search(system: System, paths: Paths) -> _core.NcclSearch:
@@ -186,7 +184,7 @@ class _Outer(ABC):
         if self.speed >= len(self.speeds) - 1:
             return False
         best = self.best
-        return best.nchannels == 0 or float(np.float32(self.speeds[self.speed + 1]) / np.float32(best.bw_inter)) > 0.49
+        return best.nchannels == 0 or f32(f32(self.speeds[self.speed + 1]) / best.bw_inter) > 0.49
 
     def speed_of_best(self) -> int:
         """The position of the first speed not above the best graph's."""
@@ -244,13 +242,13 @@ class _Outer2_30(_Outer):
 
     def _first_speed(self) -> int:
         """The first speed that one path, and as many channels as are wanted at least, could have."""
-        total = np.float32(self.searcher.total_gb_s)
+        total = self.searcher.total_gb_s
         n = self.searcher.ngpus
         if n > 1 and self.best.pattern != RING:
-            total = np.float32(float(total) * (n / (n - 1)))
+            total = f32(total * (n / (n - 1)))
         speed = 0
         while speed < len(self.speeds) - 1 and (
-            self.speeds[speed] > self.searcher.max_gb_s or np.float32(self.speeds[speed] * self.best.min_channels) > total
+            self.speeds[speed] > self.searcher.max_gb_s or f32(self.speeds[speed] * self.best.min_channels) > total
         ):
             speed += 1
         return speed
@@ -287,7 +285,7 @@ class _Outer2_30(_Outer):
     def _saturates(self) -> bool:
         """Whether the graph uses all that a device's links carry."""
         best = self.best
-        return bool(np.float32(best.nchannels) * np.float32(best.bw_inter) >= np.float32(self.searcher.total_gb_s))
+        return f32(best.nchannels * best.bw_inter) >= self.searcher.total_gb_s
 
     def _double(self) -> None:
         """Fast channels are split in two, more thread blocks at less speed each, except many on Hopper and later."""

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-
-import numpy as np
+from struct import Struct
 
 from ....errors import TopologyError
 from ....topology import Device, Link, Topology
@@ -39,9 +38,12 @@ _INTEL = {
 _NEWEST_GPU = {"2.4": 75, "2.7": 80}
 
 
+_SINGLE = Struct("<f")
+
+
 def f32(value: float) -> float:
-    """``value`` in single precision: NCCL's bandwidths are floats."""
-    return float(np.float32(value))
+    """``value`` in single precision: NCCL's bandwidths are floats. One operation on such values in double precision, rounded, is that in single."""
+    return float(_SINGLE.unpack(_SINGLE.pack(value))[0])
 
 
 @dataclass(eq=False)
