@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -118,9 +119,8 @@ def _over_sizes(
         whole = elem_size * (topology.nranks if name in SHARDED else 1)
         sizes = sizes_between(smallest, largest, factor or 2, whole, plus)
         at = (root or 0) if name in ROOTED else None
-        results.append(
-            compare_with_baselines(topology, name, at, tracked(sizes, f"simulating {name}"), elem_size, peers, op if name in REDUCING else "none", max_channels)
-        )
+        watched = partial(tracked, label=f"simulating {name}", total=len(sizes))
+        results.append(compare_with_baselines(topology, name, at, sizes, elem_size, peers, op if name in REDUCING else "none", max_channels, watched))
     if plot is not None:
         write_plot(results, plot)
         sys.stderr.write(f"blinkcoll: drew {plot}\n")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import pairwise
 
@@ -16,29 +17,40 @@ from ..show.bench_result import BenchResult, BenchRow, Timing
 from ..simulator.baselines import baseline_program
 from ..topology import Topology
 
+#: While one is being simulated, which needs no interpreter, programs for another are made.
+_SIZES_AT_A_TIME = 2
+_Row = tuple[BenchRow, dict[str, str]]  # of a size, with the baselines that have no program there, and why
+
 
 def compare_with_baselines(
-    topology: Topology, collective: str, root: int | None, sizes: Iterable[int], elem_size: int, baselines: Sequence[str], redop: str = "sum",
-    max_channels: int | None = None,
+    topology: Topology, collective: str, root: int | None, sizes: Sequence[int], elem_size: int, baselines: Sequence[str], redop: str = "sum",
+    max_channels: int | None = None, watched: Callable[[Iterable[_Row]], Iterable[_Row]] = iter,
 ) -> BenchResult:  # fmt: skip
     """At every size: the program that selection takes within ``max_channels``, and the baselines' programs, whatever channels these run.
 
-    A baseline without a program for some sizes leaves a gap there, and its reason in the result.
+    A baseline without a program for some sizes leaves a gap there, and its reason in the result. ``watched`` gets an item a size.
     """
     plan = make_plan(topology, collective, root=root)
-    gaps: dict[str, str] = {}
-    rows = []
-    for nbytes in sizes:
-        ours = our_timing(plan, nbytes, elem_size, max_channels)
-        peers: list[Timing | None] = []
+
+    def row(nbytes: int) -> _Row:
+        ours, peers, gaps = our_timing(plan, nbytes, elem_size, max_channels), list[Timing | None](), {}
         for name in baselines:
             try:
                 peers.append(baseline_timing(name, plan, nbytes, elem_size))
             except SimulationError as error:
-                gaps.setdefault(name, f"{name}: - from {nbytes} bytes: {error}")
+                gaps[name] = f"{name}: - from {nbytes} bytes: {error}"
                 peers.append(None)
-        rows.append(BenchRow(nbytes, nbytes // elem_size, ours, tuple(peers)))
-    return BenchResult(plan, tuple(baselines), tuple(rows), tuple(gaps.values()), redop, max_channels or default_channels(topology))
+        return BenchRow(nbytes, nbytes // elem_size, ours, tuple(peers)), gaps
+
+    def in_order() -> Iterator[_Row]:
+        yield row(sizes[0])  # and with it all candidates
+        with ThreadPoolExecutor(_SIZES_AT_A_TIME) as pool:
+            yield from pool.map(row, sizes[1:])
+
+    made = list(watched(in_order()))
+    gaps = {name: gap for _, gaps in reversed(made) for name, gap in gaps.items()}  # of each baseline the first
+    rows = tuple(row for row, _ in made)
+    return BenchResult(plan, tuple(baselines), rows, tuple(gaps[name] for name in baselines if name in gaps), redop, max_channels or default_channels(topology))
 
 
 def our_timing(plan: Plan, nbytes: int, elem_size: int = 4, max_channels: int | None = None) -> Timing:

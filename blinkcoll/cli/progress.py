@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-def tracked(items: Sequence[Item], label: str) -> Iterator[Item]:
-    """The items, with a bar on stderr where that is a terminal."""
+def tracked(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+    """The items, with a bar on stderr where that is a terminal; ``total``: how many there are."""
     if not sys.stderr.isatty():
         yield from items
         return
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(items, description=label, console=Console(stderr=True), transient=True)
+    yield from track(items, description=label, total=total, console=Console(stderr=True), transient=True)

@@ -31,7 +31,7 @@ def sweep_report(topology: Topology, collectives: Sequence[str], nbytes: int, ba
     """The tables, or the rows as JSON or CSV."""
     classes = allocation_classes(topology)
     swept = {
-        name: [_one(part, name, (nbytes,), baselines) for part in tracked(classes, f"sweeping {name}")] for name in collectives
+        name: [_one(part, name, (nbytes,), baselines) for part in tracked(classes, f"sweeping {name}", len(classes))] for name in collectives
     }
     if as_json:
         return json.dumps(sweep_json(topology, swept, nbytes), indent=1)

@@ -43,7 +43,7 @@ def training_report(
     buckets = gradient_buckets(network, BUCKET_BYTES if bucket is None else read_size(bucket, "--bucket"))
     published = published_speed(model, topology.devices[0].arch, images_s, batch)
     parts = allocation_classes(topology) if sweep else [topology]
-    steps = [_step(part, network, buckets, published, baselines) for part in tracked(parts, f"training {model}")]
+    steps = [_step(part, network, buckets, published, baselines) for part in tracked(parts, f"training {model}", len(parts))]
     if as_json:
         return json.dumps(training_json(topology, network, buckets, published, steps), indent=1)
     return training_csv(network, steps) if as_csv else training_text(topology, network, buckets, published, steps)

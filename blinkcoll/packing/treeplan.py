@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 
 from ..errors import PackingError
 from ..topology import Path, Topology
@@ -55,26 +56,67 @@ def hybrid_plan(
     PackingError
         Where the collective has flows, or such ways do not join the ranks.
     """
-    if collective in FLOWS:
-        raise PackingError(f"{collective} has flows, not trees: there is no hybrid plan for it")
-    every = choose_links(topology, collective, root, "all")
-    certificate: Certificate
-    if topology.relays:
-        certificate = _proof(_pack(topology, collective, root, every, rates, budget_s / 2), collective, root, every, rates)
-    else:
-        certificate = Problem.of(topology, collective, root, every, rates, budget_s).solve().certificate
-    stacked = _stacked(topology, collective, root, rates, budget_s, most_equal, certificate)
+    return _hybrid(_Sides(topology, collective, root, rates, budget_s), wish, most_equal, apart)
+
+
+def _hybrid(sides: _Sides, wish: Wish | None = None, most_equal: int | None = None, apart: bool = False) -> Plan:
+    topology, collective, root, rates, budget_s = sides.topology, sides.collective, sides.root, sides.rates, sides.budget_s
+    stacked = sides.stacked(most_equal)
     trees, more = stacked, list[Tree]()
     if not apart and most_equal is None:
         known = [Column(tree.root, tree.down, tree.up) for tree in stacked]
-        packed = _pack(topology, collective, root, every, rates, budget_s, restricted=True, known=known)
+        packed = _pack(topology, collective, root, sides.every, rates, budget_s, restricted=True, known=known)
         more = _more(packed, collective, topology.nranks)
         if sum((tree.rate for tree in stacked), Fraction(0)) < packed.rate:
             trees = _trees(packed, collective, topology.nranks)
     if not trees:
         raise PackingError(f"topology {topology.name}: no links beside the fastest join all ranks, so no trees lie apart from theirs")
-    plan = _plan(topology, collective, "hybrid", trees, certificate, None, every, root, rates)
+    plan = _plan(topology, collective, "hybrid", trees, sides.certificate, None, sides.every, root, rates)
     return plan if wish is None else replace(chosen_among(plan, more, wish, budget_s), method="hybrid")
+
+
+class _Sides:
+    """The fastest links and all others, with what several hybrids of one request have in common, found once."""
+
+    def __init__(self, topology: Topology, collective: str, root: int | None, rates: str, budget_s: float) -> None:
+        if collective in FLOWS:
+            raise PackingError(f"{collective} has flows, not trees: there is no hybrid plan for it")
+        self.topology, self.collective, self.root, self.rates, self.budget_s = topology, collective, root, rates, budget_s
+        self.every = choose_links(topology, collective, root, "all")
+        self.fastest = choose_links(topology, collective, root, "fastest")
+        self.others = tuple(kind for kind in topology.kinds() if kind not in self.fastest)
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """The proof of the bound over all links."""
+        if self.topology.relays:
+            packed = _pack(self.topology, self.collective, self.root, self.every, self.rates, self.budget_s / 2)
+            return _proof(packed, self.collective, self.root, self.every, self.rates)
+        return Problem.of(self.topology, self.collective, self.root, self.every, self.rates, self.budget_s).solve().certificate
+
+    def stacked(self, most_equal: int | None) -> list[Tree]:
+        """The trees over the fastest links and, beside them, few that are the best over all others; none where no others join the ranks."""
+        if unreached(self.topology, self.others, self.collective, self.root) is not None:
+            return []
+        return [*(self._fast if most_equal is None else self._equal(most_equal)), *self._slow]
+
+    @cached_property
+    def _fast(self) -> tuple[Tree, ...]:
+        if self.topology.relays:
+            return relay_plan(self.topology, self.collective, self.root, self.fastest, self.rates, self.budget_s / 2, None).trees
+        return exact_plan(self.topology, self.collective, self.root, self.fastest, self.rates, self.budget_s / 2).trees
+
+    def _equal(self, most: int) -> tuple[Tree, ...]:
+        if self.topology.relays:
+            return self._fast
+        return exact_plan(self.topology, self.collective, self.root, self.fastest, self.rates, self.budget_s / 2, most_equal=most).trees
+
+    @cached_property
+    def _slow(self) -> tuple[Tree, ...]:
+        packed = _pack(self.topology, self.collective, self.root, self.others, self.rates, self.budget_s / 2, restricted=True)
+        trees = _trees(packed, self.collective, self.topology.nranks)
+        slow = _plan(self.topology, self.collective, "hybrid", trees, self.certificate, None, self.others, self.root, self.rates)
+        return chosen_among(slow, _more(packed, self.collective, self.topology.nranks), Wish(), self.budget_s / 2).trees
 
 
 #: What is put on the links beside the fastest, of what they can carry: their pipelines take longer to fill.
@@ -91,15 +133,14 @@ def hybrid_candidates(topology: Topology, collective: str, root: int | None, max
     fastest = choose_links(topology, collective, root, "fastest")
     if fastest == topology.kinds() or collective in FLOWS:
         return
-    n = topology.nranks
-    plans = [hybrid_plan(topology, collective, root, "planning", budget_s)]
-    others = tuple(kind for kind in topology.kinds() if kind not in fastest)
-    if unreached(topology, others, collective, root) is None:
-        plans.append(hybrid_plan(topology, collective, root, "planning", budget_s, apart=True))
+    n, sides = topology.nranks, _Sides(topology, collective, root, "planning", budget_s)
+    plans = [_hybrid(sides)]
+    if unreached(topology, sides.others, collective, root) is None:
+        plans.append(_hybrid(sides, apart=True))
         alone = network_of(topology, fastest)
         if collective == "allreduce" and not topology.relays and alone.symmetric and not alone.forwarders:
             most = max(1, max_channels * n // (2 * n - 1) - 2)
-            plans.append(hybrid_plan(topology, collective, root, "planning", budget_s, most_equal=most))
+            plans.append(_hybrid(sides, most_equal=most))
     seen: list[tuple[Tree, ...]] = []
     for plan in plans:
         beside = [not any(topology.peers.over_fast_links(path) for path in (*(t.up or ()), *(t.down or ()))) for t in plan.trees]
@@ -114,23 +155,6 @@ def _weighed(trees: Sequence[Tree]) -> tuple[Tree, ...]:
     """The trees with the weights that their rates make."""
     whole = sum((tree.rate for tree in trees), Fraction(0))
     return tuple(replace(tree, weight=tree.rate / whole) for tree in trees)
-
-
-def _stacked(
-    topology: Topology, collective: str, root: int | None, rates: str, budget_s: float, most_equal: int | None, certificate: Certificate
-) -> list[Tree]:  # fmt: skip
-    """The trees over the fastest links and, beside them, few that are the best over all others; none where no others join the ranks."""
-    kinds = choose_links(topology, collective, root, "fastest")
-    others = tuple(kind for kind in topology.kinds() if kind not in kinds)
-    if unreached(topology, others, collective, root) is not None:
-        return []
-    if topology.relays:
-        fast = relay_plan(topology, collective, root, kinds, rates, budget_s / 2, None)
-    else:
-        fast = exact_plan(topology, collective, root, kinds, rates, budget_s / 2, most_equal=most_equal)
-    packed = _pack(topology, collective, root, others, rates, budget_s / 2, restricted=True)
-    slow = _plan(topology, collective, "hybrid", _trees(packed, collective, topology.nranks), certificate, None, others, root, rates)
-    return [*fast.trees, *chosen_among(slow, _more(packed, collective, topology.nranks), Wish(), budget_s / 2).trees]
 
 
 def _pack(

@@ -163,9 +163,13 @@ class _Prepared:
         connections: list[_Route] = []
         costs: list[tuple[float, float, float]] = []
         channel_rate = min(params.channel_gb_s * 1e3, _FASTEST)
+        alike: dict[tuple[Path, str, str], _Route] = {}
         for i, connection in enumerate(program.connections):
-            protocol = params.protocol(protocol_of(program, i))
-            connections.append(_route_of(connection, table, protocol, f"c{i}"))
+            name = protocol_of(program, i)
+            protocol, way = params.protocol(name), (connection.path, connection.transport, name)
+            if way not in alike:
+                alike[way] = _route_of(connection, table, protocol, f"c{i}")
+            connections.append(alike[way])
             costs.append((protocol.busy_us, channel_rate * protocol.rate, channel_rate * protocol.rate))
         costs.append((params.protocol("simple").busy_us, channel_rate, channel_rate))
         pairs = _pairs(program, table)
