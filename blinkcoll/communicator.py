@@ -360,6 +360,7 @@ class Communicator:
             self._withdraw(_forked)
             self._lane, self._lanes = Lane(""), {}
             self._forget.detach()
+            self._host.neighbours.segment.close_file()
             group.close()
 
     def _exit(self) -> None:

@@ -43,7 +43,7 @@ def compare_with_baselines(
         return BenchRow(nbytes, nbytes // elem_size, ours, tuple(peers)), gaps
 
     def in_order() -> Iterator[_Row]:
-        yield row(sizes[0])  # and with it all candidates
+        yield from map(row, sizes[:1])  # and with it all candidates are made
         with ThreadPoolExecutor(_SIZES_AT_A_TIME) as pool:
             yield from pool.map(row, sizes[1:])
 

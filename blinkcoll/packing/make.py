@@ -15,7 +15,7 @@ from .exact import exact_plan
 from .links import choose_links
 from .minimise import Wish
 from .nvls import nvls_plan
-from .onfastlinks import onto_fast_links
+from .onfastlinks import has_lost_ways, onto_fast_links
 from .plan import Plan
 from .progress import progress
 from .threephase import three_phase_plan
@@ -53,7 +53,8 @@ def make_plan(
         A rank, for broadcast, reduce, gather and scatter only.
     method
         ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast: both plan trees over switches that only
-        forward. ``"hybrid"`` uses all links, each hop on a way that the driver offers, and is judged by the bound over all
+        forward. Where these count a switch beside a pair's NVLink that has no room (some sets of GPUs of several servers), and
+        ``"hybrid"`` reaches the same rate, ``"auto"`` is that; else lowering refuses the plan by name. ``"hybrid"`` uses all links, each hop on a way that the driver offers, and is judged by the bound over all
         links. ``"nvls"`` uses switches that copy and add (NVLink SHARP) and is held to the bound for these;
         ``plan.certificate.model`` names the class that a bound speaks of, and no method changes it by itself.
         ``"blink"`` is the pipeline of the Blink paper: multiplicative weights (``epsilon``, 0.05: what may be missing of
@@ -122,6 +123,9 @@ def make_plan(
                     raise PackingError("method 'blink' plans for ranks alone, not with relays")
                 return onto_fast_links(relay_plan(topology, name, rank, chosen, rates, budget_s, wish))
             plan = onto_fast_links(exact_plan(topology, name, rank, chosen, rates, budget_s, wish, equal_trees))
+            if method == "auto" and links == "fastest" and equal_trees is None and name not in FLOWS and has_lost_ways(plan):
+                other = hybrid_plan(topology, name, rank, rates, budget_s, wish)
+                return other if other.rate == plan.rate else plan
             return blink_plan(plan, budget_s, **options) if method == "blink" else plan
         except _core.TimeLimitReached:
             raise PackingError(

@@ -23,15 +23,23 @@ Loads = dict[Arc, Fraction]
 
 def onto_fast_links(plan: Plan) -> Plan:
     """The plan with every way of its trees that a fast link takes over moved there, where that has room; the others stay."""
-    parts: tuple[Tree | Partition, ...] = (*plan.trees, *plan.partitions)
-    if not any(plan.topology.peers.taken_by_fast_link(path) for part in parts for path in _ways(part)):
+    if not has_lost_ways(plan):
         return plan
     capacity = network_of(plan.topology, plan.links, plan.rates).capacity
     load: Loads = {}
-    for part in parts:
+    for part in _parts(plan):
         _add(load, (*_ways(part), *(part.exchange if isinstance(part, Partition) else ())), part.rate)
     trees = tuple(_moved(plan, tree, load, capacity) for tree in plan.trees)
     return replace(plan, trees=trees, partitions=tuple(_moved(plan, part, load, capacity) for part in plan.partitions))
+
+
+def has_lost_ways(plan: Plan) -> bool:
+    """Whether trees take ways beside a pair's fast link, which no data can go."""
+    return any(plan.topology.peers.taken_by_fast_link(path) for part in _parts(plan) for path in _ways(part))
+
+
+def _parts(plan: Plan) -> tuple[Tree | Partition, ...]:
+    return (*plan.trees, *plan.partitions)
 
 
 def _ways(part: Tree | Partition) -> tuple[Path, ...]:

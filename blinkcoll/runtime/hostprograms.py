@@ -129,15 +129,19 @@ def _alone(topology: Topology, collective: str, root: int | None) -> Program:
 def _planned(topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
     uneven = collective == "alltoallv"  # the others take unequal shards as they are
     plan = make_plan(topology, "alltoall" if uneven else collective, root=root)
-    # Channels take turns on one thread, so more than one a tree would carry nothing meanwhile.
-    most = len(plan.trees) if collective in _STARS else MAX_CHANNELS
+    hosts, most = all(device.kind == "host" for device in topology.devices), MAX_CHANNELS
+    if hosts and collective in (*_STARS, "allreduce"):
+        # Channels take turns on one thread, so more than one for each half of a tree would carry nothing meanwhile.
+        most = len(plan.trees) * (2 if collective == "allreduce" else 1)
     small, large = _by_size(topology.nranks, lambda slots: lower(plan, slots=slots, max_channels=most, uneven=uneven))
-    if any(device.kind != "host" for device in topology.devices):
+    if not hosts:
         return [small, large]
     if collective in _STARS:
         program = lower_star(topology, collective, root, slots=_SMALL_SLOTS[topology.nranks > 2])
-    else:
+    elif len(_memories(topology)) == 1:  # and so one hop to everybody: nobody waits for what others are to pass on
         program = in_one_channel(small.program)
+    else:
+        return [small, large]
     return [replace(small, program=program), large]
 
 

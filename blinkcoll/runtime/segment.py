@@ -86,8 +86,10 @@ class Segment:
             _allocate(self.fd, offset, nbytes)
 
     def view(self, offset: int, nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-        """Bytes of the segment; valid while it is open."""
-        return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self._at(offset, nbytes)))
+        """Bytes of the segment; valid until it is closed."""
+        held = (ctypes.c_uint8 * nbytes).from_address(self._at(offset, nbytes))
+        held.segment = self  # type: ignore[attr-defined]  # which lives as long as the view
+        return np.ctypeslib.as_array(held)
 
     def store(self, offset: int, data: bytes) -> None:
         """Write bytes."""

@@ -126,15 +126,18 @@ def _read(path: str) -> CommunicatorStatus | None:
     try:
         page = os.pread(fd, PAGE_BYTES, 0)
         header = BoardHeader.from_buffer_copy(page) if len(page) == PAGE_BYTES else BoardHeader()
-        data = os.pread(fd, (header.nranks + 1) * PAGE_BYTES, 0) if header.magic == MAGIC else b""  # more may lie behind the boards
+        if header.magic != MAGIC:
+            return None
+        if header.version != VERSION:
+            raise ExecutionError(f"{path}: boards of version {header.version}, this blinkcoll reads version {VERSION}")
+        nbytes = (header.nranks + 1) * PAGE_BYTES  # more may lie behind the boards
+        if nbytes > os.fstat(fd).st_size:
+            return None
+        data = os.pread(fd, nbytes, 0)
     except OSError:
         return None
     finally:
         os.close(fd)
-    if header.magic != MAGIC or len(data) < (header.nranks + 1) * PAGE_BYTES:
-        return None
-    if header.version != VERSION:
-        raise ExecutionError(f"{path}: boards of version {header.version}, this blinkcoll reads version {VERSION}")
     boards = [Board.from_buffer_copy(data, (rank + 1) * PAGE_BYTES) for rank in range(header.nranks)]
     first = boards[header.first - 1].why.decode(errors="replace") if header.first else ""
     return CommunicatorStatus(header.name.decode(errors="replace"), header.nranks, first, [_rank(rank, board) for rank, board in enumerate(boards)])

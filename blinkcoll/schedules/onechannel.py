@@ -16,7 +16,8 @@ from .program import Channel, Program, Step
 def in_one_channel(program: Program) -> Program:
     """The same steps in one channel a rank: as far as their order allows those first that read no slot.
 
-    Steps keep the order of their channels, and of channels that wait for each other.
+    Steps keep the order of their channels, and of channels that wait for each other. Where ranks pass on what they get, ranks may
+    then wait for each other in a circle: the verifier, which every program has to pass, finds out.
 
     Raises
     ------

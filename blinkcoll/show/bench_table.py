@@ -59,7 +59,11 @@ def _against(result: BenchResult) -> str:
     if least < 0.9995:
         timing = slow.peers[compared[0]]
         assert timing is not None
-        ends = f"but {1 / least:.2f}x slower at {size_text(slow.nbytes)}{f', where that runs {timing.nchannels} channels' if timing.nchannels > result.max_channels else ''}"
+        more = f", where that runs {timing.nchannels} channels" if timing.nchannels > result.max_channels else ""
+        ends = f"{1 / least:.2f}x slower at {size_text(slow.nbytes)}{more}"
+        if most < 1.0005:
+            return f"never faster than {name}; {ends}."
+        ends = f"but {ends}"
     elif most < 1.0005:
         return f"as fast as {name} at every size."
     else:

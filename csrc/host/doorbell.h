@@ -23,6 +23,7 @@
 #endif
 
 #include "blinkcoll/launch.h"
+#include "host/fences.h"
 
 namespace blinkcoll {
 
@@ -44,6 +45,42 @@ inline bool mark(const u64* counter) {
   __atomic_store_n(&line->waited, 1, __ATOMIC_SEQ_CST);
   return true;
 }
+
+// How a reader goes to sleep: after a round of looks that marks whatever it waits for and, where ranks have joined the fences,
+// a fence for everybody and one more round of looks.
+class Bedtime {
+ public:
+  // `bell` null: it never sleeps on one.
+  Bedtime(const u32* bell, bool fences) : bell_(bell), fences_(fences) {}
+
+  // Before a round. `tired`: if it brings nothing, sleep is next. True where what is looked at in vain is to be marked.
+  bool begin_round(bool tired) {
+    // Before the round that marks, not the one behind the fence: a ring after that look ends the sleep at once.
+    if (!fenced_ && bell_) rings_ = __atomic_load_n(bell_, __ATOMIC_ACQUIRE);
+    return tired && !fenced_;
+  }
+  // After a round that brought nothing to one that is tired; `woken`: all that it marked will ring. False: one more round.
+  bool may_sleep(bool woken) {
+    if (woken && fences_ && !fenced_) {
+      fenced_ = true;
+      failed_ = !fence_everybody();
+      return false;
+    }
+    fenced_ = false;
+    return true;
+  }
+  // After a round that brought something.
+  void stay_up() { fenced_ = false; }
+
+  // Whether a ring is sure to end the sleep; if not, it has to be a short one.
+  bool safe() const { return bell_ && !failed_; }
+  u32 rings() const { return rings_; }
+
+ private:
+  const u32* bell_;
+  bool fences_, fenced_ = false, failed_ = false;
+  u32 rings_ = 0;
+};
 
 inline void ring(u32* bell) {
   __atomic_fetch_add(bell, 1, __ATOMIC_RELEASE);

@@ -24,7 +24,9 @@ inline bool join_fences() {
 }
 
 inline bool fence_everybody() {
-#if defined(__linux__) && defined(SYS_membarrier)
+#if defined(BC_WITHOUT_FENCES)
+  return true;  // tests see what is lost without
+#elif defined(__linux__) && defined(SYS_membarrier)
   return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
 #else
   return false;

@@ -92,17 +92,15 @@ class HostPlatform {
   // Only this thread looks at these.
   void publish_local(u64* word, u64 value) const { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 
-  // Until a peer raises a counter that was looked at while `marking`; `rings` is what rings() was before that look. Where
-  // nobody rings (counters in memory of the host's, programs set up without doorbells), a moment.
-  void sleep(u32 rings, std::chrono::nanoseconds most) const {
-    if (launch_.doorbell && rung) {
-      sleep_on(pointer<u32>(launch_.doorbell), rings, most);
+  // Until a peer raises a counter that was looked at while `marking`. Where nobody is sure to ring (counters in memory of the
+  // host's, programs set up without doorbells), a moment.
+  void sleep(const Bedtime& bedtime, std::chrono::nanoseconds most) const {
+    if (bedtime.safe() && rung) {
+      sleep_on(pointer<u32>(launch_.doorbell), bedtime.rings(), most);
     } else {
       std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
   }
-  // Acquire: pairs with ring(); relaxed would do, as counters carry the order of data.
-  u32 rings() const { return launch_.doorbell ? __atomic_load_n(pointer<u32>(launch_.doorbell), __ATOMIC_ACQUIRE) : 0; }
 
   void copy(char* const* dsts, u32 ndsts, const char* src, u64 nbytes) const {
     const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own;

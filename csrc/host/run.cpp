@@ -12,7 +12,6 @@
 #include <sched.h>
 #endif
 
-#include "fences.h"
 #include "platform.h"
 
 namespace blinkcoll {
@@ -138,14 +137,10 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted,
   Clock::time_point last_look, idle_since;
   const u32 spins = around.crowded ? kCrowdedSpins : kSpins, most = spins + kYields;
   Shown shown(around.watch, launch);
-  bool fenced = false;  // everybody, since the last round, which marked: this one is the last look before a sleep
-  u32 rings = 0;
+  Bedtime bedtime(pointer<const u32>(launch.doorbell), around.fenced);
   for (u32 idle_rounds = 0;;) {
-    platform.marking = idle_rounds >= most && !fenced;
-    if (!fenced) {
-      platform.rung = true;
-      rings = platform.rings();  // before the round that marks: a ring after its last look ends the sleep at once
-    }
+    platform.marking = bedtime.begin_round(idle_rounds >= most);
+    platform.rung = platform.rung || platform.marking;
     Round round = take_turns(platform, channels);
     if (round.failed) {
       platform.abort();
@@ -158,7 +153,8 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted,
     if (round.progress) {
       shown.take_down();
       idle_rounds = 0;
-      platform.give_up = fenced = false;
+      platform.give_up = false;
+      bedtime.stay_up();
       continue;
     }
     if (idle_rounds < most) {
@@ -169,12 +165,7 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted,
       }
       continue;  // the round before a sleep is one that marks
     }
-    if (around.fenced && !fenced) {
-      fence_everybody();
-      fenced = true;
-      continue;
-    }
-    fenced = false;
+    if (!bedtime.may_sleep(platform.rung)) continue;
     const bool first = idle_rounds++ == most;
     if (first) {
       idle = std::chrono::nanoseconds(0);
@@ -187,7 +178,7 @@ bool run_checked(const Launch& launch, const std::function<bool()>& interrupted,
     if (!first && shown.must_leave(platform, channels, idle_since, idle >= kMostBetweenLooks)) {
       platform.abort();
     } else {
-      platform.sleep(rings, first ? kFirstSleep : kMostBetweenLooks);
+      platform.sleep(bedtime, first ? kFirstSleep : kMostBetweenLooks);
     }
     if (interrupted && interrupted()) platform.abort();
     Clock::time_point now = Clock::now();

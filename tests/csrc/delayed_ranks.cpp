@@ -4,7 +4,8 @@
 //
 // The image is that of run_image.cpp. Each rank makes its CALLS one after the other, whatever the others do, and compares
 // its output (its address and size follow, a pair a rank) with that of its first call; the delays of a call come from
-// (SEED + call, rank). Exit 0: all calls ended and agree; 3: a wait ran out; 4: an output differs, or keeps what was there.
+// (SEED + call, rank). With an even SEED ranks remember credit and fence before they sleep, as those of a communicator do (a
+// kernel without membarrier aside). Exit 0: all calls ended and agree; 3: a wait ran out; 4: an output differs, or keeps what was there.
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -52,6 +53,7 @@ int main(int argc, char** argv) {
   const u64 seed = std::strtoull(argv[4], nullptr, 10);
   if (argc != int(5 + 2 * nranks)) return 2;
   const Launch* first = static_cast<const Launch*>(at);
+  const bool as_communicators = seed % 2 == 0 && join_fences();
   std::atomic<int> outcome{0};
   std::vector<std::thread> threads;
   for (u32 r = 0; r < nranks; r++) {
@@ -59,12 +61,17 @@ int main(int argc, char** argv) {
     const size_t nbytes = std::strtoull(argv[6 + 2 * r], nullptr, 10);
     threads.emplace_back([&, r, output, nbytes] {
       Launch launch = first[r];
+      std::vector<u64> credit(ProgramView{reinterpret_cast<const char*>(launch.program)}.header().nconnections);
+      Around around;
+      around.crowded = true;
+      around.fenced = as_communicators;
+      around.credit = as_communicators ? credit.data() : nullptr;
       std::string expected;
       for (u32 call = 0; call < calls && outcome == 0; call++) {
         state = (seed + call) * 0x9e3779b97f4a7c15ull + r * 0xd1b54a32d192ed03ull + 1;
         if (call) std::memset(output, 0xA5, nbytes);
         launch.epoch = call + 1;
-        if (!run_rank(launch)) outcome = 3;
+        if (!run_checked(launch, {}, around)) outcome = 3;
         if (call == 0) expected.assign(output, nbytes);
         if (std::memcmp(expected.data(), output, nbytes) != 0) {
           std::fprintf(stderr, "rank %u, call %u (seed %llu): another result than in the first call\n", r, call, seed + call);

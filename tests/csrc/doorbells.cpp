@@ -55,25 +55,34 @@ int main(int argc, char** argv) {
     for (u64 n = 1; n <= rounds; n++) {
       while (__atomic_load_n(&shared.seen, __ATOMIC_ACQUIRE) + 1 < n) {
       }
-      wait_a_moment(state, fenced ? 4095 : 255);
+      wait_a_moment(state, fenced ? 16383 : 255);
       raise(&shared.line.value, n, fenced);
     }
   });
   run_on(0);
   u64 lost = 0, slept = 0, state = seed * 0xd1b54a32d192ed03ull + 1;
+  Bedtime bedtime(&shared.bell, fenced);
   for (u64 n = 1; n <= rounds; n++) {
     wait_a_moment(state, 1023);
-    const u32 rings = __atomic_load_n(&shared.bell, __ATOMIC_ACQUIRE);
-    mark(&shared.line.value);
-#if !defined(BC_WITHOUT_FENCES)
-    if (fenced) fence_everybody();
-#endif
-    if (__atomic_load_n(&shared.line.value, fenced ? __ATOMIC_ACQUIRE : __ATOMIC_SEQ_CST) < n) {
+    auto look = [&] { return __atomic_load_n(&shared.line.value, __ATOMIC_SEQ_CST) >= n; };
+    bool seen = false, may_sleep = false;
+    while (!seen && !may_sleep) {
+      const bool marks = bedtime.begin_round(true);
+      if (marks) mark(&shared.line.value);
+      seen = look();
+      if (seen) {
+        bedtime.stay_up();
+      } else {
+        may_sleep = bedtime.may_sleep(true);
+      }
+    }
+    if (!seen) {
       slept++;
       // Woken, it may be for no reason; or not yet, since the writer does not run. Lost: long raised, and never rung.
+      const u32 rings = bedtime.rings();
       auto rung = [&] { return __atomic_load_n(&shared.bell, __ATOMIC_ACQUIRE) != rings; };
-      auto raised = [&] { return __atomic_load_n(&shared.line.value, __ATOMIC_ACQUIRE) >= n; };
-      while (!rung() && !raised()) sleep_on(&shared.bell, rings, kLongest);
+      sleep_on(&shared.bell, rings, kLongest);
+      while (!rung() && !look()) sleep_on(&shared.bell, rings, kLongest);
       for (auto began = std::chrono::steady_clock::now(); !rung() && std::chrono::steady_clock::now() - began < kLongest;) sleep_on(&shared.bell, rings, kLongest);
       lost += !rung();
     }

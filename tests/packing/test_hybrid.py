@@ -170,3 +170,14 @@ def test_ranks_that_nvlink_does_not_join_may_have_few_trees():
         plan.check()
         bc.verify(plan.schedule(nbytes=1 << 20))
     assert len(bc.plan(here, "allreduce", max_trees=1).trees) == 1
+
+
+@pytest.mark.parametrize("collective", ["allreduce", "allgather", "reducescatter"])
+def test_where_an_nvlink_has_no_room_the_default_is_a_hybrid_of_the_same_rate(collective):
+    here = bc.load_topology("dgx1-v100*2@12.5").subset([0, 1, 8, 9])
+    plan, exact = bc.plan(here, collective), bc.plan(here, collective, method="exact")
+    plan.check()
+    assert (plan.method, exact.method) == ("hybrid", "exact") and plan.rate == exact.rate == exact.bound
+    bc.verify(plan.schedule(nbytes=1 << 20))
+    with pytest.raises(bc.ScheduleError, match="plan with method='hybrid'"):
+        exact.schedule(nbytes=1 << 20)

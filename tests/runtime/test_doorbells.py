@@ -18,11 +18,13 @@ ROUNDS, SEEDS = 50_000, range(3)
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to build with")
 
 
-def outcomes(folder, fenced, *options):
-    """The exit codes of doorbells.cpp for some seeds."""
+def outcomes(folder, fenced, *options, seeds=SEEDS):
+    """The exit codes of doorbells.cpp for some seeds, up to the first that is not 0."""
     binary = folder / "doorbells"
     subprocess.run(["g++", "-std=c++17", "-O2", "-pthread", *options, f"-I{SOURCE / 'csrc'}", str(SOURCE / "tests" / "csrc" / "doorbells.cpp"), "-o", str(binary)], check=True)
-    codes = [subprocess.run([binary, str(int(fenced)), str(ROUNDS), str(seed)], timeout=120, stdout=subprocess.DEVNULL).returncode for seed in SEEDS]
+    codes: list[int] = []
+    while len(codes) < len(seeds) and not any(codes):
+        codes.append(subprocess.run([binary, str(int(fenced)), str(ROUNDS), str(seeds[len(codes)])], timeout=120, stdout=subprocess.DEVNULL).returncode)
     if 5 in codes:
         pytest.skip("this kernel has no membarrier(2), or refuses it")
     return codes
@@ -38,7 +40,7 @@ def test_no_ring_is_lost(tmp_path, fenced):
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: nothing happens at once")
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="how long a store waits depends on the machine")
 def test_without_its_fence_a_sleeper_loses_rings(tmp_path):
-    assert 4 in outcomes(tmp_path, True, "-DBC_WITHOUT_FENCES")
+    assert outcomes(tmp_path, True, "-DBC_WITHOUT_FENCES", seeds=range(30))[-1] == 4
 
 
 class Meeting:
