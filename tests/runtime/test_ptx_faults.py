@@ -21,7 +21,7 @@ def _emulator():
 
 
 def _program():
-    return bc.plan(bc.load_topology("dgx1-v100").subset([0, 1, 4, 5]), "allreduce").schedule(nbytes=1 << 20, protocol="simple")
+    return bc.plan(bc.load_topology("dgx1-v100").subset([0, 1, 4, 5]), "allreduce").schedule(nbytes=1 << 20, protocol="simple", max_channels=4)
 
 
 def _run(seed: int, mode: str, program=None, **options) -> bool:
