@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import pairwise
 
-from ..cost.chunks import least_depth
+from ..cost.depth import least_depth
 from ..cost.groups import PROTOCOL
 from ..cost.parameters import Parameters, parameters_for
 from ..schedules.program import Program

@@ -7,10 +7,10 @@ import pytest
 from blinkcoll.selection import Request, table_for
 from blinkcoll.topology import load_topology
 
-SETS = [("dgx1-v100", (0, 1, 4)), ("dgx1-p100", (0, 1, 2, 4, 5)), ("dgx2", (0, 1, 2, 3)), ("rtx4090x8", (0, 1, 5)), ("hgx-h100", (0, 1, 2, 3))]
+SETS = [("dgx1-v100", (0, 1, 4)), ("dgx1-p100", (0, 1, 2, 4, 5)), ("dgx2", (0, 1, 2, 3)), ("rtx4090x8", (0, 1, 5)), ("hgx-h100", (0, 1, 2, 3)), ("mi250x", (0, 1, 2))]
 
 
-@pytest.mark.parametrize("collective", ["allreduce", "broadcast", "reducescatter", "alltoall"])
+@pytest.mark.parametrize("collective", ["allreduce", "allgather", "broadcast", "reducescatter", "alltoall"])
 @pytest.mark.parametrize(("layout", "gpus"), SETS)
 def test_no_simulated_time_is_below_its_floor(layout, gpus, collective):
     topology = load_topology(layout).subset(list(gpus))
@@ -18,7 +18,7 @@ def test_no_simulated_time_is_below_its_floor(layout, gpus, collective):
     below = [
         (candidate.name, nbytes, contest.floor_us(i, nbytes), contest.time_us(i, nbytes))
         for i, candidate in enumerate(contest.candidates)
-        for nbytes in (4, 64, 1 << 10, 1 << 14, 1 << 18, 1 << 22)
+        for nbytes in (4, 8, 64, 1000, 1 << 12, 20000, 1 << 18, 1 << 22)
         if contest.floor_us(i, nbytes) > contest.time_us(i, nbytes) * (1 + 1e-9)
     ]
     assert not below
