@@ -25,9 +25,11 @@ def fold_from_two_ranks(monkeypatch):
 
 @pytest.mark.usefixtures("fold_from_two_ranks")
 @pytest.mark.parametrize("collective", ["allreduce", "allgather", "reducescatter", "alltoall"])
+@pytest.mark.parametrize("launch", ["process-per-gpu", "one-process"])
 @pytest.mark.parametrize(("name", "rates"), CLUSTERS)
-def test_one_server_takes_what_the_whole_cluster_takes(name, rates, collective, monkeypatch):
+def test_one_server_takes_what_the_whole_cluster_takes(name, rates, launch, collective, monkeypatch):
     topology = load_topology(name)
+    params = parameters_for(topology, launch)
     for each in (4, 1 << 14, 1 << 20):
         nbytes = topology.nranks * each
         folded = folded_baseline_program("nccl", topology, collective, nbytes)
@@ -37,7 +39,7 @@ def test_one_server_takes_what_the_whole_cluster_takes(name, rates, collective, 
         if folded is None:
             assert whole.algorithm.endswith("-tree")
             continue
-        one, all_ = run(folded, nbytes, rates=rates), run(whole, nbytes, rates=rates)
+        one, all_ = run(folded, nbytes, rates=rates, params=params), run(whole, nbytes, rates=rates, params=params)
         assert one.chunk_bytes == all_.chunk_bytes
         assert one.time_us == pytest.approx(all_.time_us, rel=1e-9)
         assert max(one.link_utilisation.values()) == pytest.approx(max(all_.link_utilisation.values()), rel=1e-9)
