@@ -144,18 +144,6 @@ def _synchronisation(program: Program, params: Parameters) -> _Synchronisation:
     return dearest
 
 
-def least_depth(program: Program) -> int:
-    """Hops that any chunk takes at least, from its first sender to its last reader: those of the shallowest share.
-
-    Connections that close a cycle, as a ring's, are counted once around, and data may end one hop before. Where steps of
-    several shards share channels and shares are unequal it is not looked for, and 0.
-    """
-    depths = _depths(program)
-    if any(len(channel.steps) > 1 for channels in program.ranks for channel in channels):
-        return max(0, max(depths) - 1) if len(set(program.weights)) == 1 else 0
-    return min(depths)
-
-
 def _find_depths(program: Program) -> list[int]:
     """Of every share the most connections that follow one another, a step's waits before its signals."""
     steps: list[tuple[list[int], list[int]]] = []  # what a step reads, and what it goes on to write

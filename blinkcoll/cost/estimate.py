@@ -20,6 +20,7 @@ from ..schedules.program import Program
 from ..schedules.transports import host_parts
 from ..topology import Path, route
 from .groups import group_of, group_rates, protocol_of
+from .launches import launches
 from .parameters import Parameters, parameters_for
 
 _Node = tuple[int, int, int]  # rank, channel, step
@@ -55,7 +56,7 @@ def estimate_us(
         if share_bytes:
             chunk = max(partition.chunk_range(shard, share, 0)[1] for shard in range(program.nshards)) * elem_size
             slowest = max(slowest, graph.share_time_us(share, chunk, share_bytes / chunk))
-    return params.launch.time_us(program.nexecutors) + slowest
+    return params.launch.time_us(launches(program)) + slowest
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from .mwu import multiplicative_weights
 from .onehop import one_hop_trees
 from .plan import Plan, Stage, Tree
 from .treechoice import TreeChoice, distinct
-from .weights import rate_of, tree_uses, weigh
+from .weights import rate_of, tree_load, tree_uses, weigh
 
 EPSILON, THRESHOLD = 0.05, Fraction(1, 20)
 #: Trees that the last stage chooses from, beside those of the linear program.
@@ -126,11 +126,7 @@ def _relaxed(trees: Sequence[Tree], whole: list[Tree], capacity: dict[Arc, Fract
 
 
 def _left(capacity: dict[Arc, Fraction], trees: Sequence[Tree]) -> dict[Arc, Fraction]:
-    left = dict(capacity)
-    for tree in trees:
-        for arc, n in tree_uses(tree).items():
-            left[arc] -= n * tree.rate
-    return left
+    return capacity | {arc: capacity[arc] - used for arc, used in tree_load(trees).items()}
 
 
 def pcie_bytes(nbytes: int, pcie_gb_s: Fraction, nvlink_gb_s: Fraction, t_dpa_us: Fraction) -> Fraction:

@@ -43,6 +43,13 @@ def weigh(trees: Sequence[Tree], capacity: Mapping[Arc, Fraction], roots: Sequen
     return solution.value, tuple(sorted(used, key=lambda tree: (-tree.rate, tree.root)))
 
 
+def in_proportion(trees: Sequence[Tree], capacity: Mapping[Arc, Fraction]) -> tuple[Fraction, tuple[Tree, ...]]:
+    """The best rate of these trees by their weights when all run at once within the capacities, and the trees at it."""
+    load = tree_load(replace(tree, rate=tree.weight) for tree in trees)
+    rate = min(capacity[arc] / part for arc, part in load.items())
+    return rate, tuple(replace(tree, rate=rate * tree.weight) for tree in trees)
+
+
 def rate_of(trees: Iterable[Tree]) -> Fraction:
     """What these trees carry together, GB/s."""
     return sum((tree.rate for tree in trees), Fraction(0))
@@ -55,6 +62,15 @@ def tree_uses(tree: Tree) -> dict[Arc, int]:
         for arc in pairwise(path):
             uses[arc] = uses.get(arc, 0) + 1
     return uses
+
+
+def tree_load(trees: Iterable[Tree]) -> dict[Arc, Fraction]:
+    """What these trees send over each link, GB/s."""
+    load: dict[Arc, Fraction] = {}
+    for tree in trees:
+        for arc, times in tree_uses(tree).items():
+            load[arc] = load.get(arc, Fraction(0)) + times * tree.rate
+    return load
 
 
 def _loaded(tree: Tree) -> list[Path]:
@@ -70,9 +86,8 @@ def tree_depth(tree: Tree) -> int:
 
 def link_load(plan: Plan) -> dict[Arc, Fraction]:
     """What the plan sends over each directed pair of vertices, GB/s."""
-    load: dict[Arc, Fraction] = {}
-    carried = [(t.rate, p) for t in plan.trees for p in _loaded(t)]
-    carried += [(part.rate, p) for part in plan.partitions for p in (*(part.up or ()), *(part.down or ()), *part.exchange)]
+    load = tree_load(plan.trees)
+    carried = [(part.rate, p) for part in plan.partitions for p in (*(part.up or ()), *(part.down or ()), *part.exchange)]
     for rate, path in [*carried, *((f.rate, f.path) for f in plan.flows)]:
         for hop in pairwise(path):
             load[hop] = load.get(hop, Fraction(0)) + rate

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import pairwise
 
 from ..errors import ScheduleError
 from ..packing.plan import Plan, Tree
+from ..packing.weights import rate_of, tree_load, tree_uses
 from ..topology import Path, Topology
 from .contract import REDUCING
 from .program import INPUT, OUTPUT, SCALED_INPUT, Channel, Connection, Operand, Program, Step, executor_numbers, slot
@@ -80,8 +80,10 @@ def _copies(trees: Sequence[Tree], topology: Topology, channel_gb_s: Fraction, m
         def fit(these: Sequence[int], copies: Sequence[int] = copies, together: Sequence[int] = together) -> bool:
             return fits(_with(copies, together, these))
 
-        rates = [trees[i].rate for i in together]
-        spare = copies_to_spare(rates, channel_gb_s, _least_used([trees[i] for i in together]))
+        sharing = [trees[i] for i in together]
+        rates = [tree.rate for tree in sharing]
+        least_used = min(tree_load(sharing).values(), default=rate_of(sharing))
+        spare = copies_to_spare(rates, channel_gb_s, least_used)
         if not few(_with(copies, together, spare)):
             spare = channels_per_tree(rates, channel_gb_s, fit)
         copies = _with(copies, together, spare)
@@ -94,21 +96,11 @@ def _with(copies: Sequence[int], together: Sequence[int], these: Sequence[int]) 
     return [changed.get(i, n) for i, n in enumerate(copies)]
 
 
-def _least_used(trees: Sequence[Tree]) -> Fraction:
-    """What trees use together of the link that they use least of, GB/s."""
-    used: dict[tuple[int | str, int | str], Fraction] = {}
-    for tree in trees:
-        for path in (*(tree.up or ()), *(tree.down or ())):
-            for hop in pairwise(path):
-                used[hop] = used.get(hop, Fraction(0)) + tree.rate
-    return min(used.values(), default=sum((tree.rate for tree in trees), Fraction(0)))
-
-
 def _sharing(trees: Sequence[Tree]) -> list[list[int]]:
     """The trees, by number, in groups that have no link in common; the fastest group first."""
     groups: list[tuple[set[tuple[int | str, int | str]], list[int]]] = []
     for i, tree in enumerate(trees):
-        hops = {hop for path in (*(tree.up or ()), *(tree.down or ())) for hop in pairwise(path)}
+        hops = set(tree_uses(tree))
         mine, others = (hops, [i]), []
         for group in groups:
             if group[0].isdisjoint(hops):

@@ -6,13 +6,11 @@ shallow as the all-gather's. Links carry sums as well as results: rates are what
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
-from fractions import Fraction
-from itertools import pairwise
 
 from ..errors import PackingError
 from ..packing import Plan
+from ..packing.weights import in_proportion, tree_uses
 
 
 def both_ways(allgather: Plan, allreduce: Plan) -> Plan:
@@ -24,15 +22,8 @@ def both_ways(allgather: Plan, allreduce: Plan) -> Plan:
         Where a tree crosses a link that has no way back.
     """
     capacities = allreduce.topology.restrict(allgather.links).capacities()
-    load: dict[tuple[int | str, int | str], Fraction] = defaultdict(Fraction)
-    trees = []
-    for tree in allgather.trees:
-        up = tuple(tuple(reversed(path)) for path in tree.down or ())
-        trees.append(replace(tree, up=up))
-        for path in (*up, *(tree.down or ())):
-            for hop in pairwise(path):
-                load[hop] += tree.weight
-    if missing := [hop for hop in load if hop not in capacities]:
+    trees = [replace(tree, up=tuple(tuple(reversed(path)) for path in tree.down or ())) for tree in allgather.trees]
+    if missing := [hop for tree in trees for hop in tree_uses(tree) if hop not in capacities]:
         raise PackingError(f"there is no link {missing[0][0]}→{missing[0][1]} for the way back")
-    rate = min(capacities[hop] / part for hop, part in load.items())
-    return replace(allreduce, method="both ways", links=allgather.links, rate=rate, trees=tuple(replace(tree, rate=rate * tree.weight) for tree in trees))
+    rate, at_it = in_proportion(trees, capacities)
+    return replace(allreduce, method="both ways", links=allgather.links, rate=rate, trees=at_it)

@@ -6,12 +6,11 @@ inside many trees may have more of them than channels. Where one tree each is ab
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
 
 from ..packing import Plan, Tree
+from ..packing.weights import in_proportion
 
 
 def one_tree_each(plan: Plan) -> Plan:
@@ -20,10 +19,6 @@ def one_tree_each(plan: Plan) -> Plan:
     for tree in plan.trees:
         if tree.root not in heaviest or tree.rate > heaviest[tree.root].rate:
             heaviest[tree.root] = tree
-    trees = list(heaviest.values())
-    load = Counter(hop for tree in trees for path in (*(tree.up or ()), *(tree.down or ())) for hop in pairwise(path))
-    capacities = plan.topology.restrict(plan.links).capacities()
-    rate = min(capacities[hop] / times for hop, times in load.items())
-    return replace(
-        plan, method="one tree a rank", rate=rate * len(trees), trees=tuple(replace(t, rate=rate, weight=Fraction(1, len(trees))) for t in trees)
-    )
+    even = Fraction(1, len(heaviest))
+    rate, trees = in_proportion([replace(tree, weight=even) for tree in heaviest.values()], plan.topology.restrict(plan.links).capacities())
+    return replace(plan, method="one tree a rank", rate=rate, trees=trees)

@@ -6,14 +6,13 @@ run at once; the plan is judged by the same bound as the exact one.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
 
 from ..errors import PackingError
 from ..packing import Plan, Tree, make_plan
+from ..packing.weights import in_proportion
 from ..topology import Path, Topology, route
 
 _Hop = tuple["int | str", "int | str"]
@@ -34,16 +33,14 @@ def shallow_plan(topology: Topology, collective: str, root: int | None, roots: S
         roots = [root]
     elif roots is None:
         roots = [min(range(topology.nranks), key=lambda r: (_depth(ways, r), r))]
-    trees = [_breadth_first(ways, r) for r in roots]
-    halves = [(_paths(ways, arcs, True) if collective != "broadcast" else None, _paths(ways, arcs, False) if collective != "reduce" else None) for arcs in trees]
-    capacities, load = fast.capacities(), defaultdict[_Hop, int](int)
-    for up, down in halves:
-        for path in (*(up or ()), *(down or ())):
-            for hop in pairwise(path):
-                load[hop] += 1
-    rate = min(capacities[hop] / n for hop, n in load.items())
-    made = tuple(Tree(r, rate, Fraction(1, len(trees)), up, down) for r, (up, down) in zip(roots, halves, strict=True))
-    return replace(exact, method="shallow", rate=rate * len(trees), trees=made)
+    up, down = collective != "broadcast", collective != "reduce"
+    even = Fraction(1, len(roots))
+    trees = []
+    for r in roots:
+        arcs = _breadth_first(ways, r)
+        trees.append(Tree(r, even, even, _paths(ways, arcs, True) if up else None, _paths(ways, arcs, False) if down else None))
+    rate, at_it = in_proportion(trees, fast.capacities())
+    return replace(exact, method="shallow", rate=rate, trees=at_it)
 
 
 def _ways(topology: Topology) -> dict[tuple[int, int], Path]:

@@ -30,7 +30,7 @@ class Timing:
     """
 
     algorithm: str
-    executed: Program = field(repr=False)
+    executed: Program = field(repr=False, compare=False)
     kind: str
     nchannels: int
     time_us: float

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import pairwise
 
-from ..cost.chunks import least_depth
+from ..cost.depth import least_depth
 from ..cost.groups import PROTOCOL
+from ..cost.launches import launches
 from ..cost.parameters import Parameters, parameters_for
 from ..schedules.program import Program
 from .traffic import Crossing, crossings, links_loaded
@@ -56,7 +57,7 @@ class Floor:
         self._group_busy_us = params.protocol(PROTOCOL).busy_us if program.multicasts else float("inf")
         self._rounding = _ROUNDING * program.nshards * len(program.weights)
         self._all_shares = 2 * _ROUNDING * total / min(program.weights)  # from here on every share has data: every step is run once at least
-        self._launch_us = params.launch.time_us(program.nranks)
+        self._launch_us = params.launch.time_us(launches(program))
         self._depth = least_depth(program)
         self._wire_us = _shortest_wire(program)
 

@@ -39,12 +39,12 @@ class HostWays:
         others = {device.name for device in (*machine.devices, *machine.relays)} - kept
         #: The machine's links but for those of devices that the topology does not have.
         self.links: tuple[Link, ...] = tuple(link for link in machine.links if not others & {link.src, link.dst})
-        self.refused = frozenset(topology.no_peer_access)
+        self.refused, self.outside = frozenset(topology.no_peer_access), topology.peers.outside
 
     def refuses(self, path: Path) -> bool:
-        """Whether the path's ends have no access to each other's memory."""
+        """Whether the path's ends have no access to each other's memory; ends joined over a network need none."""
         ends = self._ends(path)
-        return ends in self.refused or ends[::-1] in self.refused
+        return self.outside.isdisjoint(path) and (ends in self.refused or ends[::-1] in self.refused)
 
     def _ends(self, path: Path) -> tuple[str, str]:
         return self.topology.vertex_name(path[0]), self.topology.vertex_name(path[-1])

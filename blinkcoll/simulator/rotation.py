@@ -85,23 +85,26 @@ def _boxes(topology: Topology) -> dict[str, int]:
 
 
 def _equal(topology: Topology, stands_for: dict[str, str], numbers: Sequence[int]) -> bool:
-    """Whether every server's boxes, links and refused peers are those of the first, and none lead from server to server."""
+    """Whether every server's boxes, links and refused peers are those of the first, and none join two servers or what lies between them.
+
+    A link between two switches of the network carries what all servers send over it, one server's part of the whole.
+    """
     home = _boxes(topology)
     wires: dict[int, list[object]] = {s: [] for s in numbers}
     for link in topology.links:
         ends = {home[name] for name in (link.src, link.dst) if name in stands_for}
-        if len(ends) > 1:
+        if len(ends) != 1:
             return False
-        for s in ends:
-            wires[s].append(replace(link, src=stands_for.get(link.src, link.src), dst=stands_for.get(link.dst, link.dst), port=""))
+        wires[ends.pop()].append(replace(link, src=stands_for.get(link.src, link.src), dst=stands_for.get(link.dst, link.dst), port=""))
     for device in topology.devices:
-        wires[device.server].append((stands_for[device.name], device.arch))
+        wires[device.server].append((stands_for[device.name], device.kind, device.arch, device.model))
     for switch in topology.switches:
         if switch.name in stands_for:
             wires[switch.server].append(replace(switch, name=stands_for[switch.name], server=0))
     for a, b in topology.no_peer_access:
-        if home[a] == home[b]:
-            wires[home[a]].append((stands_for[a], stands_for[b]))
+        if home[a] != home[b]:
+            return False
+        wires[home[a]].append((stands_for[a], stands_for[b]))
     alike = [sorted(map(repr, wires[s])) for s in numbers]
     return all(other == alike[0] for other in alike)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
 
 from ..cost.groups import Loads, group_of, protocol_of
+from ..cost.launches import launches, ranks_of_one_process
 from ..cost.parameters import Parameters, Protocol, parameters_for
 from ..errors import ScheduleError, SimulationError
 from ..packing.collectives import ROOTED
@@ -90,14 +90,13 @@ def run(
         measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace, bounds)
     except RuntimeError as error:
         raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
-    relays, of_one_process = program.nexecutors - program.nranks, _launched_by_one_process(program)
-    launch_us = params.launch.time_us(of_one_process + relays)
+    launch_us = params.launch.time_us(launches(program))
     time_us = launch_us + measured.makespan_us
     carried = dict(zip(prepared.links, measured.link_bytes, strict=True))
     capacity = dict(zip(prepared.links, prepared.link_rate, strict=True))
     # Ranks may be busy for less than a link that they take turns on.
     busiest_us = max((carried[hop] / capacity[hop] for hop in carried), default=0.0)
-    period_us = params.launch.period_us(of_one_process, waits=program.collective not in ROOTED) + measured.longest_rank_us
+    period_us = params.launch.period_us(ranks_of_one_process(program), waits=program.collective not in ROOTED) + measured.longest_rank_us
     return SimulationResult(
         collective=program.collective,
         nranks=program.nranks,
@@ -110,11 +109,6 @@ def run(
         nsteps=measured.nsteps,
         trace=_trace(program, measured.records, launch_us) if trace else None,
     )
-
-
-def _launched_by_one_process(program: Program) -> int:
-    """The most ranks that one process can launch for: those of a server."""
-    return max(Counter(device.server for device in program.topology.devices).values())
 
 
 def _bounds(program: Program, counts: Counts) -> tuple[int, ...]:
@@ -131,7 +125,7 @@ def time_within(program: Program, nbytes: int, chunk_bytes: int, limit_us: float
     show late, or never where the time is just above the limit; a run within the limit is always seen to its end.
     """
     params = parameters_for(program.topology)
-    launch_us = params.launch.time_us(program.nexecutors)
+    launch_us = params.launch.time_us(launches(program))
     try:
         makespan_us = _prepare(program, "planning", params).time_within(nbytes // 4, chunk_bytes, limit_us - launch_us)
     except RuntimeError as error:

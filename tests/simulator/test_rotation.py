@@ -15,7 +15,7 @@ from blinkcoll.simulator.rotation import rotation_of
 from blinkcoll.topology import load_topology
 
 #: Beyond 33 ranks an all-to-all's pairs have one channel each, as they have in the folded program.
-CLUSTERS = [("hgx-h100*5@50", "planning"), ("dgx-a100*5@25", "measured"), ("a100-pcie-nvbridge*5@12.5", "planning")]
+CLUSTERS = [("hgx-h100*5@50", "planning"), ("dgx-a100*5@25", "measured"), ("a100-pcie-nvbridge*5@12.5", "planning"), ("rtx4090x8*5@12.5", "measured")]
 
 
 @pytest.fixture
@@ -25,9 +25,11 @@ def fold_from_two_ranks(monkeypatch):
 
 @pytest.mark.usefixtures("fold_from_two_ranks")
 @pytest.mark.parametrize("collective", ["allreduce", "allgather", "reducescatter", "alltoall"])
+@pytest.mark.parametrize("launch", ["process-per-gpu", "one-process"])
 @pytest.mark.parametrize(("name", "rates"), CLUSTERS)
-def test_one_server_takes_what_the_whole_cluster_takes(name, rates, collective, monkeypatch):
+def test_one_server_takes_what_the_whole_cluster_takes(name, rates, launch, collective, monkeypatch):
     topology = load_topology(name)
+    params = parameters_for(topology, launch)
     for each in (4, 1 << 14, 1 << 20):
         nbytes = topology.nranks * each
         folded = folded_baseline_program("nccl", topology, collective, nbytes)
@@ -37,7 +39,7 @@ def test_one_server_takes_what_the_whole_cluster_takes(name, rates, collective, 
         if folded is None:
             assert whole.algorithm.endswith("-tree")
             continue
-        one, all_ = run(folded, nbytes, rates=rates), run(whole, nbytes, rates=rates)
+        one, all_ = run(folded, nbytes, rates=rates, params=params), run(whole, nbytes, rates=rates, params=params)
         assert one.chunk_bytes == all_.chunk_bytes
         assert one.time_us == pytest.approx(all_.time_us, rel=1e-9)
         assert max(one.link_utilisation.values()) == pytest.approx(max(all_.link_utilisation.values()), rel=1e-9)
@@ -52,6 +54,36 @@ def test_servers_that_differ_stand_for_none():
     assert rotation_of(two.subset([0, 1, 2, 8, 9])) is None
     assert rotation_of(two.subset([0, 8, 1, 9])) is None
     assert rotation_of(load_topology("dgx-a100")) is None
+
+
+@pytest.mark.parametrize("differs", [{"kind": "host"}, {"arch": "sm_90"}, {"model": "another"}], ids=str)
+def test_servers_of_other_devices_stand_for_none(differs):
+    two = load_topology("dgx-a100*2@25")
+    assert rotation_of(replace(two, devices=(*two.devices[:-1], replace(two.devices[-1], **differs)))) is None
+
+
+@pytest.mark.parametrize("refused", [("s0.gpu0", "s0.gpu1"), ("s0.gpu0", "s1.gpu0")])
+def test_peers_refused_in_one_server_or_between_two_are_not_what_all_servers_have(refused):
+    two = load_topology("dgx-a100*2@25")
+    assert rotation_of(replace(two, no_peer_access=(refused,))) is None
+    each = tuple((f"s{s}.gpu0", f"s{s}.gpu1") for s in range(2))
+    rotation = rotation_of(replace(two, no_peer_access=each))
+    assert rotation is not None and rotation.server.no_peer_access == each[:1]
+
+
+def test_a_link_among_the_networks_switches_carries_more_than_one_servers_part():
+    whole = load_topology("hgx-h100*5@50")
+    network = next(s for s in whole.switches if s.kind == "network")
+
+    def rail(name):
+        return "rail1" if "nic" in name and int(name.split("nic")[1]) >= 4 else network.name
+
+    links = tuple(replace(k, src=rail(k.dst)) if k.src == network.name else replace(k, dst=rail(k.src)) if k.dst == network.name else k for k in whole.links)
+    railed = replace(whole, switches=(*whole.switches, replace(network, name="rail1")), links=links)
+    assert rotation_of(railed) is not None
+    wire = next(k for k in whole.links if k.src == network.name)
+    joined = (replace(wire, dst="rail1"), replace(wire, src="rail1", dst=network.name))
+    assert rotation_of(replace(railed, links=(*links, *joined))) is None
 
 
 def test_a_folded_way_over_the_network_comes_back_to_the_server():

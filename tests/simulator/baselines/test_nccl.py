@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, pairwise, permutations
+from math import inf
 
 import pytest
 from allocations import classes, name_of, spread
 
 from blinkcoll.errors import PackingError, SimulationError, TopologyError
 from blinkcoll.simulator.baselines.nccl import search
+from blinkcoll.simulator.baselines.nccl.system import f32
 from blinkcoll.topology import Device, Link, Switch, Topology, load_topology
 
 VERSIONS = ("2.30", "2.7", "2.4")
@@ -413,3 +416,14 @@ def test_a_chain_of_three_carries_both_directions_of_its_links():
     assert plan.tree_busbw == 20 * Fraction(4, 3)
     # 2.7 has two chains over the same links: each link carries both, one up and one down.
     assert search(load_topology("dgx1-v100").subset([0, 1, 4]), "2.7").tree_busbw == 21 * Fraction(4, 3)
+
+
+# -- rates beyond what NCCL's floats hold -------------------------------------------------------------------------------
+
+
+def test_rates_beyond_single_precision_are_infinite():
+    topology = load_topology("rtx4090x8")
+    fast = tuple(replace(k, capacity=Fraction(10) ** 39, generation=None) if k.kind == "PCIE" else k for k in topology.links)
+    plan = search(replace(topology, links=fast), "2.30")
+    assert figures(plan.ring) == (1, Fraction(10), "SYS")  # what the link between the CPUs leaves
+    assert (f32(1e39), f32(-1e39), f32(inf)) == (inf, -inf, inf)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import copysign, inf
 from struct import Struct
 
 from ....errors import TopologyError
@@ -42,8 +43,14 @@ _SINGLE = Struct("<f")
 
 
 def f32(value: float) -> float:
-    """``value`` in single precision: NCCL's bandwidths are floats. One operation on such values in double precision, rounded, is that in single."""
-    return float(_SINGLE.unpack(_SINGLE.pack(value))[0])
+    """``value`` in single precision: NCCL's bandwidths are floats. One operation on such values in double precision, rounded, is that in single.
+
+    What is beyond its range is infinite.
+    """
+    try:
+        return float(_SINGLE.unpack(_SINGLE.pack(value))[0])
+    except OverflowError:
+        return copysign(inf, value)
 
 
 @dataclass(eq=False)
