@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from allocations import diagonals
 
 from blinkcoll.errors import SimulationError
 from blinkcoll.simulator import parameters_for, run
@@ -24,10 +25,9 @@ def fold_from_two_ranks(monkeypatch):
 
 
 @pytest.mark.usefixtures("fold_from_two_ranks")
-@pytest.mark.parametrize("collective", ["allreduce", "allgather", "reducescatter", "alltoall"])
-@pytest.mark.parametrize("launch", ["process-per-gpu", "one-process"])
-@pytest.mark.parametrize(("name", "rates"), CLUSTERS)
-def test_one_server_takes_what_the_whole_cluster_takes(name, rates, launch, collective, monkeypatch):
+@pytest.mark.parametrize(("cluster", "launch", "collective"), diagonals(4, CLUSTERS, ("process-per-gpu", "one-process"), ("allreduce", "allgather", "reducescatter", "alltoall")))
+def test_one_server_takes_what_the_whole_cluster_takes(cluster, launch, collective, monkeypatch):
+    name, rates = cluster
     topology = load_topology(name)
     params = parameters_for(topology, launch)
     for each in (4, 1 << 14, 1 << 20):
@@ -94,7 +94,10 @@ def test_a_folded_way_over_the_network_comes_back_to_the_server():
     assert set(pairwise(there)) <= set(rotation.server.capacities())
 
 
-@pytest.mark.parametrize("collective", ["allreduce", "broadcast", "reduce", "allgather", "reducescatter", "alltoall", "gather", "scatter"])
+_LONG = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter")
+
+
+@pytest.mark.parametrize("collective", ["alltoall", "gather", "scatter", *(pytest.param(name, marks=pytest.mark.slow) for name in _LONG)])
 def test_nccl_over_1440_gpus_has_a_time_for_every_collective(collective):
     topology = load_topology("hgx-h100*180@50")
     root = 0 if collective in ("broadcast", "reduce", "gather", "scatter") else None
@@ -102,6 +105,7 @@ def test_nccl_over_1440_gpus_has_a_time_for_every_collective(collective):
     assert program.nranks in (8, 1440) and result.nranks == 1440 and 0 < result.period_us <= result.time_us
 
 
+@pytest.mark.slow
 def test_a_large_all_gather_over_1440_gpus_runs_at_the_rate_of_the_nics():
     topology = load_topology("hgx-h100*180@50")
     _, result = run_baseline("nccl", topology, "allgather", None, 1440 << 22)
