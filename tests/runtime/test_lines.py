@@ -247,7 +247,7 @@ def test_a_wait_for_lines_ends_and_says_who_was_missing(protocol, monkeypatch):
         executor.run(integers(3, 99, 0))
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", [pytest.param(arch, marks=() if arch in ("sm_60", "sm_70", "sm_90") else pytest.mark.slow) for arch in ARCHITECTURES])
 def test_every_architecture_has_lines(arch):
     ptx = kernel_ptx(arch)
     strength = "volatile" if arch == "sm_60" else "relaxed.sys"
