@@ -22,9 +22,10 @@ def region_elements(program: Program, rank: int, max_count: int, uneven: bool) -
     n, root = program.nranks, program.root
     if rank >= n:
         return 0, 0, max_count  # a relay has no part in the collective
-    size = [elements(program.collective, buffer, rank, root, n, max_count) for buffer in ("input", "output")]
     if uneven:
-        size = [max_count if held else 0 for held in size]
+        size = [0 if view(program.collective, buffer, rank, root) == "none" else max_count for buffer in ("input", "output")]
+    else:
+        size = [elements(program.collective, buffer, rank, root, n, max_count) for buffer in ("input", "output")]
     return size[0], size[1], max_count
 
 

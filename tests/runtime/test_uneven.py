@@ -85,6 +85,19 @@ def test_every_allocation_on_threads(topology, collective):
             check_all(executor, seed=seed)
 
 
+@pytest.mark.parametrize("kind", [ThreadExecutor, ProcessExecutor])
+@pytest.mark.parametrize("collective", COLLECTIVES)
+def test_fewer_elements_than_ranks_may_all_be_one_ranks(collective, kind):
+    """Memory is that of the largest call: each rank's part may be all of it."""
+    program = program_of(load_topology("dgx1-v100").subset([0, 1, 2, 3]), collective, max_channels=8)
+    with kind(program, max_count=2, dtype="float32", chunk_bytes=64, timeout_s=60, uneven=True) as executor:
+        for rank in range(4):
+            counts = np.zeros((4, 4) if collective == "alltoall" else 4, int)
+            counts.flat[rank * counts.size // 4] = 2
+            for in_place in (False, *[True] * program.in_place):
+                check(executor, counts, in_place)
+
+
 @pytest.mark.parametrize("collective", COLLECTIVES)
 def test_processes(collective):
     topology = load_topology("dgx1-v100").subset([0, 1, 2, 3, 5])
