@@ -13,10 +13,12 @@ from schedules import unrolled
 
 import blinkcoll as bc
 from blinkcoll.errors import ExecutionError, ScheduleError
+from blinkcoll.runtime.buffers import region_elements
 from blinkcoll.runtime.cuda.executor import CudaExecutor
 from blinkcoll.runtime.processes import ProcessExecutor
 from blinkcoll.runtime.threads import ThreadExecutor
 from blinkcoll.schedules import lower_rings
+from blinkcoll.schedules.contract import view
 from blinkcoll.topology import load_topology
 
 COLLECTIVES = ("allgather", "reducescatter", "gather", "scatter", "alltoall")
@@ -90,6 +92,9 @@ def test_every_allocation_on_threads(topology, collective):
 def test_fewer_elements_than_ranks_may_all_be_one_ranks(collective, kind):
     """Memory is that of the largest call: each rank's part may be all of it."""
     program = program_of(load_topology("dgx1-v100").subset([0, 1, 2, 3]), collective, max_channels=8)
+    for rank in range(4):
+        for buffer, size in zip(("input", "output"), region_elements(program, rank, 2, uneven=True)[:2], strict=True):
+            assert size == (0 if view(program.collective, buffer, rank, program.root) == "none" else 2)
     with kind(program, max_count=2, dtype="float32", chunk_bytes=64, timeout_s=60, uneven=True) as executor:
         for rank in range(4):
             counts = np.zeros((4, 4) if collective == "alltoall" else 4, int)
