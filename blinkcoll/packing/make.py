@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
@@ -18,7 +19,7 @@ from .nvls import nvls_plan
 from .onfastlinks import has_lost_ways, onto_fast_links
 from .plan import Plan
 from .progress import progress
-from .threephase import three_phase_plan
+from .threephase import COLLECTIVES, three_phase_plan
 from .treeplan import hybrid_plan, relay_plan
 
 METHODS = ("auto", "exact", "blink", "hybrid", "nvls", "three-phase")
@@ -53,8 +54,9 @@ def make_plan(
         A rank, for broadcast, reduce, gather and scatter only.
     method
         ``"exact"`` meets the bound; ``"auto"`` is the same where that is fast: both plan trees over switches that only
-        forward. Where these count a switch beside a pair's NVLink that has no room (some sets of GPUs of several servers), and
-        ``"hybrid"`` reaches the same rate, ``"auto"`` is that; else lowering refuses the plan by name. ``"hybrid"`` uses all links, each hop on a way that the driver offers, and is judged by the bound over all
+        forward. Where these count a switch beside a pair's NVLink that has no room (some sets of GPUs of several servers),
+        ``"auto"`` is ``"three-phase"`` or ``"hybrid"``, whichever reaches the same rate; where neither does, lowering refuses
+        the plan by name. ``"hybrid"`` uses all links, each hop on a way that the driver offers, and is judged by the bound over all
         links. ``"nvls"`` uses switches that copy and add (NVLink SHARP) and is held to the bound for these;
         ``plan.certificate.model`` names the class that a bound speaks of, and no method changes it by itself.
         ``"blink"`` is the pipeline of the Blink paper: multiplicative weights (``epsilon``, 0.05: what may be missing of
@@ -124,8 +126,7 @@ def make_plan(
                 return onto_fast_links(relay_plan(topology, name, rank, chosen, rates, budget_s, wish))
             plan = onto_fast_links(exact_plan(topology, name, rank, chosen, rates, budget_s, wish, equal_trees))
             if method == "auto" and links == "fastest" and equal_trees is None and name not in FLOWS and has_lost_ways(plan):
-                other = hybrid_plan(topology, name, rank, rates, budget_s, wish)
-                return other if other.rate == plan.rate else plan
+                return _that_runs(plan, budget_s, wish)
             return blink_plan(plan, budget_s, **options) if method == "blink" else plan
         except _core.TimeLimitReached:
             raise PackingError(
@@ -134,6 +135,18 @@ def make_plan(
             ) from None
         finally:
             _core.set_time_limit(0)
+
+
+def _that_runs(plan: Plan, budget_s: float, wish: Wish | None) -> Plan:
+    """Another plan of the same rate, without ways that no data can go; the plan itself where none is found."""
+    topology, name, rank, rates = plan.topology, plan.collective, plan.root, plan.rates
+    if wish is None and name in COLLECTIVES and len({device.server for device in topology.devices}) > 1:
+        with contextlib.suppress(PackingError):  # not of servers around one network switch
+            phased = three_phase_plan(topology, name, rank, plan.links, rates, budget_s)
+            if phased.rate == plan.rate and not has_lost_ways(phased):
+                return phased
+    other = hybrid_plan(topology, name, rank, rates, budget_s, wish)
+    return other if other.rate == plan.rate else plan
 
 
 def _refuse_for_three_phase(**options: Any) -> None:

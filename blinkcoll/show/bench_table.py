@@ -84,7 +84,7 @@ def _header(result: BenchResult) -> list[str]:
     plan, topology = result.plan, result.plan.topology
     gpus = ",".join(str(d.index if d.index is not None else d.name) for d in topology.devices)
     beside = " with relays " + ",".join(d.name for d in topology.relays) if topology.relays else ""
-    parts = count(len(plan.trees), "tree") if plan.trees else count(len(plan.flows), "flow")
+    parts = count(*next((len(found), what) for found, what in ((plan.trees, "tree"), (plan.partitions, "partition"), (plan.flows, "flow")) if found))
     planned = "" if plan.optimal else f", {float(plan.rate / plan.bound) * 100:.1f} % of it planned"
     lines = [
         f"# blinkcoll {__version__} {plan.collective}: SIMULATED (event-driven; planning rates, link and protocol latencies), not measured",

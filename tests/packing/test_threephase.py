@@ -253,3 +253,14 @@ def test_data_goes_to_another_hub_once_and_from_there_on():
 def test_a_narrow_root_server_limits_a_broadcast_and_wide_ones_do_not_help():
     """One NIC of 5 GB/s at the root, which sends each byte once whatever the others have."""
     assert plan_of(boxes([2, 2, 2, 2], rate=[5, 50, 50, 50]), "broadcast", 1).rate == 5
+
+
+@pytest.mark.parametrize("rate", ["12.5", "50"])
+def test_whole_dgx1s_whose_flat_trees_cannot_run_get_three_phases_by_default(rate):
+    here = bc.load_topology(f"dgx1-v100*2@{rate}")
+    plan = bc.plan(here, "allreduce")
+    plan.check()
+    assert plan.method == "three-phase" and plan.rate == plan.bound
+    bc.verify(plan.schedule(nbytes=1 << 20))
+    with pytest.raises(bc.ScheduleError, match="three-phase"):
+        bc.plan(here, "allreduce", method="exact").schedule(nbytes=1 << 20)
