@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import ScheduleError
-from ..topology import route
+from ..topology import Topology, route
 from .program import OUTPUT, Channel, Connection, Operand, Program, Step, slot
 
 
@@ -31,9 +31,7 @@ def begun_first(program: Program) -> Program:
         if not _stores_into(program, c):
             continue
         begun = len(connections)
-        connections.append(
-            Connection(connection.dst, connection.src, route(program.topology, connection.dst, connection.src), connection.slots)
-        )
+        connections.append(_back(program.topology, connection))
         for channels, rank in ((ranks[connection.dst], connection.dst), (ranks[connection.src], connection.src)):
             for i, channel in enumerate(channels):
                 uses = [s for s, step in enumerate(channel.steps) if c in step.wait or c in step.signal]
@@ -56,9 +54,7 @@ def begun_meanwhile(program: Program) -> Program:
         if not _stores_into(program, c):
             continue
         begun = len(connections)
-        connections.append(
-            Connection(connection.dst, connection.src, route(program.topology, connection.dst, connection.src), connection.slots)
-        )
+        connections.append(_back(program.topology, connection))
         there = Operand("output", rank=connection.dst)
         for steps in ranks[connection.src]:
             uses = [s for s, step in enumerate(steps) if c in step.signal]
@@ -78,6 +74,11 @@ def begun_meanwhile(program: Program) -> Program:
             if uses:
                 steps[0] = _with_sync(steps[0], begun)
     return replace(program, connections=tuple(connections), ranks=tuple(tuple(Channel(tuple(steps)) for steps in channels) for channels in ranks))
+
+
+def _back(topology: Topology, connection: Connection) -> Connection:
+    """From its reader to its writer."""
+    return Connection(connection.dst, connection.src, route(topology, connection.dst, connection.src), connection.slots)
 
 
 def _with_sync(step: Step, connection: int) -> Step:
