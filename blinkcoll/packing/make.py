@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from .. import _core
@@ -140,13 +141,15 @@ def make_plan(
 def _that_runs(plan: Plan, budget_s: float, wish: Wish | None) -> Plan:
     """Another plan of the same rate, without ways that no data can go; the plan itself where none is found."""
     topology, name, rank, rates = plan.topology, plan.collective, plan.root, plan.rates
+    ways = [partial(hybrid_plan, topology, name, rank, rates, budget_s, wish)]
     if wish is None and name in COLLECTIVES and len({device.server for device in topology.devices}) > 1:
-        with contextlib.suppress(PackingError):  # not of servers around one network switch
-            phased = three_phase_plan(topology, name, rank, plan.links, rates, budget_s)
-            if phased.rate == plan.rate and not has_lost_ways(phased):
-                return phased
-    other = hybrid_plan(topology, name, rank, rates, budget_s, wish)
-    return other if other.rate == plan.rate else plan
+        ways.insert(0, partial(three_phase_plan, topology, name, rank, plan.links, rates, budget_s))
+    for way in ways:
+        with contextlib.suppress(PackingError):  # no servers around one network switch, no CPU to stage in: lowering will say what is wrong
+            other = way()
+            if other.rate == plan.rate and not has_lost_ways(other):
+                return other
+    return plan
 
 
 def _refuse_for_three_phase(**options: Any) -> None:

@@ -15,6 +15,7 @@ from packing_oracles import tree_rate
 import blinkcoll as bc
 from blinkcoll.errors import PackingError
 from blinkcoll.packing.treeplan import hybrid_candidates
+from blinkcoll.topology import Device, Link, Switch
 
 BUDGET = {"method": "hybrid", "budget_s": 60}
 MACHINES = {
@@ -181,3 +182,14 @@ def test_where_an_nvlink_has_no_room_the_default_is_a_hybrid_of_the_same_rate(co
     bc.verify(plan.schedule(nbytes=1 << 20))
     with pytest.raises(bc.ScheduleError, match="plan with method='hybrid'"):
         exact.schedule(nbytes=1 << 20)
+
+
+def test_without_a_cpu_to_stage_in_the_plan_is_exact_and_lowering_says_what_is_wrong():
+    wires = [("gpu0", "gpu1", "NVLINK", 1), *((f"gpu{i}", "plx", "PCIE", 12) for i in range(3))]
+    links = tuple(Link(*ends, kind, Fraction(rate)) for a, b, kind, rate in wires for ends in ((a, b), (b, a)))
+    here = bc.Topology("odd", tuple(Device(f"gpu{i}") for i in range(3)), (Switch("plx", "pcie"),), links)
+    plan = bc.plan(here, "allreduce")
+    plan.check()
+    assert plan.method == "exact" and plan.rate == plan.bound
+    with pytest.raises(bc.ScheduleError, match="has to lead through a CPU's memory"):
+        plan.schedule(nbytes=1 << 20)
