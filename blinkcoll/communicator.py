@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _core
 from .errors import BlinkcollError, ExecutionError
@@ -36,10 +36,21 @@ _EXIT_S = 5.0
 _DONE, _OUT_OF_TIME, _NOT_PLAIN, _INTERRUPTED = 0, 1, 2, 3
 #: Collectives, by the number that quick calls give them.
 _KEYS = {name: i for i, name in enumerate(("allreduce", "reduce", "broadcast", "allgather", "reducescatter", "gather", "scatter", "alltoall", "barrier"))}
-_ALLREDUCE, _REDUCE, _BROADCAST, _ALLGATHER, _REDUCESCATTER, _GATHER, _SCATTER, _ALLTOALL, _BARRIER = _KEYS.values()
 _NOTHING = bytearray(1)
 #: A split's record: colour, key, and the leader's address as text.
 _SPLIT = struct.Struct("<qq240s")
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _quick(collective: str, *parameters: str) -> Callable[[_Method], _Method]:
+    """A method whose plain calls run no Python: its arguments of these names, and what they are, are looked at in C++.
+
+    Where anything is out of the ordinary (an argument that is not named here, no table for the call yet, another call under
+    way, a wait that ran out), the method itself is called.
+    """
+    return lambda method: _core.quick_method(_KEYS[collective], list(parameters), method)
 
 
 class Communicator:
@@ -109,7 +120,9 @@ class Communicator:
         except BaseException as error:
             group.give_up(error)
             raise
-        self._run, self._quick, self._quick_barrier = self._host.calls.run, self._host.calls.run_quickly, self._host.calls.run_barrier_quickly
+        self._calls: _core.HostCalls | None = self._host.calls  # quick methods look here; None once no call is made any more
+        self._calls.set_timeout(self._timeout_ns)
+        self._run = self._calls.run
         self._lane.watch(self._host.calls.set_open)
         self._tables: dict[tuple[str, int | None], int] = {}
         self._shrunk = 0
@@ -120,6 +133,7 @@ class Communicator:
 
     # -- collectives ------------------------------------------------------------------------------------------------
 
+    @_quick("allreduce", "array", "op", "out")
     def all_reduce(self, array: Any, op: str = "sum", out: Any = None, *, factor: float = 1.0, async_op: bool = False) -> Any:
         """Every rank's ``array`` combined, on every rank: the same bits everywhere.
 
@@ -138,23 +152,20 @@ class Communicator:
         -------
         The array with the result, or a Work.
         """
-        if not async_op and self._quick(_ALLREDUCE, 0, array, out, op, self._timeout_ns):
-            return array if out is None else out
         return self._call("allreduce", None, array, out, op, factor, async_op)
 
+    @_quick("reduce", "array", "root", "op", "out")
     def reduce(self, array: Any, root: int, op: str = "sum", out: Any = None, *, factor: float = 1.0, async_op: bool = False) -> Any:
         """Every rank's ``array`` combined at rank ``root``; elsewhere ``array`` stays as it is and ``out`` is not looked at."""
         out = out if self.rank == root else None
-        if not async_op and self._quick(_REDUCE, root, array, out, op, self._timeout_ns):
-            return array if out is None else out
         return self._call("reduce", root, array, out, op, factor, async_op)
 
+    @_quick("broadcast", "array", "root")
     def broadcast(self, array: Any, root: int, *, async_op: bool = False) -> Any:
         """The root's ``array`` into every rank's."""
-        if not async_op and self._quick(_BROADCAST, root, array, None, "sum", self._timeout_ns):
-            return array
         return self._call("broadcast", root, array, None, "sum", 1.0, async_op)
 
+    @_quick("allgather", "array", "out")
     def all_gather(self, array: Any, out: Any = None, *, counts: Sequence[int] | None = None, async_op: bool = False) -> Any:
         """All ranks' arrays, in the order of ranks, on every rank.
 
@@ -164,10 +175,9 @@ class Communicator:
         """
         if counts is not None:
             return self._call_unevenly("allgather", None, array, out, "sum", 1.0, counts, async_op)
-        if not async_op and self._quick(_ALLGATHER, 0, array, out, "sum", self._timeout_ns):
-            return array if out is None else out
         return self._call("allgather", None, array, out, "sum", 1.0, async_op)
 
+    @_quick("reducescatter", "array", "op", "out")
     def reduce_scatter(
         self, array: Any, op: str = "sum", out: Any = None, *, factor: float = 1.0, counts: Sequence[int] | None = None, async_op: bool = False
     ) -> Any:
@@ -178,19 +188,17 @@ class Communicator:
         """
         if counts is not None:
             return self._call_unevenly("reducescatter", None, array, out, op, factor, counts, async_op)
-        if not async_op and self._quick(_REDUCESCATTER, 0, array, out, op, self._timeout_ns):
-            return array if out is None else out
         return self._call("reducescatter", None, array, out, op, factor, async_op)
 
+    @_quick("gather", "array", "root", "out")
     def gather(self, array: Any, root: int, out: Any = None, *, counts: Sequence[int] | None = None, async_op: bool = False) -> Any:
         """All ranks' arrays at the root: into ``out`` there; in place the root's ``array`` is the whole. ``counts`` as for :meth:`all_gather`."""
         out = out if self.rank == root else None
         if counts is not None:
             return self._call_unevenly("gather", root, array, out, "sum", 1.0, counts, async_op)
-        if not async_op and self._quick(_GATHER, root, array, out, "sum", self._timeout_ns):
-            return array if out is None else out
         return self._call("gather", root, array, out, "sum", 1.0, async_op)
 
+    @_quick("scatter", "array", "root", "out")
     def scatter(self, array: Any, root: int, out: Any = None, *, counts: Sequence[int] | None = None, async_op: bool = False) -> Any:
         """Part r of the root's array to rank r: into ``out`` where given; else into ``array`` (at the root: part ``root`` of it).
 
@@ -200,10 +208,9 @@ class Communicator:
             array, out = out, None
         if counts is not None:
             return self._call_unevenly("scatter", root, array, out, "sum", 1.0, counts, async_op)
-        if not async_op and self._quick(_SCATTER, root, array, out, "sum", self._timeout_ns):
-            return array if out is None else out
         return self._call("scatter", root, array, out, "sum", 1.0, async_op)
 
+    @_quick("alltoall", "array", "out")
     def all_to_all(
         self, array: Any, out: Any = None, *, send_counts: Sequence[int] | None = None, recv_counts: Sequence[int] | None = None, async_op: bool = False
     ) -> Any:
@@ -216,14 +223,11 @@ class Communicator:
             return self._call_unevenly("alltoallv", None, array, out, "sum", 1.0, send_counts, async_op, recv_counts)
         if recv_counts is not None:
             raise ExecutionError("all_to_all: recv_counts without send_counts")
-        if not async_op and self._quick(_ALLTOALL, 0, array, out, "sum", self._timeout_ns):
-            return array if out is None else out
         return self._call("alltoall", None, array, out, "sum", 1.0, async_op)
 
+    @_quick("barrier")
     def barrier(self, *, async_op: bool = False) -> Any:
         """Return once every rank has called it."""
-        if not async_op and self._quick_barrier(_BARRIER, self._timeout_ns):
-            return None
         return self._call("barrier", None, _NOTHING, None, "sum", 1.0, async_op)
 
     # -- two ranks --------------------------------------------------------------------------------------------------
@@ -331,6 +335,7 @@ class Communicator:
         made = object.__new__(Communicator)
         made._start(group, self._part(members), timeout_s, f"{self.name}/shrunk{self._shrunk}")
         made.timeout_s, made._timeout_ns = self.timeout_s, self._timeout_ns
+        made._host.calls.set_timeout(self._timeout_ns)
         return made
 
     def _part(self, ranks: list[int]) -> Topology:
@@ -350,7 +355,7 @@ class Communicator:
     def _withdraw(self, because: Callable[..., int]) -> None:
         """No call is made any more."""
         with self._life:
-            self._run, self._quick, self._quick_barrier = because, _never, _never
+            self._run, self._calls = because, None
             self._group = None  # type: ignore[assignment]
 
     def _forked(self) -> None:
@@ -493,10 +498,6 @@ class Communicator:
         from .runtime.arrays import run_other
 
         return run_other(self._host.calls, table, name, array, out, _OPS[op], divisor, factor, self._timeout_ns, shards)
-
-
-def _never(*_: Any) -> bool:
-    return False
 
 
 def _closed(*_: Any) -> int:

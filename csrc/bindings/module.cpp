@@ -5,6 +5,7 @@ namespace nb = nanobind;
 
 namespace blinkcoll {
 void bind_nccl(nb::module_& m);
+void bind_quick_methods(nb::module_& m);
 void bind_packing(nb::module_& m);
 void bind_partition(nb::module_& m);
 void bind_runtime(nb::module_& m);
@@ -22,6 +23,7 @@ NB_MODULE(_core, m) {
   blinkcoll::bind_runtime(m);
   blinkcoll::bind_board(m);
   blinkcoll::bind_calls(m);
+  blinkcoll::bind_quick_methods(m);
   blinkcoll::bind_simulator(m);
   blinkcoll::bind_verifier(m);
 }

@@ -7,10 +7,11 @@
 
 namespace blinkcoll {
 
-bool Boards::assemble(u64 timeout_ns, const std::function<bool()>& interrupted) {
+bool Boards::assemble(u64 timeout_ns, Caller& caller) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point begin = Clock::now();
   Clock::time_point asked = begin;
+  caller.takes_long();
   for (u32 looks = 0;; looks++) {
     if (must_leave() || anyone_differs()) return false;
     bool all = true;
@@ -28,7 +29,7 @@ bool Boards::assemble(u64 timeout_ns, const std::function<bool()>& interrupted) 
     const Clock::time_point now = Clock::now();
     if (now - asked > std::chrono::milliseconds(100)) {
       asked = now;
-      if (interrupted && interrupted()) return false;
+      if (caller.interrupted()) return false;
     }
     if (u64(std::chrono::nanoseconds(now - begin).count()) > timeout_ns) return false;
   }

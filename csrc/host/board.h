@@ -11,10 +11,10 @@
 // raised just then; it will look again before it sleeps.
 #pragma once
 
-#include <functional>
 #include <vector>
 
 #include "blinkcoll/types.h"
+#include "host/caller.h"
 #include "host/callword.h"
 
 namespace blinkcoll {
@@ -89,8 +89,8 @@ class Boards {
   }
 
   // Wait until all have begun the same call, as those do who want to know before any data moves. False as in begin(), or
-  // where not all came in time or `interrupted` said so.
-  bool assemble(u64 timeout_ns, const std::function<bool()>& interrupted);
+  // where not all came in time or the caller is interrupted.
+  bool assemble(u64 timeout_ns, Caller& caller);
 
   // -- looking at others
 

@@ -16,6 +16,9 @@ View held(View input, View output) {
   return input == View::kWhole || output == View::kWhole ? View::kWhole : input == View::kNone ? output : input;
 }
 
+// What is moved while the caller holds its locks, at most: a few microseconds' worth.
+constexpr u64 kShortBytes = 16 << 10;
+
 bool same(const CallKind& a, const CallKind& b) {
   return a.dtype == b.dtype && a.op == b.op && a.elem_size == b.elem_size && (a.divisor != 1) == (b.divisor != 1) && (a.prescale != 1) == (b.prescale != 1);
 }
@@ -90,11 +93,16 @@ u64 HostCalls::whole(View view, const UserBuffer& buffer, u64 count, const CallK
   return buffer.address - first * kind.elem_size;
 }
 
-bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted) {
-  std::lock_guard<std::mutex> turn(busy_);
+bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, Caller& caller) {
+  std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
+  if (!turn) {  // whose call it is may want the caller's lock before it ends
+    caller.takes_long();
+    turn.lock();
+  }
   const Table& t = tables_.at(table);
   if (t.input == View::kRow && !kind.shards) throw std::invalid_argument("this collective needs counts");
   const u64 count = kind.shards ? uneven_total(t, input, output, *kind.shards) : total(t, input, output), nbytes = count * kind.elem_size;
+  if (nbytes > kShortBytes) caller.takes_long();
   size_t i = 0;
   while (i + 1 < t.entries.size() && nbytes > t.entries[i].most_bytes) i++;
   while (kind.premultiplied && i > 0 && !t.entries[i].premultiplies) i--;
@@ -103,13 +111,13 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   set(program, count, kind);
   const u64 word = call_word(t.word, kind.dtype, kind.elem_size, kind.premultiplied ? kPremultiplied : kind.op, kind.divisor, count);
   last_ = number;
-  if (!begin(word, timeout_ns, interrupted)) return false;
+  if (!begin(word, timeout_ns, caller)) return false;
   if (program.pooled && pooled_ != int(number)) {
     if (pooled_ >= 0 && barrier_ >= 0) {
       Program& barrier = *programs_[size_t(barrier_)];
       last_ = u32(barrier_);
       set(barrier, 1, CallKind{});
-      if (!start(barrier, 0, timeout_ns, interrupted)) return false;
+      if (!start(barrier, 0, timeout_ns, caller)) return false;
     }
     pooled_ = int(number);
     last_ = number;
@@ -117,7 +125,7 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   BufferAddresses& mine = pointer<BufferAddresses>(program.launch.buffers)[rank_];
   mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind);
   mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind) : mine.buffer[kInput];
-  if (!start(program, word, timeout_ns, interrupted)) return false;
+  if (!start(program, word, timeout_ns, caller)) return false;
   if (!collective()) return true;
   // Nothing is returned of a call in which a rank has died: another process may have got its number, and its memory been
   // read in good faith.
@@ -143,15 +151,15 @@ void HostCalls::set(Program& program, u64 count, const CallKind& kind) {
   program.any_checked = true;
 }
 
-bool HostCalls::begin(u64 word, u64 timeout_ns, const std::function<bool()>& interrupted) {
+bool HostCalls::begin(u64 word, u64 timeout_ns, Caller& caller) {
   if (!collective()) return true;
-  return watch_.boards->begin(word) && (!compared_ || watch_.boards->assemble(timeout_ns, interrupted));
+  return watch_.boards->begin(word) && (!compared_ || watch_.boards->assemble(timeout_ns, caller));
 }
 
-bool HostCalls::start(Program& program, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted) {
+bool HostCalls::start(Program& program, u64 word, u64 timeout_ns, Caller& caller) {
   program.launch.timeout_ns = timeout_ns;
   program.launch.epoch++;
-  return run_checked(program.launch, interrupted, {processes_.empty() ? nullptr : processes_.data(), word, watch_.boards ? &watch_ : nullptr, program.credit.data(), fenced_, crowded_});
+  return run_checked(program.launch, {processes_.empty() ? nullptr : processes_.data(), word, watch_.boards ? &watch_ : nullptr, program.credit.data(), fenced_, crowded_, &caller});
 }
 
 void HostCalls::announce(u64 word) {

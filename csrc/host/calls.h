@@ -6,7 +6,6 @@
 #pragma once
 
 #include <atomic>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -14,6 +13,7 @@
 
 #include "blinkcoll/launch.h"
 #include "host/board.h"
+#include "host/caller.h"
 
 namespace blinkcoll {
 
@@ -91,9 +91,9 @@ class HostCalls {
   void set_barrier(u32 program) { barrier_ = int(program); }
 
   // One call: `output` is null for a call in place, on a buffer that holds the whole (or all that this rank has). False
-  // where a wait ran out, or `interrupted`, asked ten times a second, said so; last() then says which program it was.
-  // Throws std::invalid_argument where sizes do not fit or there is no mover. Calls of several threads take turns.
-  bool run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, const std::function<bool()>& interrupted);
+  // where a wait ran out, or the caller was interrupted; last() then says which program it was. Throws
+  // std::invalid_argument where sizes do not fit or there is no mover. Calls of several threads take turns.
+  bool run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, Caller& caller);
 
   // Tables by a number of the collective's and a root (0: none), for calls about which nothing has to be checked any more.
   // `apart`: not in place. While not `open`, none is found.
@@ -102,6 +102,10 @@ class HostCalls {
     if (quick_.size() <= key) quick_.resize(key + 1, {-1, false});
     quick_[key] = {int(table), apart};
   }
+  // How long such a call waits without any progress.
+  void set_timeout(u64 timeout_ns) { timeout_ns_ = timeout_ns; }
+  u64 timeout_ns() const { return timeout_ns_; }
+  u32 rank() const { return rank_; }
   u32 nranks() const { return nranks_; }
   void set_open(bool open) { open_ = open; }
   int quick(u32 collective, i64 root, bool in_place) const {
@@ -109,6 +113,9 @@ class HostCalls {
     if (!open_ || root < 0 || root >= i64(nranks_) || key >= quick_.size() || (in_place && quick_[key].apart)) return -1;
     return quick_[key].table;
   }
+
+  View input_of(u32 table) const { return tables_[table].input; }
+  View output_of(u32 table) const { return tables_[table].output; }
 
   // Which program the last call ran, and how often it was called.
   u32 last() const { return last_; }
@@ -137,8 +144,8 @@ class HostCalls {
   };
 
   void set(Program& program, u64 count, const CallKind& kind);
-  bool begin(u64 word, u64 timeout_ns, const std::function<bool()>& interrupted);
-  bool start(Program& program, u64 word, u64 timeout_ns, const std::function<bool()>& interrupted);
+  bool begin(u64 word, u64 timeout_ns, Caller& caller);
+  bool start(Program& program, u64 word, u64 timeout_ns, Caller& caller);
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 uneven_total(const Table& table, const UserBuffer& input, const UserBuffer* output, const UnevenShards& shards) const;
   u64 whole(View view, const UserBuffer& buffer, u64 count, const CallKind& kind) const;
@@ -150,6 +157,7 @@ class HostCalls {
   bool compared_ = false, fenced_ = false, crowded_ = false;
   std::vector<Quick> quick_;
   std::atomic<bool> open_{true};
+  u64 timeout_ns_ = 0;
   u32 rank_, nranks_, last_ = 0;
   int barrier_ = -1, pooled_ = -1;
   std::vector<std::unique_ptr<Program>> programs_;

@@ -6,6 +6,7 @@
 
 #include "blinkcoll/dispatch.h"
 #include "host/board.h"
+#include "host/caller.h"
 #include "host/doorbell.h"
 #include "host/farmovers.h"
 #include "host/movers.h"
@@ -33,6 +34,7 @@ struct Around {
   u64* credit = nullptr;           // by connection: chunks that are known to have been taken; kept from call to call
   bool fenced = false;             // all ranks have joined the fences (fences.h)
   bool crowded = false;            // there are more ranks than cores that they may run on
+  Caller* caller = nullptr;        // told of waits, and asked whether to go on
 };
 
 class HostPlatform {

@@ -13,10 +13,10 @@ namespace blinkcoll {
 // any progress of this rank, or the rank's abort word was set; the channels' records then say what they waited for.
 bool run_rank(const Launch& launch);
 
-// The same for a launch that check_launch() has been asked about: its program, rank, dtype and operation. While it sleeps
-// it asks `interrupted`, if there is one, ten times a second; if so, it leaves. Before it sleeps it shows `around.watch`, if
-// there is one, what it waits for, and leaves where that says so.
-bool run_checked(const Launch& launch, const std::function<bool()>& interrupted = {}, const Around& around = {});
+// The same for a launch that check_launch() has been asked about: its program, rank, dtype and operation. It leaves where
+// `around.caller`, if there is one, says that it is interrupted. Before it sleeps it shows `around.watch`, if there is one,
+// what it waits for, and leaves where that says so.
+bool run_checked(const Launch& launch, const Around& around = {});
 
 // Throws std::invalid_argument where the launch's program is none of this version, lacks the rank, or cannot be reduced.
 void check_launch(const Launch& launch);

@@ -51,8 +51,9 @@ int main() {
       }
       // One rank makes another call. All wait until all have come to it.
       const u64 last = kCalls + 1;
+      Caller nobody;
       mine.begin(word_of(r == 2 ? last + 1 : last));
-      wrong[r] += check(!mine.assemble(u64(20) * 1000000000, {}), "all came and no difference was seen");
+      wrong[r] += check(!mine.assemble(u64(20) * 1000000000, nobody), "all came and no difference was seen");
       wrong[r] += check(mine.verdict() == Verdict::kDiffers || mine.verdict() == Verdict::kFailed, "another verdict");
       mine.fail(1, last, "different calls", 15);
       wrong[r] += check(mine.must_leave() && mine.verdict() == Verdict::kFailed, "the failure is not seen");
