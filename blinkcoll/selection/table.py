@@ -47,9 +47,9 @@ class Table:
         return self.contest.winner(SIZES[place])
 
     def _threshold(self, place: int) -> int:
-        """The first size past ``SIZES[place]`` that takes the next size's winner."""
+        """The first size past ``SIZES[place]`` that takes the next size's winner: that whose shards the next contest is held at, at most."""
         if place not in self._between:
-            low, high = SIZES[place], SIZES[place + 1]
+            low, high = SIZES[place], min(SIZES[place + 1], self.contest.whole(SIZES[place + 1]))  # that contest's, where shards round it
             below, above = self._at(place), self._at(place + 1)
             for _ in range(_HALVINGS if below != above else 0):
                 middle = self.contest.whole(int(sqrt(low * high)))
