@@ -33,9 +33,12 @@ from ..schedules.contract import REDUCING
 from ..schedules.trees import MAX_CHANNELS
 from ..topology import Topology
 
-#: Chunks of large calls. Their slots go round in as much memory as leaves the readers' caches before it is written again, for
-#: to take a line back from a cache costs more than to store it anew (csrc/host/storechoice.h; measured: benchmarks/host.py).
-_CHUNK_BYTES, _RING_BYTES = 64 << 10, 2 << 20
+#: The slots of large calls go round in as much memory as leaves the readers' caches before it is written again, for to take a
+#: line back from a cache costs more than to store it anew (csrc/host/storechoice.h; measured: benchmarks/host.py).
+_RING_BYTES = 2 << 20
+#: Chunks between two ranks, and among more: what one rank does beside the other's chunk is worth less than the waits that
+#: fewer chunks spare (measured at 64, 128 and 256 KiB).
+_CHUNK_BYTES = (256 << 10, 128 << 10)
 _MOST_SLOTS, _FEWEST_SLOTS = 32, 4
 #: Slots of programs for small calls: between two ranks, and among more, which may share cores: the more calls one rank can make
 #: ahead of the others, the fewer turns they have to take.
@@ -53,8 +56,8 @@ LARGEST = 1 << 62
 #: Where ranks can read each other's memory, they do beyond these sizes: between two ranks, and among more. Below, the
 #: system calls and the pinning of pages cost more than the second copy (measured: benchmarks/host.py).
 _DIRECT_BYTES = {
-    "allreduce": (32 << 20, 512 << 10), "reduce": (32 << 20, 32 << 20), "reducescatter": (32 << 20, 32 << 20), "allgather": (1 << 20, 1 << 20),
-    "alltoall": (16 << 20, 512 << 10), "broadcast": (LARGEST, 4 << 20), "gather": (LARGEST, 4 << 20), "scatter": (LARGEST, 4 << 20),
+    "allreduce": (32 << 20, 8 << 20), "reduce": (32 << 20, 32 << 20), "reducescatter": (32 << 20, 32 << 20), "allgather": (1 << 20, 1 << 20),
+    "alltoall": (16 << 20, 8 << 20), "gather": (LARGEST, 8 << 20), "scatter": (LARGEST, 8 << 20),
 }  # fmt: skip
 
 
@@ -77,7 +80,7 @@ def programs_for(topology: Topology, collective: str, root: int | None, *, direc
     ``direct``: ranks can read and write each other's memory. ``crowded``: there are more ranks than cores.
     """
     if topology.nranks == 1:
-        return [HostProgram(_alone(topology, collective, root), LARGEST, _CHUNK_BYTES, pooled=False)]
+        return [HostProgram(_alone(topology, collective, root), LARGEST, _CHUNK_BYTES[0], pooled=False)]
     hosts = all(device.kind == "host" for device in topology.devices)
     if collective == "barrier":
         made = _barrier(topology, crowded)
@@ -153,5 +156,6 @@ def _with_direct(made: list[HostProgram], program: Program, begin: int) -> list[
 
 def _by_size(nranks: int, lowered: Callable[[int], Program]) -> list[HostProgram]:
     """The program twice: with few small slots of its own, and with large ones in the pool, the more the fewer peers there are."""
-    slots = max(_FEWEST_SLOTS, min(_MOST_SLOTS, _RING_BYTES // _CHUNK_BYTES // (nranks - 1)))
-    return [HostProgram(lowered(_SMALL_SLOTS[nranks > 2]), _SMALL_BYTES, _SMALL_BYTES, pooled=False), HostProgram(lowered(slots), LARGEST, _CHUNK_BYTES, pooled=True)]
+    chunk_bytes = _CHUNK_BYTES[nranks > 2]
+    slots = max(_FEWEST_SLOTS, min(_MOST_SLOTS, _RING_BYTES // chunk_bytes // (nranks - 1)))
+    return [HostProgram(lowered(_SMALL_SLOTS[nranks > 2]), _SMALL_BYTES, _SMALL_BYTES, pooled=False), HostProgram(lowered(slots), LARGEST, chunk_bytes, pooled=True)]

@@ -49,7 +49,7 @@ class StoreChoice {
 
  private:
   // Past the caches costs much the same anywhere and may be tried often; through them it may cost ten times as much.
-  static constexpr u32 kTryPastEvery = 8, kTryCachesEvery = 64;
+  static constexpr u32 kTryPastEvery = 64, kTryCachesEvery = 64;
   double cost_[2] = {0, 0};  // ticks a byte; 0: not known yet, and so tried
   u32 pieces_ = 0;
 };
