@@ -1,6 +1,7 @@
 // The host as a platform of dispatch.h: one lane, looks that never block, plain loops as movers.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -22,8 +23,9 @@ inline void bc_delay() {}
 
 namespace blinkcoll {
 
-// Outputs from this size on, about that of a last-level cache, are written past it: little of them would be left there in
-// the end. (sysconf() counts the caches of all sockets together on some machines, and is of no use here.)
+// Where a call's input and output together are of this size, about that of a last-level cache, or larger, outputs are written
+// past it: little of them would be left there in the end. (sysconf() counts the caches of all sockets together on some
+// machines, and is of no use here.)
 constexpr u64 kStreamedBytes = 32 << 20;
 
 // What a call has around it, beside its launch.
@@ -40,8 +42,8 @@ struct Around {
 class HostPlatform {
  public:
   explicit HostPlatform(const Launch& launch, const Around& around = {})
-      : launch_(launch), peers_(around.processes), word_(around.word), credit_(around.credit), fenced_(around.fenced), output_(pointer<const BufferAddresses>(launch.buffers)[launch.rank].buffer[kOutput]),
-        extent_(launch.count * launch.elem_size), streams_(extent_ >= kStreamedBytes) {}
+      : launch_(launch), peers_(around.processes), word_(around.word), credit_(around.credit), fenced_(around.fenced), output_(own(launch).buffer[kOutput]),
+        extent_(launch.count * launch.elem_size), streams_((own(launch).buffer[kInput] == output_ ? 1 : 2) * extent_ >= kStreamedBytes) {}
 
   // Lines save a fence and a trip of a flag over a link. Between threads a release store is a store, and a look at a
   // counter tells without blocking whether all of a chunk is there, so all protocols are run as the simple one.
@@ -108,10 +110,16 @@ class HostPlatform {
     const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own;
     if (!others || nbytes < StoreChoice::kLeast) return copy_on_host(dsts, ndsts, src, nbytes, streams_ ? own : 0);
     StoreChoice& choice = store_choice();
-    const bool past = choice.streams();
-    const u64 began = StoreChoice::ticks();
-    copy_on_host(dsts, ndsts, src, nbytes, (streams_ ? own : 0) | (past ? others : 0));
-    choice.learn(past, StoreChoice::ticks() - began, nbytes);
+    auto timed = [&](bool past, u64 at, u64 n) {
+      char* to[kMostOperands];
+      for (u32 d = 0; d < ndsts; d++) to[d] = dsts[d] + at;
+      const u64 began = StoreChoice::ticks();
+      copy_on_host(to, ndsts, src + at, n, (streams_ ? own : 0) | (past ? others : 0));
+      choice.learn(past, StoreChoice::ticks() - began, n);
+    };
+    const u64 tried = choice.tries() ? std::min(nbytes, StoreChoice::kTried) : 0;
+    if (tried) timed(!choice.lately(), 0, tried);
+    if (nbytes > tried) timed(choice.lately(), tried, nbytes - tried);
   }
 
   void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
@@ -174,6 +182,8 @@ class HostPlatform {
   mutable bool rung = true;  // whether all counters that were looked at in vain while marking have somebody who rings
 
  private:
+  static const BufferAddresses& own(const Launch& launch) { return pointer<const BufferAddresses>(launch.buffers)[launch.rank]; }
+
   static u64 all_of(u32 ndsts) { return ndsts < 64 ? (u64(1) << ndsts) - 1 : ~u64(0); }
 
   // Which destinations lie in this rank's output; the others are slots, for other ranks to read.

@@ -19,10 +19,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Rounds without progress: look again at once, then let others run, then sleep until a peer rings. With more ranks than cores
+// Rounds without progress: look again at once, for some 0.2 ms, since to be woken costs a rank of a virtual machine tens of
+// microseconds (measured: all-gathers of 4 MiB 1.2x faster than with 256 looks); then let others run, then sleep until a peer rings. With more ranks than cores
 // it is the yields that let the peer that we wait for proceed, so they come at once; beside other work each may cost a time
 // slice, so they end.
-constexpr u32 kSpins = 256, kCrowdedSpins = 2, kYields = 64;
+constexpr u32 kSpins = 4096, kCrowdedSpins = 2, kYields = 64;
 // Rounds that the caller's locks are held for: about a microsecond, which small calls of ranks that are in step take. To
 // let go of an interpreter's lock and take it again costs a quarter of such a call.
 constexpr u32 kMoment = 16;

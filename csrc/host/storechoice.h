@@ -22,11 +22,11 @@ class StoreChoice {
   // Smaller pieces go through the caches: they would not be worth the clock.
   static constexpr u64 kLeast = 8 << 10;
 
-  // Whether the next piece goes past the caches.
-  bool streams() {
-    const bool best = lately();
-    return ++pieces_ % (best ? kTryCachesEvery : kTryPastEvery) == 0 ? !best : best;
-  }
+  // How much of a piece is stored the other way to see what that costs: more than waits in a core's buffers, and little where it
+  // takes ten times as long.
+  static constexpr u64 kTried = 16 << 10;
+  // Whether the next piece begins with so much.
+  bool tries() { return ++pieces_ % kTryEvery == 0; }
 
   // Whether stores past the caches have lately been the better way. They have to be much faster: a piece is out of the writer's
   // way before it is in memory, and from there the reader gets it more slowly than from a cache (26 GB/s against 43).
@@ -48,8 +48,7 @@ class StoreChoice {
   }
 
  private:
-  // Past the caches costs much the same anywhere and may be tried often; through them it may cost ten times as much.
-  static constexpr u32 kTryPastEvery = 64, kTryCachesEvery = 64;
+  static constexpr u32 kTryEvery = 64;
   double cost_[2] = {0, 0};  // ticks a byte; 0: not known yet, and so tried
   u32 pieces_ = 0;
 };
