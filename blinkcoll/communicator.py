@@ -228,7 +228,8 @@ class Communicator:
     @_quick("barrier")
     def barrier(self, *, async_op: bool = False) -> Any:
         """Return once every rank has called it."""
-        return self._call("barrier", None, _NOTHING, None, "sum", 1.0, async_op)
+        called = self._call("barrier", None, _NOTHING, None, "sum", 1.0, async_op)
+        return called if async_op else None
 
     # -- two ranks --------------------------------------------------------------------------------------------------
 
