@@ -36,6 +36,8 @@ class FairSharing {
   const std::vector<uint32_t>& settle(double now);
 
   double rate(uint32_t flow) const { return flows_[flow].rate; }
+  // What it has yet to move.
+  double left(uint32_t flow, double now) const { return flows_[flow].left - flows_[flow].rate * (now - flows_[flow].since); }
   double completion(uint32_t flow) const { return flows_[flow].since + flows_[flow].left / flows_[flow].rate; }
 
  private:
