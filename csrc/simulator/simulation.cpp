@@ -33,7 +33,7 @@ void Simulation::Signals::push(Stamp stamp, uint64_t oldest_needed) {
 Simulation::Simulation(const Prepared& prepared, const Launch& launch)
     : prepared_(prepared), program_(prepared.program), elem_size_(launch.elem_size), trace_(launch.trace),
       channels_(program_.header().nchannels), connections_(program_.header().nconnections), moved_(program_.header().nsteps, 0.0),
-      queue_(program_.header().nchannels), sharing_(prepared.capacity, program_.header().nchannels),
+      queue_(program_.header().nchannels), sharing_(prepared.capacity, prepared.uses, program_.header().nchannels),
       busy_(program_.header().nranks, {std::numeric_limits<double>::infinity(), 0}) {
   const ProgramHeader& header = program_.header();
   partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, header.nshards, header.nshares, header.equal_shards, program_.cumulative(), launch.bounds, nullptr};
