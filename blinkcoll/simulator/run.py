@@ -140,7 +140,8 @@ class Attempt:
     @property
     def least_us(self) -> float:
         """The time is no less than this, as far as is known: what a resource or a channel has left, with what must come before and after."""
-        return self._launch_us + self._run.least_end_us
+        least_end_us: float = self._run.least_end_us
+        return self._launch_us + least_end_us
 
     def advance(self, within_us: float) -> float | None:
         """The time of the call, µs, as :func:`run` has it; None as soon as it is sure to be more than ``within_us``.
