@@ -11,7 +11,7 @@ namespace {
 // A step may begin and end this much sooner than its own times say, with others nearby.
 constexpr double kEarlyUs = 2 * kTogetherUs;
 // So many looks cost about as much as the steps between two of them would if there were one; and a run has so many at most.
-constexpr uint64_t kLooks = 4, kMostLooks = 64;
+constexpr uint64_t kLooks = 8, kMostLooks = 128;
 
 }  // namespace
 
