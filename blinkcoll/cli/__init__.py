@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -47,6 +48,7 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # comes with HiGHS, multiplies nothing here, and its threads wait by spinning
     gc.freeze()
     gc.set_threshold(500_000, 50, 1000)
+    atexit.register(gc.freeze)  # or Python looks for cycles once more as it ends
     try:
         app()
     except BlinkcollError as error:

@@ -16,8 +16,7 @@ from ..cost.factors import algbw_gb_s, busbw_gb_s
 from ..packing.collectives import ROOTED
 from ..schedules.contract import REDUCING, SHARDED
 from ..show.run_result import Machine, RunRow, as_csv, as_json, columns, footer, line
-from ..topology import load_topology
-from .options import ELEMENT_BYTES, read_size, sizes_between
+from .options import ELEMENT_BYTES, read_machine, read_size, sizes_between
 
 #: More processes than this are taken for a mistake.
 _MOST_RANKS = 256
@@ -99,7 +98,7 @@ def _sizes(options: RunOptions) -> Iterator[tuple[str, int, int | None]]:
     reducing = [name for name in options.collectives if name in REDUCING]
     if reducing and NUMPY_NAMES[options.datatype] not in DTYPES:
         raise typer.BadParameter(f"{options.datatype} is only copied on host ranks, not reduced ({', '.join(reducing)})", param_hint="--datatype")
-    if options.topo is not None and (have := load_topology(options.topo).nranks) < n:
+    if options.topo is not None and (have := read_machine(options.topo).nranks) < n:
         raise typer.BadParameter(f"{n} ranks: {options.topo} has {have} devices", param_hint="-n")
     smallest, largest = read_size(options.minimum, "-b"), read_size(options.maximum, "-e")
     step = None if options.step is None else read_size(options.step, "-i")

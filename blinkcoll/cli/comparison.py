@@ -12,7 +12,7 @@ from ..cost.factors import algbw_gb_s, busbw_gb_s
 from ..errors import SimulationError
 from ..packing import Plan, make_plan
 from ..schedules import Program
-from ..selection import default_channels, select
+from ..selection import default_channels, default_plan, select
 from ..show.bench_result import BenchResult, BenchRow, Timing
 from ..simulator.baselines import baseline_program
 from ..topology import Topology
@@ -30,7 +30,7 @@ def compare_with_baselines(
 
     A baseline without a program for some sizes leaves a gap there, and its reason in the result. ``watched`` gets an item a size.
     """
-    plan = make_plan(topology, collective, root=root)
+    plan = default_plan(topology, collective, root)
 
     def row(nbytes: int) -> _Row:
         ours, peers, gaps = our_timing(plan, nbytes, elem_size, max_channels), list[Timing | None](), {}

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..topology import Topology, load_topology
+from ..errors import TopologyError
+from ..topology import Topology, is_file, load_topology
 
 #: The largest size that commands take: a simulation of it takes seconds.
 MOST_BYTES = 64 << 30
@@ -26,7 +27,17 @@ Root = Annotated[int | None, typer.Option("--root", "-r", help="The root's rank,
 
 def read_topology(topo: str, gpus: str | None, relays: str | None = None) -> Topology:
     """The machine, or the part of it that ``--gpus`` names, with the idle GPUs that ``--relays`` does."""
-    return read_gpus(load_topology(topo), gpus, relays)
+    return read_gpus(read_machine(topo), gpus, relays)
+
+
+def read_machine(source: str, arch: str = "", option: str = "--topo") -> Topology:
+    """The machine that a name or a file means. A name that means none is a mistake of use; a file that cannot be read is not."""
+    try:
+        return load_topology(source, arch)
+    except TopologyError as error:
+        if is_file(source):
+            raise
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def read_gpus(topology: Topology, gpus: str | None, relays: str | None = None) -> Topology:
@@ -35,8 +46,11 @@ def read_gpus(topology: Topology, gpus: str | None, relays: str | None = None) -
         if relays is not None:
             raise typer.BadParameter("relays are idle GPUs: say with --gpus which are not", param_hint="--relays")
         return topology
-    helpers = [] if relays is None else _devices(relays, "--relays")
-    return topology.subset(_devices(gpus, "--gpus"), relays=helpers)
+    ranks, helpers = _devices(gpus, "--gpus"), [] if relays is None else _devices(relays, "--relays")
+    try:
+        return topology.subset(ranks, relays=helpers)
+    except TopologyError as error:
+        raise typer.BadParameter(str(error), param_hint="--gpus" if relays is None else "--gpus, --relays") from None
 
 
 def _devices(text: str, option: str) -> list[int | str]:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ..topology import Topology, layout_names, load_layout, load_topology
-from .options import Gpus, read_gpus
+from ..topology import Topology, layout_names, load_layout
+from .options import Gpus, read_gpus, read_machine
 
 app = typer.Typer(no_args_is_help=True, help="Show machines: named layouts, files, servers over a network.")
 
@@ -40,7 +40,7 @@ def list_layouts(names_only: Annotated[bool, typer.Option("--names", help="Names
 @app.command()
 def show(source: Source, gpus: Gpus = None, arch: Arch = "", as_json: AsJson = False, as_dot: AsDot = False, svg: Svg = None) -> None:
     """The links of a machine: a matrix, links per device, the PCIe tree; or the same as JSON, DOT or a picture."""
-    present(read_gpus(load_topology(source, arch), gpus), as_json, as_dot, svg)
+    present(read_gpus(read_machine(source, arch, "SOURCE"), gpus), as_json, as_dot, svg)
 
 
 @app.command()
@@ -48,7 +48,7 @@ def diff(a: Source, b: Source, arch: Arch = "") -> None:
     """Where two machines differ, by ranks; exit 1 where they do."""
     from ..show.topology_diff import topology_diff
 
-    one, other = load_topology(a, arch), load_topology(b, arch)
+    one, other = read_machine(a, arch, "A"), read_machine(b, arch, "B")
     for topology in (one, other):
         say_notes(topology)
     lines = topology_diff(one, other)

@@ -7,7 +7,7 @@ all-reduce on symmetric links packs trees in an orientation of them and uses eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import ModuleType
@@ -114,17 +114,18 @@ def best_of(pack: Callable[[int], list[RoutedTree]], attempts: int) -> list[Rout
 
 def depth(root: int, paths: Iterable[Path]) -> int:
     """Ranks passed from the root to the farthest rank."""
-    return max(_distances(root, paths).values())
+    return max(_distances(root, _neighbours(paths)).values())
 
 
 def reroot(tree: RoutedTree) -> RoutedTree:
     """The same undirected tree, rooted at a centre (the lowest-numbered one)."""
-    return rooted_at(tree, min(range(len(tree.paths) + 1), key=lambda r: (depth(r, tree.paths), r)))
+    around = _neighbours(tree.paths)
+    return rooted_at(tree, min(range(len(tree.paths) + 1), key=lambda r: (max(_distances(r, around).values()), r)))
 
 
 def rooted_at(tree: RoutedTree, root: int) -> RoutedTree:
     """The same undirected tree, its paths leading away from ``root``."""
-    distance = _distances(root, tree.paths)
+    distance = _distances(root, _neighbours(tree.paths))
     paths = [path if distance[path[0]] < distance[path[-1]] else path[::-1] for path in tree.paths]
     return RoutedTree(root, tree.rate, tuple(sorted(paths, key=lambda path: (distance[path[0]], path[0], path[-1]))))
 
@@ -150,15 +151,20 @@ def merged(trees: Iterable[RoutedTree]) -> list[RoutedTree]:
     return sorted(found, key=lambda t: (-t.rate, t.root))
 
 
-def _distances(root: int, paths: Iterable[Path]) -> dict[Any, int]:
-    """Paths from ``root`` when they are used both ways."""
-    around: dict[Any, list[Any]] = {root: []}
+def _neighbours(paths: Iterable[Path]) -> dict[Any, list[Any]]:
+    """Of each rank, those that a path joins to it."""
+    around: dict[Any, list[Any]] = {}
     for path in paths:
         around.setdefault(path[0], []).append(path[-1])
         around.setdefault(path[-1], []).append(path[0])
+    return around
+
+
+def _distances(root: int, around: Mapping[Any, Sequence[Any]]) -> dict[Any, int]:
+    """Paths from ``root`` when they are used both ways."""
     distance, queue = {root: 0}, [root]
     for v in queue:
-        for w in around[v]:
+        for w in around.get(v, ()):
             if w not in distance:
                 distance[w] = distance[v] + 1
                 queue.append(w)

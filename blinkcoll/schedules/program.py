@@ -30,7 +30,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from .. import __version__
@@ -81,6 +81,7 @@ def executor_numbers(topology: Topology) -> dict[int | str, int]:
     return numbers
 
 
+@cache  # a connection's slot stands in several steps; a rack's programs have hundreds of thousands
 def slot(connection: int) -> Operand:
     """The current slot of a connection."""
     return Operand("slot", connection=connection)

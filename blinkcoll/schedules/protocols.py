@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 
 from ..errors import ScheduleError
@@ -59,9 +60,12 @@ def suits(program: Program, name: str) -> bool:
 
 def keeps_lines_whole(topology: Topology, path: Path) -> bool:
     """Whether stores of 128 bytes arrive whole over a path: by NVLink alone, between devices from Volta on."""
-    if not all(has_whole_lines(d.arch) for d in topology.devices):
-        return False
-    return all(topology.kinds_between.get(hop) == _WHOLE_KINDS for hop in pairwise(path))
+    return _all_have_whole_lines(topology) and all(topology.kinds_between.get(hop) == _WHOLE_KINDS for hop in pairwise(path))
+
+
+@lru_cache(maxsize=64)
+def _all_have_whole_lines(topology: Topology) -> bool:
+    return all(has_whole_lines(device.arch) for device in topology.devices)
 
 
 def has_whole_lines(arch: str | None) -> bool:

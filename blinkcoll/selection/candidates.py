@@ -22,6 +22,7 @@ from ..simulator.baselines.rccl import rccl_rings_program
 from ..topology import Topology, group_switches
 from .bothways import both_ways
 from .oneeach import one_tree_each
+from .planned import default_plan
 from .rerooted import from_both_ends
 from .shallow import shallow_plan
 
@@ -68,7 +69,7 @@ Family = Callable[[Request], Iterator[Draft]]
 
 def exact_trees(request: Request) -> Iterator[Draft]:
     """The plan that meets the bound; and with more channels, which keep a link busy while one of them synchronises."""
-    plan = make_plan(request.topology, request.collective, root=request.root)
+    plan = default_plan(request.topology, request.collective, request.root)
     name = "exact " + ("flows" if plan.flows else "trees")
     yield from _by_channels(name, plan, request)
     if request.collective == "allreduce" and len(plan.trees) <= _FEW_TREES:
@@ -102,7 +103,7 @@ def rooted_trees(request: Request) -> Iterator[Draft]:
     n = request.topology.nranks
     if request.collective != "allreduce" or n < 3 or 2 * n - 1 > request.max_channels:  # two channels a tree, one at its root
         return
-    reduced, gathered = (make_plan(request.topology, collective) for collective in ("allreduce", "allgather"))
+    reduced, gathered = (default_plan(request.topology, collective) for collective in ("allreduce", "allgather"))
     if len(gathered.trees) > n:
         yield from _by_channels("one rooted tree a rank", both_ways(one_tree_each(gathered), reduced), request)
     yield from _by_channels("rooted trees", both_ways(gathered, reduced), request)
@@ -183,7 +184,7 @@ def searched_chains(request: Request) -> Iterator[Draft]:
     found = search(topology, "2.30")
     yield from _of_search(request, "2.30", "tree", found.nchannels_run)
     n = request.topology.nranks
-    bound = make_plan(topology, "allreduce").bound
+    bound = default_plan(topology, "allreduce").bound
     if found.ring_busbw * n / (2 * (n - 1)) < _RINGS_DO * bound:  # where rings use most links no chain will do better
         yield from _of_search(request, "2.7", "tree", search(topology, "2.7").nchannels_run)
 

@@ -9,9 +9,8 @@ ranks and machines.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 
 from ..cost.chunks import MOST_CHUNK_BYTES, PipelineShape, chunk_bytes_for, pipeline_shape
@@ -22,8 +21,9 @@ from ..schedules.contract import SHARDED
 from ..schedules.protocols import EXECUTABLE, suits, with_protocol
 from ..simulator.baselines.nccl.nvls import nvls_chunk_bytes
 from ..simulator.floor import Floor
-from ..simulator.run import time_within
+from ..simulator.run import Attempt
 from .candidates import FAMILIES, Draft, Request
+from .race import ROUNDING, Race, nine_digits
 
 #: From this size on several chunk sizes are tried.
 _TUNED_FROM = 1 << 20
@@ -35,8 +35,6 @@ _SHALLOW = 4
 _CHAIN_CHUNK_BYTES = 1 << 19
 #: Simulations that run at a time.
 _MOST_THREADS = 4
-#: More than times are rounded by: what ties is never given up.
-_ROUNDING = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +110,6 @@ class Contest:
             raise PackingError(self._nothing_left())
         self._times: dict[tuple[int, int, int], float] = {}  # of (candidate, size, chunk size)
         self._longer_than: dict[tuple[int, int, int], float] = {}  # of runs that were given up
-        self._won_last: int | None = None
-        self._last_times: dict[int, float] = {}
-        self._best_place: dict[int, int] = {}  # of a candidate's chunk sizes
         self._winners: dict[int, int] = {}
         self._proven: dict[int, bool] = {}
 
@@ -138,15 +133,15 @@ class Contest:
         unit = 4 * (self.request.topology.nranks if self.request.collective in SHARDED else 1)
         return max(1, round(nbytes / unit)) * unit
 
-    def _simulated_us(self, i: int, size: int, chunk_bytes: int, within_us: float = inf) -> float:
+    def _simulated_us(self, i: int, size: int, chunk_bytes: int, within_us: float) -> float:
         """To nine digits; infinity where it is known to be more than ``within_us``."""
         key = (i, size, chunk_bytes)
         if key not in self._times and self._longer_than.get(key, 0.0) < within_us:
-            time_us = time_within(self.candidates[i].program, size, chunk_bytes, within_us * (1 + _ROUNDING))
+            time_us = Attempt(self.candidates[i].program, size, chunk_bytes).advance(within_us * (1 + ROUNDING))
             if time_us is None:
                 self._longer_than[key] = within_us
             else:
-                self._times[key] = float(f"{time_us:.9g}")
+                self._times[key] = nine_digits(time_us)
         return self._times.get(key, inf)
 
     def chunk_bytes(self, i: int, nbytes: int) -> int:
@@ -157,15 +152,10 @@ class Contest:
         """The simulated time of candidate ``i`` with that chunk size."""
         return self._best_chunk(i, self.whole(nbytes))[0]
 
-    def _best_chunk(self, i: int, size: int, within_us: float = inf) -> tuple[float, int]:
-        """Time and chunk size; an infinite time where it is known to be more than ``within_us``."""
+    def _best_chunk(self, i: int, size: int) -> tuple[float, int]:
         best = (inf, 0)
-        sizes = self.candidates[i].chunk_sizes(size)
-        # The order decides how soon runs are given up, not what is found: first the place in the list that was best at another size.
-        for chunk in sorted(sizes, key=lambda chunk: sizes.index(chunk) != self._best_place.get(i)):
-            best = min(best, (self._simulated_us(i, size, chunk, min(best[0], within_us)), chunk))
-        if best[0] < inf and len(sizes) > 1:
-            self._best_place[i] = sizes.index(best[1])
+        for chunk in self.candidates[i].chunk_sizes(size):
+            best = min(best, (self._simulated_us(i, size, chunk, best[0]), chunk))
         return best
 
     def floor_us(self, i: int, nbytes: int) -> float:
@@ -178,7 +168,7 @@ class Contest:
         while size not in self._winners:
             best = self._fastest(size)
             if self._is_proven(best):
-                self._winners[size] = self._won_last = best
+                self._winners[size] = best
         return self._winners[size]
 
     @property
@@ -190,30 +180,22 @@ class Contest:
         allowed = self.allowed
         if not allowed:
             raise PackingError(self._nothing_left())
-        floors = {i: self.floor_us(i, size) * (1 - _ROUNDING) for i in allowed}
-        times: dict[int, float] = {}
-
-        def attempt(i: int) -> None:
-            best = min(list(times.values()), default=inf)  # a copy: other threads add to it
-            if floors[i] <= best:
-                try:
-                    times[i], _ = self._best_chunk(i, size, best)
-                except ScheduleError as error:  # a program that no executor's format can hold
-                    self._refuse(i, error)
-
-        # A good time early saves most: first what has won before, then those seen to their end at the last size, then the lowest floors.
-        first, *others = sorted(allowed, key=lambda i: (i != self._won_last, self._last_times.get(i, inf), floors[i], i))
-        attempt(first)
-        if size < _TUNED_FROM:
-            for i in others:
-                attempt(i)
-        else:  # the core lets go of the interpreter; which run is given up when depends on the others, the winner does not
-            with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-                list(pool.map(attempt, others))
-        if not times:
+        race = Race({i: self.floor_us(i, size) for i in allowed}, partial(self._begin, size=size))
+        race.run(1 if size < _TUNED_FROM else min(_MOST_THREADS, os.cpu_count() or 1))
+        if not race.times:
             return self._fastest(size)  # all of those simulated were refused: the others' turn
-        self._last_times = times
-        return min(times, key=lambda i: (times[i], i))
+        self._times.update({(i, size, chunk): time_us for (i, chunk), time_us in race.times.items()})
+        self._longer_than.update({(i, size, chunk): race.best_us for i, chunk in race.slower})
+        return min((time_us, i) for (i, _), time_us in race.times.items())[1]
+
+    def _begin(self, i: int, size: int) -> list[tuple[int, Attempt]]:
+        """A candidate's runs at a size, one a chunk size; none where no executor's format can hold its program."""
+        candidate = self.candidates[i]
+        try:
+            return [(chunk, Attempt(candidate.program, size, chunk)) for chunk in candidate.chunk_sizes(size)]
+        except ScheduleError as error:
+            self._refuse(i, error)
+            return []
 
     def _is_proven(self, i: int) -> bool:
         """Whether a candidate may run, also again and again; proven once."""

@@ -11,9 +11,10 @@ from dataclasses import replace
 from fractions import Fraction
 
 from ..errors import PackingError
-from ..packing import Plan, Tree, make_plan
+from ..packing import Plan, Tree
 from ..packing.weights import in_proportion
 from ..topology import Path, Topology, route
+from .planned import default_plan
 
 _Hop = tuple["int | str", "int | str"]
 
@@ -26,7 +27,7 @@ def shallow_plan(topology: Topology, collective: str, root: int | None, roots: S
     PackingError
         Where the plan's links do not join the ranks.
     """
-    exact = make_plan(topology, collective, root=root)
+    exact = default_plan(topology, collective, root)
     fast = topology.restrict(list(exact.links))
     ways = _ways(fast)
     if root is not None:

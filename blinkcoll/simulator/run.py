@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from threading import Lock
-from typing import Any, NamedTuple
+from math import inf
+from typing import Any
 
 from ..cost.groups import Loads, group_of, protocol_of
 from ..cost.launches import launches, ranks_of_one_process
@@ -87,12 +87,13 @@ def run(
         raise SimulationError(f"chunk_bytes={chunk_bytes}, expected at least 1")
     try:
         prepared = _prepare(program, rates, params)
-        measured = prepared.run(nbytes // elem_size, elem_size, chunk_bytes, trace, bounds)
+        measured = prepared.start(nbytes // elem_size, elem_size, chunk_bytes, trace, bounds)
+        measured.advance(inf)
     except RuntimeError as error:
         raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
     launch_us = params.launch.time_us(launches(program))
     time_us = launch_us + measured.makespan_us
-    carried = dict(zip(prepared.links, measured.link_bytes, strict=True))
+    carried = dict(zip(prepared.links, measured.link_bytes(), strict=True))
     capacity = dict(zip(prepared.links, prepared.link_rate, strict=True))
     # Ranks may be busy for less than a link that they take turns on.
     busiest_us = max((carried[hop] / capacity[hop] for hop in carried), default=0.0)
@@ -106,8 +107,8 @@ def run(
         period_us=max(period_us, busiest_us),
         link_bytes=carried,
         link_utilisation={hop: carried[hop] / (capacity[hop] * time_us) if time_us > 0 else 0.0 for hop in carried},
-        nsteps=measured.nsteps,
-        trace=_trace(program, measured.records, launch_us) if trace else None,
+        nsteps=measured.steps_run,
+        trace=_trace(program, measured.records(), launch_us) if trace else None,
     )
 
 
@@ -118,27 +119,41 @@ def _bounds(program: Program, counts: Counts) -> tuple[int, ...]:
         raise SimulationError(str(error)) from None
 
 
-def time_within(program: Program, nbytes: int, chunk_bytes: int, limit_us: float) -> float | None:
-    """The time of one call, µs, as :func:`run` has it; None where the run was given up, since it takes more than ``limit_us``.
+class Attempt:
+    """One call of a program, simulated for as long as it may still be fast enough. Elements of 4 bytes, planning rates.
 
-    It is given up as soon as what the busiest link and channel have left to do cannot be done within the limit. That may
-    show late, or never where the time is just above the limit; a run within the limit is always seen to its end.
+    Parameters
+    ----------
+    program, nbytes, chunk_bytes
+        As :func:`run` takes them.
     """
-    params = parameters_for(program.topology)
-    launch_us = params.launch.time_us(launches(program))
-    try:
-        makespan_us = _prepare(program, "planning", params).time_within(nbytes // 4, chunk_bytes, limit_us - launch_us)
-    except RuntimeError as error:
-        raise SimulationError(f"{program.collective} by {program.algorithm}, {nbytes} bytes: {error}") from None
-    return None if makespan_us is None else launch_us + makespan_us
 
+    def __init__(self, program: Program, nbytes: int, chunk_bytes: int) -> None:
+        params = parameters_for(program.topology)
+        self._what = f"{program.collective} by {program.algorithm}, {nbytes} bytes"
+        self._launch_us = params.launch.time_us(launches(program))
+        try:
+            self._run = _prepare(program, "planning", params).start(nbytes // 4, 4, chunk_bytes)
+        except RuntimeError as error:
+            raise SimulationError(f"{self._what}: {error}") from None
 
-class _Measured(NamedTuple):
-    makespan_us: float
-    longest_rank_us: float
-    nsteps: int
-    link_bytes: list[float]
-    records: list[tuple[Any, ...]]
+    @property
+    def least_us(self) -> float:
+        """The time is no less than this, as far as is known: what a resource or a channel has left, with what must come before and after."""
+        least_end_us: float = self._run.least_end_us
+        return self._launch_us + least_end_us
+
+    def advance(self, within_us: float) -> float | None:
+        """The time of the call, µs, as :func:`run` has it; None as soon as it is sure to be more than ``within_us``.
+
+        That may show late, or never where the time is just above: a run within the limit is always seen to its end. After
+        None, the run may go on within more.
+        """
+        try:
+            done = self._run.advance(within_us - self._launch_us)
+        except RuntimeError as error:
+            raise SimulationError(f"{self._what}: {error}") from None
+        return self._launch_us + self._run.makespan_us if done else None
 
 
 _encode = once_a_program(encode, ButProtocols)  # the core is told of protocols by costs and ways
@@ -172,19 +187,12 @@ class _Prepared:
         latency_us = max((2 * table.latencies[hop] for loads in group.out for hop, _ in loads), default=0.0) if group else 0.0
         memory = [min(params.memory_gb_s * 1e3, _FASTEST)] * program.nexecutors
         self._core: Any = _core.Simulation(_encode(program), self.link_rate, memory, connections, costs, pairs, out, back, latency_us)
-        self._lock = Lock()  # the core keeps one run's state and lets other threads go on meanwhile
 
-    def run(self, count: int, elem_size: int, chunk_bytes: int, trace: bool, bounds: tuple[int, ...]) -> _Measured:
-        """One run's figures; times from the channels' start. ``bounds``: where unequal shards begin, or nothing."""
-        core = self._core
-        with self._lock:
-            core.run(count, elem_size, chunk_bytes, trace, bounds)
-            return _Measured(core.makespan_us, core.longest_rank_us, core.steps_run, core.link_bytes(), core.records() if trace else [])
+    def start(self, count: int, elem_size: int, chunk_bytes: int, trace: bool = False, bounds: tuple[int, ...] = ()) -> Any:
+        """A run that stands still, of the C++ core; its times are from the channels' start. ``bounds``: where unequal shards begin, or nothing."""
+        from .. import _core
 
-    def time_within(self, count: int, chunk_bytes: int, limit_us: float) -> float | None:
-        """When the last channel ends, from the channels' start; None where the run was given up. Elements of 4 bytes."""
-        with self._lock:
-            return self._core.makespan_us if self._core.run(count, 4, chunk_bytes, False, give_up_us=limit_us) else None
+        return _core.SimulatedRun(self._core, count, elem_size, chunk_bytes, trace, bounds)
 
 
 @once_a_program

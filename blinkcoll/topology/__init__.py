@@ -5,7 +5,7 @@ from .distance import PcieTree, distance, lanes_per_device, pcie_distance, pcie_
 from .hosts import host_topology
 from .isomorphism import isomorphic
 from .layouts import layout_names, load_layout
-from .load import load_topology
+from .load import is_file, load_topology
 from .model import BETWEEN_SERVERS, LINK_KINDS, Device, GpuIndex, Link, PciBusId, Rank, Switch, Topology, Uuid, exact
 from .multicast import group_switches
 from .numa import HostNodes, nodes_here, own_node
@@ -32,6 +32,7 @@ __all__ = [
     "exact",
     "group_switches",
     "host_topology",
+    "is_file",
     "isomorphic",
     "lanes_per_device",
     "layout_names",

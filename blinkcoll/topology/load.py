@@ -40,11 +40,7 @@ def load_topology(source: str, arch: str = "") -> Topology:
     """
     if source in layout_names():
         return load_layout(source)
-    try:
-        found = Path(source).is_file()
-    except (OSError, ValueError):  # a name too long, or with a zero byte, for the file system
-        found = False
-    if found:
+    if is_file(source):
         return parse(read_source(Path(source)), arch)
     servers = _CLUSTER.fullmatch(source)
     if servers:
@@ -55,3 +51,11 @@ def load_topology(source: str, arch: str = "") -> Topology:
         rate = exact(servers["rate"], f"{source!r}: the rate of a NIC in GB/s")
         return cluster(load_topology(servers["server"], arch), int(servers["servers"]), rate)
     raise TopologyError(f"{source[:200]!r} is neither a file nor a layout; layouts: {', '.join(layout_names())}")
+
+
+def is_file(source: str) -> bool:
+    """Whether a file has that name, whatever it holds."""
+    try:
+        return Path(source).is_file()
+    except (OSError, ValueError):  # a name too long, or with a zero byte, for the file system
+        return False

@@ -16,6 +16,8 @@ void bind_verifier(nb::module_& m);
 }
 
 NB_MODULE(_core, m) {
+  // What a process still holds as it ends is no leak: the command line ends without looking for cycles once more.
+  nb::set_leak_warnings(false);
   m.doc() = "blinkcoll's compiled core";
   blinkcoll::bind_nccl(m);
   blinkcoll::bind_packing(m);

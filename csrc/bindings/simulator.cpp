@@ -4,7 +4,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -29,9 +28,9 @@ simulator::Route route(const RouteTuple& made) {
 }
 
 // A program's bytes, the machine it runs on, and what was prepared for the two.
-class BoundSimulation {
+class BoundPrepared {
  public:
-  BoundSimulation(nb::bytes program, std::vector<double> link_rate, std::vector<double> memory_rate,
+  BoundPrepared(nb::bytes program, std::vector<double> link_rate, std::vector<double> memory_rate,
                   const std::vector<RouteTuple>& connections, const std::vector<CostTuple>& costs,
                   const std::vector<RouteTuple>& pairs, const LoadsTuple& group_out, const LoadsTuple& group_back, double group_latency_us)
       : program_(program.c_str(), program.size()) {
@@ -54,27 +53,12 @@ class BoundSimulation {
     set_group(machine_.group_back, group_back, h.nranks);
     machine_.group_latency_us = group_latency_us;
     for (const auto& [busy_us, copy_rate, reduce_rate] : costs) machine_.costs.push_back({busy_us, copy_rate, reduce_rate});
-    simulation_ = std::make_unique<simulator::Simulation>(view, machine_);
+    prepared_ = std::make_unique<simulator::Prepared>(view, machine_);
   }
-  BoundSimulation(const BoundSimulation&) = delete;
+  BoundPrepared(const BoundPrepared&) = delete;
 
-  bool run(uint64_t count, uint32_t elem_size, uint64_t chunk_bytes, bool trace, const std::vector<u64>& bounds, double give_up_us) {
-    const ProgramHeader& h = ProgramView{program_.data()}.header();
-    if (!bounds.empty()) check_bounds(bounds, h.nshards, count, h.equal_shards != 0);
-    nb::gil_scoped_release unlocked;
-    return simulation_->run({count, chunk_bytes, elem_size, trace, bounds.empty() ? nullptr : bounds.data(), give_up_us});
-  }
-  double makespan_us() const { return simulation_->makespan_us(); }
-  double longest_rank_us() const { return simulation_->longest_rank_us(); }
-  uint64_t steps_run() const { return simulation_->steps_run(); }
-  std::vector<double> link_bytes() const { return simulation_->link_bytes(); }
-  std::vector<RecordTuple> records() const {
-    std::vector<RecordTuple> made;
-    made.reserve(simulation_->records().size());
-    for (const simulator::Record& r : simulation_->records())
-      made.emplace_back(r.channel, r.step, r.iteration, r.cause, r.cause_record, r.ready_us, r.start_us, r.end_us, r.nbytes);
-    return made;
-  }
+  const simulator::Prepared& prepared() const { return *prepared_; }
+  const ProgramHeader& header() const { return ProgramView{program_.data()}.header(); }
 
  private:
   void set_group(std::vector<std::vector<simulator::Use>>& made, const LoadsTuple& given, uint32_t nranks) const {
@@ -90,22 +74,60 @@ class BoundSimulation {
 
   std::string program_;
   simulator::Machine machine_;
+  std::unique_ptr<simulator::Prepared> prepared_;
+};
+
+// One run. Other threads go on meanwhile: it may be advanced by one at a time.
+class BoundRun {
+ public:
+  BoundRun(const BoundPrepared& prepared, uint64_t count, uint32_t elem_size, uint64_t chunk_bytes, bool trace, std::vector<u64> bounds)
+      : bounds_(std::move(bounds)) {
+    const ProgramHeader& h = prepared.header();
+    if (!bounds_.empty()) check_bounds(bounds_, h.nshards, count, h.equal_shards != 0);
+    nb::gil_scoped_release unlocked;
+    simulation_ = std::make_unique<simulator::Simulation>(prepared.prepared(), simulator::Simulation::Launch{count, chunk_bytes, elem_size, trace, bounds_.empty() ? nullptr : bounds_.data()});
+  }
+  BoundRun(const BoundRun&) = delete;
+
+  bool advance(double within_us) {
+    nb::gil_scoped_release unlocked;
+    return simulation_->advance(within_us);
+  }
+  double least_end_us() const { return simulation_->least_end_us(); }
+  double makespan_us() const { return simulation_->makespan_us(); }
+  double longest_rank_us() const { return simulation_->longest_rank_us(); }
+  uint64_t steps_run() const { return simulation_->steps_run(); }
+  std::vector<double> link_bytes() const { return simulation_->link_bytes(); }
+  std::vector<RecordTuple> records() const {
+    std::vector<RecordTuple> made;
+    made.reserve(simulation_->records().size());
+    for (const simulator::Record& r : simulation_->records())
+      made.emplace_back(r.channel, r.step, r.iteration, r.cause, r.cause_record, r.ready_us, r.start_us, r.end_us, r.nbytes);
+    return made;
+  }
+
+ private:
+  std::vector<u64> bounds_;
   std::unique_ptr<simulator::Simulation> simulation_;
 };
 
 }  // namespace
 
 void bind_simulator(nb::module_& m) {
-  nb::class_<BoundSimulation>(m, "Simulation", "A program on a machine, to be run for any size.")
+  nb::class_<BoundPrepared>(m, "Simulation", "A program on a machine, to be run for any size.")
       .def(nb::init<nb::bytes, std::vector<double>, std::vector<double>, const std::vector<RouteTuple>&, const std::vector<CostTuple>&, const std::vector<RouteTuple>&, const LoadsTuple&, const LoadsTuple&, double>(),
-           nb::arg("program"), nb::arg("link_rate"), nb::arg("memory_rate"), nb::arg("connections"), nb::arg("costs"), nb::arg("pairs"), nb::arg("group_out"), nb::arg("group_back"), nb::arg("group_latency_us"))
-      .def("run", &BoundSimulation::run, nb::arg("count"), nb::arg("elem_size"), nb::arg("chunk_bytes"), nb::arg("trace"), nb::arg("bounds") = std::vector<u64>(), nb::arg("give_up_us") = std::numeric_limits<double>::infinity(),
-           "whether it came to its end; false where it cannot do so within give_up_us")
-      .def_prop_ro("makespan_us", &BoundSimulation::makespan_us)
-      .def_prop_ro("longest_rank_us", &BoundSimulation::longest_rank_us)
-      .def_prop_ro("steps_run", &BoundSimulation::steps_run)
-      .def("link_bytes", &BoundSimulation::link_bytes, "bytes on the wire of each link in the last run")
-      .def("records", &BoundSimulation::records, "(channel, step, iteration, cause, cause record, ready, start, end, bytes) of each step run, in order of their ends");
+           nb::arg("program"), nb::arg("link_rate"), nb::arg("memory_rate"), nb::arg("connections"), nb::arg("costs"), nb::arg("pairs"), nb::arg("group_out"), nb::arg("group_back"), nb::arg("group_latency_us"));
+  nb::class_<BoundRun>(m, "SimulatedRun", "One run of a simulation, which stands still before its first step.")
+      .def(nb::init<const BoundPrepared&, uint64_t, uint32_t, uint64_t, bool, std::vector<u64>>(), nb::keep_alive<1, 2>(),
+           nb::arg("simulation"), nb::arg("count"), nb::arg("elem_size"), nb::arg("chunk_bytes"), nb::arg("trace"), nb::arg("bounds"))
+      .def("advance", &BoundRun::advance, nb::arg("within_us"),
+           "go on to the end (true), or until it is sure not to come within so many microseconds (false): then it may go on later, within more")
+      .def_prop_ro("least_end_us", &BoundRun::least_end_us, "no earlier than this, as far as was looked at")
+      .def_prop_ro("makespan_us", &BoundRun::makespan_us)
+      .def_prop_ro("longest_rank_us", &BoundRun::longest_rank_us)
+      .def_prop_ro("steps_run", &BoundRun::steps_run)
+      .def("link_bytes", &BoundRun::link_bytes, "bytes on the wire of each link")
+      .def("records", &BoundRun::records, "(channel, step, iteration, cause, cause record, ready, start, end, bytes) of each step run, in order of their ends");
 }
 
 }  // namespace blinkcoll

@@ -1,72 +1,63 @@
-// A binary heap of (time, item) where an item has at most one time and that time can be changed or withdrawn.
+// Items and their times, an item with at most one, which can be changed: who is next?
+//
+// Times lie in a flat array; above it each level keeps the earliest of every kFan entries below (a tournament tree). Most
+// events move the ends of several flows at once, and recomputing a few minima side by side costs less than the
+// unpredictable comparisons of a binary heap.
 #pragma once
 
 #include <cstdint>
-#include <utility>
+#include <limits>
 #include <vector>
 
 namespace blinkcoll::simulator {
 
 class EventQueue {
  public:
-  explicit EventQueue(uint32_t nitems) : position_(nitems, kAbsent) { heap_.reserve(nitems); }
+  explicit EventQueue(uint32_t nitems) {
+    size_t groups = nitems;
+    do {
+      groups = groups / kFan + (groups % kFan != 0 || groups == 0);
+      levels_.emplace_back(groups * kFan, kNever);
+    } while (groups > 1);
+  }
 
-  bool empty() const { return heap_.empty(); }
-  double next_time() const { return heap_.front().first; }
+  bool empty() const { return next_time() == kNever; }
+  double next_time() const { return earliest(levels_.back().data()); }
 
   // Schedule `item`, or move it to another time.
   void set(uint32_t item, double time) {
-    uint32_t at = position_[item];
-    if (at == kAbsent) {
-      at = uint32_t(heap_.size());
-      heap_.emplace_back();
-      rise(at, {time, item});
-    } else if (before({time, item}, heap_[at])) {
-      rise(at, {time, item});
-    } else {
-      sink(at, {time, item});
+    levels_[0][item] = time;
+    size_t at = item;
+    for (size_t level = 1; level < levels_.size(); level++) {
+      at /= kFan;
+      const double least = earliest(levels_[level - 1].data() + at * kFan);
+      if (levels_[level][at] == least) return;
+      levels_[level][at] = least;
     }
   }
 
+  // The next item, which then has no time; of several with the same time the lowest, so that a run is the same on every machine.
   uint32_t pop() {
-    uint32_t item = heap_.front().second;
-    position_[item] = kAbsent;
-    Entry last = heap_.back();
-    heap_.pop_back();
-    if (!heap_.empty()) sink(0, last);
-    return item;
+    const double time = next_time();
+    size_t at = 0;
+    for (size_t level = levels_.size(); level-- > 0;) {
+      const double* entries = levels_[level].data();
+      for (at *= kFan; entries[at] != time;) at++;
+    }
+    set(uint32_t(at), kNever);
+    return uint32_t(at);
   }
 
  private:
-  using Entry = std::pair<double, uint32_t>;
-  static constexpr uint32_t kAbsent = 0xffffffffu;
+  static constexpr size_t kFan = 8;
+  static constexpr double kNever = std::numeric_limits<double>::infinity();
 
-  // Ties go to the lower item, so that a run is the same on every machine.
-  static bool before(const Entry& a, const Entry& b) { return a.first < b.first || (a.first == b.first && a.second < b.second); }
-
-  void put(uint32_t at, const Entry& entry) {
-    heap_[at] = entry;
-    position_[entry.second] = at;
-  }
-  void rise(uint32_t at, const Entry& entry) {
-    while (at > 0 && before(entry, heap_[(at - 1) / 2])) {
-      put(at, heap_[(at - 1) / 2]);
-      at = (at - 1) / 2;
-    }
-    put(at, entry);
-  }
-  void sink(uint32_t at, const Entry& entry) {
-    uint32_t size = uint32_t(heap_.size());
-    for (uint32_t child; (child = 2 * at + 1) < size; at = child) {
-      if (child + 1 < size && before(heap_[child + 1], heap_[child])) child++;
-      if (!before(heap_[child], entry)) break;
-      put(at, heap_[child]);
-    }
-    put(at, entry);
+  static double earlier(double a, double b) { return a < b ? a : b; }
+  static double earliest(const double* of) {
+    return earlier(earlier(earlier(of[0], of[1]), earlier(of[2], of[3])), earlier(earlier(of[4], of[5]), earlier(of[6], of[7])));
   }
 
-  std::vector<Entry> heap_;
-  std::vector<uint32_t> position_;
+  std::vector<std::vector<double>> levels_;  // times of items, then of groups of them
 };
 
 }  // namespace blinkcoll::simulator

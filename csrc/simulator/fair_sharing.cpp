@@ -14,7 +14,8 @@ constexpr uint32_t kUpdatesBeforeSum = 4096;
 
 }  // namespace
 
-FairSharing::FairSharing(std::vector<double> capacity, uint32_t nflows) : flows_(nflows) {
+FairSharing::FairSharing(const std::vector<double>& capacity, const std::vector<Use>& table, uint32_t nflows)
+    : table_(table.data()), flows_(nflows), place_(table.size()) {
   resources_.reserve(capacity.size());
   for (double c : capacity) resources_.push_back({c, 0, 0, 0, 0, 0, false, {}});
 }
@@ -58,7 +59,11 @@ void FairSharing::start(uint32_t flow, Uses uses, double limit, double amount, d
   f.since = now;
   f.rate = 0;
   f.active = true;
-  for (const Use& use : uses) resources_[use.resource].members.push_back({flow, use.coefficient});
+  for (const Use* use = uses.first; use != uses.last; use++) {
+    std::vector<Member>& members = resources_[use->resource].members;
+    place_[use - table_] = uint32_t(members.size());
+    members.push_back({flow, uint32_t(use - table_), use->coefficient});
+  }
   affect(flow);
 }
 
@@ -68,12 +73,10 @@ void FairSharing::finish(uint32_t flow) {
   set_bottleneck(f, kOwnLimit);
   for (const Use& use : f.uses) {
     std::vector<Member>& members = resources_[use.resource].members;
-    for (Member& member : members) {
-      if (member.flow != flow) continue;
-      member = members.back();
-      members.pop_back();
-      break;
-    }
+    const uint32_t place = place_[&use - table_];
+    members[place] = members.back();
+    place_[members[place].use] = place;
+    members.pop_back();
     change_load(resources_[use.resource], -use.coefficient * f.rate);
   }
   affect_limited_by(f.uses);

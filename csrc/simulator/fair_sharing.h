@@ -26,7 +26,8 @@ struct Uses {
 
 class FairSharing {
  public:
-  FairSharing(std::vector<double> capacity, uint32_t nflows);
+  // `table` holds the uses of all flows that may start, each by one flow at a time; it must outlive this.
+  FairSharing(const std::vector<double>& capacity, const std::vector<Use>& table, uint32_t nflows);
 
   // From now on `flow` (idle so far) has `amount` to move. Rates are stale until settle().
   void start(uint32_t flow, Uses uses, double limit, double amount, double now);
@@ -36,6 +37,8 @@ class FairSharing {
   const std::vector<uint32_t>& settle(double now);
 
   double rate(uint32_t flow) const { return flows_[flow].rate; }
+  // What it has yet to move.
+  double left(uint32_t flow, double now) const { return flows_[flow].left - flows_[flow].rate * (now - flows_[flow].since); }
   double completion(uint32_t flow) const { return flows_[flow].since + flows_[flow].left / flows_[flow].rate; }
 
  private:
@@ -49,7 +52,7 @@ class FairSharing {
     bool active = false, affected = false;
   };
   struct Member {
-    uint32_t flow;
+    uint32_t flow, use;  // the latter in the table
     double coefficient;
   };
   struct Resource {
@@ -71,7 +74,9 @@ class FairSharing {
   void freeze(uint32_t flow, double level, uint32_t bottleneck);
   bool extend();
 
+  const Use* table_;
   std::vector<Flow> flows_;
+  std::vector<uint32_t> place_;  // of each use in the table: where its flow is among the members of its resource
   std::vector<Resource> resources_;
   std::vector<uint32_t> affected_, touched_, unfrozen_, changed_;
 };

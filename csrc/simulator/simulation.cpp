@@ -8,9 +8,6 @@
 namespace blinkcoll::simulator {
 namespace {
 
-// Events this close together are taken as simultaneous, so that symmetric programs share one computation of rates.
-constexpr double kTogetherUs = 1e-6;
-
 }  // namespace
 
 // -- signals -----------------------------------------------------------------------------------------------------
@@ -31,189 +28,48 @@ void Simulation::Signals::push(Stamp stamp, uint64_t oldest_needed) {
   ring_[count_++ & (ring_.size() - 1)] = stamp;
 }
 
-// -- what never changes from run to run --------------------------------------------------------------------------
-
-Simulation::Simulation(ProgramView program, const Machine& machine) : program_(program), machine_(machine) {
-  capacity_ = machine.link_rate;
-  capacity_.insert(capacity_.end(), machine.memory_rate.begin(), machine.memory_rate.end());
-  plan_steps();
-  drop_resources_that_never_bind();
-}
-
-void Simulation::plan_steps() {
-  const ProgramHeader& header = program_.header();
-  plans_.resize(header.nsteps);
-  first_link_use_.assign(1, 0);
-  std::vector<double> load(capacity_.size(), 0.0);
-  for (u32 rank = 0; rank < header.nranks; rank++) {
-    const RankEntry& entry = program_.rank(rank);
-    for (u32 c = entry.first_channel; c < entry.first_channel + entry.nchannels; c++) {
-      const ChannelEntry& channel = program_.channel(c);
-      for (u32 s = channel.first_step; s < channel.first_step + channel.nsteps; s++) {
-        plans_[s].first_use = u32(uses_.size());
-        plan_step(rank, program_.step(s), load);
-        plans_[s].nuses = u32(uses_.size()) - plans_[s].first_use;
-      }
-    }
-  }
-}
-
-// Steps are visited in the order of their table, so plans_, uses_ and link_uses_ grow in step. `load` is all zero between
-// steps: on a cluster there are thousands of links, of which a step uses a few.
-void Simulation::plan_step(uint32_t rank, const StepEntry& step, std::vector<double>& load) {
-  const uint32_t nlinks = uint32_t(machine_.link_rate.size()), nranks = program_.header().nranks;
-  std::vector<uint32_t> loaded;
-  auto add = [&](uint32_t resource, double coefficient) {
-    if (load[resource] == 0) loaded.push_back(resource);
-    load[resource] += coefficient;
-  };
-  StepPlan& plan = plans_[first_link_use_.size() - 1];
-  double pull_us = 0;
-  auto cross = [&](const Route& route) {
-    for (uint32_t link : route.links) add(link, 1 / route.efficiency);
-  };
-  auto pair = [&](uint32_t src, uint32_t dst) -> const Route& {
-    if (machine_.pairs.empty()) throw std::runtime_error("the machine has no routes for operands in a peer's buffer");
-    return machine_.pairs[size_t(src) * nranks + dst];
-  };
-  const OperandEntry* operands = program_.operands(step.first_operand);
-  for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) {
-    const OperandEntry& operand = operands[i];
-    const bool source = i < step.nsrcs;
-    if (operand.buffer == kMulticast) {
-      if (machine_.group_out.empty()) throw std::runtime_error("the machine has no switches for operands of all ranks");
-      const auto &one = source ? machine_.group_back : machine_.group_out, &all = source ? machine_.group_out : machine_.group_back;
-      for (const Use& use : one[rank]) add(use.resource, use.coefficient);
-      for (uint32_t r = 0; r < nranks; r++) {
-        for (const Use& use : all[r]) add(use.resource, use.coefficient);
-        add(nlinks + r, 1);
-      }
-      if (source) pull_us = std::max(pull_us, 2 * machine_.group_latency_us);
-      continue;
-    }
-    uint32_t where = operand.index;
-    if (operand.buffer == kSlot) {
-      const ConnectionEntry& c = program_.connection(operand.index);
-      where = c.dst;  // slots lie at the reader
-      if (rank != c.dst && source) throw std::runtime_error("a step reads a slot of a connection that its rank writes");
-      const Route& route = machine_.connections[operand.index];
-      if (rank != c.dst) cross(route);
-      if (!route.read_links.empty()) {
-        if (source)
-          for (uint32_t link : route.read_links) add(link, 1 / route.efficiency);
-        if (source) pull_us = std::max(pull_us, route.read_us);
-        continue;  // neither device's memory holds it
-      }
-    } else if (where != rank) {
-      const Route& route = source ? pair(where, rank) : pair(rank, where);
-      cross(route);
-      if (source) pull_us = std::max(pull_us, 2 * route.latency_us);  // the request travels too
-    }
-    add(nlinks + where, 1);
-  }
-  const SyncEntry* syncs = program_.syncs(step.first_sync);
-  // The dearest synchronisation and the slowest rate of the protocols it takes part in.
-  const StepCost& alone = machine_.costs.back();
-  plan.limit = step.op == kReduce ? alone.reduce_rate : alone.copy_rate;
-  plan.delay_us = 0;
-  for (u32 i = 0; i < u32(step.nwaits) + step.nsignals; i++) {
-    const StepCost& cost = machine_.costs[syncs[i].connection];
-    plan.limit = std::min(plan.limit, step.op == kReduce ? cost.reduce_rate : cost.copy_rate);
-    plan.delay_us = std::max(plan.delay_us, cost.busy_us);
-  }
-  if (step.nafters && !step.nwaits && !step.nsignals) plan.delay_us = alone.busy_us;
-  plan.delay_us += pull_us;
-  std::sort(loaded.begin(), loaded.end());
-  for (uint32_t r : loaded) {
-    uses_.push_back({r, load[r]});
-    if (r < nlinks) link_uses_.push_back({r, load[r]});
-    load[r] = 0;
-  }
-  first_link_use_.push_back(uint32_t(link_uses_.size()));
-}
-
-// A resource that could serve the hungriest step of every channel at once never slows anybody down.
-void Simulation::drop_resources_that_never_bind() {
-  std::vector<double> demand(capacity_.size(), 0.0), most(capacity_.size(), 0.0);
-  std::vector<uint32_t> seen;
-  const ProgramHeader& header = program_.header();
-  for (u32 c = 0; c < header.nchannels; c++) {
-    const ChannelEntry& channel = program_.channel(c);
-    seen.clear();
-    for (u32 s = channel.first_step; s < channel.first_step + channel.nsteps; s++)
-      for (u32 u = plans_[s].first_use; u < plans_[s].first_use + plans_[s].nuses; u++) {
-        double& m = most[uses_[u].resource];
-        if (m == 0) seen.push_back(uses_[u].resource);
-        m = std::max(m, uses_[u].coefficient * plans_[s].limit);
-      }
-    for (uint32_t r : seen) {
-      demand[r] += most[r];
-      most[r] = 0;
-    }
-  }
-  std::vector<Use> kept;
-  for (StepPlan& plan : plans_) {
-    uint32_t first = uint32_t(kept.size());
-    for (u32 u = plan.first_use; u < plan.first_use + plan.nuses; u++)
-      if (demand[uses_[u].resource] > capacity_[uses_[u].resource]) kept.push_back(uses_[u]);
-    plan.first_use = first;
-    plan.nuses = uint32_t(kept.size()) - first;
-  }
-  uses_ = std::move(kept);
-}
-
 // -- a run ---------------------------------------------------------------------------------------------------------
 
-void Simulation::reset(const Launch& launch) {
+Simulation::Simulation(const Prepared& prepared, const Launch& launch)
+    : prepared_(prepared), program_(prepared.program), elem_size_(launch.elem_size), trace_(launch.trace),
+      channels_(program_.header().nchannels), connections_(program_.header().nconnections), moved_(program_.header().nsteps, 0.0),
+      queue_(program_.header().nchannels), sharing_(prepared.capacity, prepared.uses, program_.header().nchannels),
+      busy_(program_.header().nranks, {std::numeric_limits<double>::infinity(), 0}) {
   const ProgramHeader& header = program_.header();
   partition_ = {launch.count, launch.chunk_bytes, launch.elem_size, header.nshards, header.nshares, header.equal_shards, program_.cumulative(), launch.bounds, nullptr};
-  elem_size_ = launch.elem_size;
-  trace_ = launch.trace;
   loops_.resize(header.nshares);
-  ranges_.clear();
   for (u32 share = 0; share < header.nshares; share++) {
     loops_[share] = partition_.loop_of(share);
     for (u32 shard = 0; shard < header.nshards; shard++) ranges_.push_back(partition_.share_range(shard, share));
   }
-  connections_.resize(header.nconnections);
   for (u32 c = 0; c < header.nconnections; c++) {
-    uint32_t slots = program_.connection(c).slots;
+    const uint32_t slots = program_.connection(c).slots;
     connections_[c].published.reset(slots);
     connections_[c].taken.reset(slots + 1);
     connections_[c].reader_waits = connections_[c].writer_waits = kNobody;
   }
-  channels_.resize(header.nchannels);
   for (u32 rank = 0; rank < header.nranks; rank++) {
     const RankEntry& entry = program_.rank(rank);
     for (u32 c = entry.first_channel; c < entry.first_channel + entry.nchannels; c++) {
       const ChannelEntry& made = program_.channel(c);
       Channel& channel = channels_[c];
       channel = {rank, made.first_step, made.nsteps, made.watched, 0, 0, 0, State::kBlocked, 0, kNoRecord, {}, {}, {}};
-      for (u32 s = 0; s < made.nsteps; s++)
-        channel.iterations = std::max<uint64_t>(channel.iterations, loops_[program_.step(made.first_step + s).share].iterations);
+      for (u32 s = 0; s < made.nsteps; s++) {
+        const uint64_t iterations = loops_[program_.step(made.first_step + s).share].iterations;
+        channel.iterations = std::max(channel.iterations, iterations);
+        steps_to_run_ += iterations;
+      }
     }
   }
-  moved_.assign(header.nsteps, 0.0);
-  records_.clear();
-  queue_ = EventQueue(header.nchannels);
-  sharing_ = FairSharing(capacity_, header.nchannels);
-  makespan_us_ = 0;
-  steps_run_ = 0;
-  busy_.assign(header.nranks, {std::numeric_limits<double>::infinity(), 0});
+  for (uint32_t c = 0; c < channels_.size(); c++) try_start(c);
 }
 
-bool Simulation::run(const Launch& launch) {
-  reset(launch);
-  // Looking at what is left costs about as much as so many steps.
-  const uint64_t between_looks = std::isinf(launch.give_up_us) ? std::numeric_limits<uint64_t>::max() : plans_.size() + link_uses_.size();
-  uint64_t next_look = std::isinf(launch.give_up_us) ? between_looks : 0;
-  for (uint32_t c = 0; c < channels_.size(); c++) try_start(c);
+bool Simulation::advance(double within_us) {
+  const bool limited = !std::isinf(within_us);
   while (!queue_.empty()) {
-    double now = queue_.next_time();
-    if (steps_run_ >= next_look) {
-      if (now + least_left_us() > launch.give_up_us) return false;
-      next_look = steps_run_ + between_looks;
-    }
+    const double now = queue_.next_time();
+    if (limited && steps_run_ >= next_look_) look(now);
+    if (limited && least_end_us_ > within_us) return false;
     while (!queue_.empty() && queue_.next_time() <= now + kTogetherUs) {
       uint32_t c = queue_.pop();
       if (channels_[c].state == State::kStarting) {
@@ -228,30 +84,6 @@ bool Simulation::run(const Launch& launch) {
   for (const Channel& channel : channels_)
     if (channel.state != State::kDone) fail_deadlocked();
   return true;
-}
-
-// What the busiest link still has to carry, and what the busiest channel still has to do, one step after the other. Steps
-// that have begun count as done, so no run takes less from now on.
-double Simulation::least_left_us() const {
-  std::vector<double> left_on(machine_.link_rate.size(), 0.0);
-  double most = 0;
-  for (const Channel& channel : channels_) {
-    double busy_us = 0;
-    for (u32 position = 0; position < channel.nsteps; position++) {
-      const uint32_t s = channel.first_step + position;
-      const StepEntry& step = program_.step(s);
-      const uint64_t begun = channel.iteration + (position <= channel.position);
-      const uint64_t all = loops_[step.share].iterations;
-      if (begun < all) busy_us += double(all - begun) * plans_[s].delay_us;
-      if (step.op == kNop) continue;
-      const double left = double(ranges_[step.share * size_t(partition_.nshards) + step.shard].length) * elem_size_ - moved_[s];
-      busy_us += left / plans_[s].limit;
-      for (uint32_t u = first_link_use_[s]; u < first_link_use_[s + 1]; u++) left_on[link_uses_[u].resource] += link_uses_[u].coefficient * left;
-    }
-    most = std::max(most, busy_us);
-  }
-  for (size_t link = 0; link < left_on.size(); link++) most = std::max(most, left_on[link] / machine_.link_rate[link]);
-  return most;
 }
 
 // Move on to the next step that has something to do, and start it or note what it waits for.
@@ -277,7 +109,7 @@ void Simulation::try_start(uint32_t index) {
   if (!ready(index, program_.step(s), &last, &cause)) return;
   channel.state = State::kStarting;
   channel.current = {index, channel.position, uint32_t(cause), last.record, channel.iteration, channel.free_at, 0, 0, 0};
-  queue_.set(index, last.time + plans_[s].delay_us);
+  queue_.set(index, last.time + prepared_.plans[s].delay_us);
 }
 
 // Whether all waits of the step will come true without anybody doing more; `last` is the latest of them.
@@ -324,20 +156,23 @@ bool Simulation::ready(uint32_t index, const StepEntry& step, Stamp* last, Cause
   return true;
 }
 
+double Simulation::bytes_of(const StepEntry& step, uint64_t iteration) const {
+  if (step.op == kNop) return 0;
+  return double(Partition::chunk_of(ranges_[step.share * size_t(partition_.nshards) + step.shard], loops_[step.share].chunk, iteration).length) * elem_size_;
+}
+
 void Simulation::begin(uint32_t index, double now) {
   Channel& channel = channels_[index];
   const uint32_t s = channel.first_step + channel.position;
   const StepEntry& step = program_.step(s);
   channel.current.start_us = now;
-  busy_[channel.rank].first = std::min(busy_[channel.rank].first, now - plans_[s].delay_us);
-  double nbytes = 0;
-  if (step.op != kNop)
-    nbytes = double(Partition::chunk_of(ranges_[step.share * size_t(partition_.nshards) + step.shard], loops_[step.share].chunk, channel.iteration).length) * elem_size_;
+  busy_[channel.rank].first = std::min(busy_[channel.rank].first, now - prepared_.plans[s].delay_us);
+  const double nbytes = bytes_of(step, channel.iteration);
   channel.current.nbytes = nbytes;
   if (nbytes == 0) return complete(index, now);
   moved_[s] += nbytes;
-  const Use* first = uses_.data() + plans_[s].first_use;
-  sharing_.start(index, {first, first + plans_[s].nuses}, plans_[s].limit, nbytes, now);
+  const Use* first = prepared_.uses.data() + prepared_.plans[s].first_use;
+  sharing_.start(index, {first, first + prepared_.plans[s].nuses}, prepared_.plans[s].limit, nbytes, now);
   channel.state = State::kMoving;
 }
 
@@ -371,7 +206,7 @@ void Simulation::signal(uint32_t rank, const SyncEntry& sync, uint64_t iteration
   const ConnectionEntry& entry = program_.connection(sync.connection);
   Connection& connection = connections_[sync.connection];
   uint64_t sequence = iteration * entry.uses + sync.use;
-  stamp.time += machine_.connections[sync.connection].latency_us;
+  stamp.time += prepared_.machine.connections[sync.connection].latency_us;
   Signals& mine = rank == entry.dst ? connection.taken : connection.published;
   if (mine.count() != sequence) throw std::logic_error("signals of a connection out of order");
   // A reader may still look at what it has not taken, a writer at the last `slots` uses given back.
@@ -391,10 +226,10 @@ double Simulation::longest_rank_us() const {
 }
 
 std::vector<double> Simulation::link_bytes() const {
-  std::vector<double> total(machine_.link_rate.size(), 0.0);
-  for (size_t s = 0; s < plans_.size(); s++)
-    for (uint32_t u = first_link_use_[s]; u < first_link_use_[s + 1]; u++)
-      total[link_uses_[u].resource] += link_uses_[u].coefficient * moved_[s];
+  std::vector<double> total(prepared_.machine.link_rate.size(), 0.0);
+  for (size_t s = 0; s < prepared_.plans.size(); s++)
+    for (uint32_t u = prepared_.first_link_use[s]; u < prepared_.first_link_use[s + 1]; u++)
+      total[prepared_.link_uses[u].resource] += prepared_.link_uses[u].coefficient * moved_[s];
   return total;
 }
 

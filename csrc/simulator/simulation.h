@@ -15,11 +15,14 @@
 #include "blinkcoll/program.h"
 #include "event_queue.h"
 #include "fair_sharing.h"
-#include "machine.h"
+#include "prepared.h"
 
 namespace blinkcoll::simulator {
 
 constexpr uint32_t kNoRecord = 0xffffffffu;
+
+// Events this close together are taken as simultaneous, so that symmetric programs share one computation of rates.
+constexpr double kTogetherUs = 1e-6;
 
 // Why a step did not begin earlier.
 enum class Cause : uint32_t { kStart = 0, kOwnChannel, kArrival, kCredit, kAfter };
@@ -33,20 +36,21 @@ struct Record {
 
 class Simulation {
  public:
-  // `program` and `machine` must outlive the simulation.
-  Simulation(ProgramView program, const Machine& machine);
-
   struct Launch {
     u64 count, chunk_bytes;
     u32 elem_size;
     bool trace;
     const u64* bounds;  // where unequal shards begin, or null (partition.h)
-    double give_up_us;  // a run that cannot end by then is given up as soon as that is sure; infinity: never
   };
-  // Whether the program ran to its end; false where it was given up. Throws std::runtime_error, naming who waits for what,
-  // where the program deadlocks.
-  bool run(const Launch& launch);
+  // `prepared` and the launch's bounds must outlive the simulation.
+  Simulation(const Prepared& prepared, const Launch& launch);
 
+  // Go on until the program has come to its end (true), or it is sure that it will not within `within_us` (false): then it
+  // may go on later, within more. Throws std::runtime_error, naming who waits for what, where the program deadlocks.
+  bool advance(double within_us);
+
+  // It does not end sooner than this: as far as it was looked at, on the way to a finite `within_us`.
+  double least_end_us() const { return least_end_us_; }
   double makespan_us() const { return makespan_us_; }
   // The longest that any rank is busy, from when its first step could begin to the end of its last: calls that follow each
   // other on a stream take this each, where a rank that is done may begin the next before others are.
@@ -91,34 +95,21 @@ class Simulation {
     std::vector<Stamp> progress;             // of a watched channel: when each step ended
     std::vector<uint32_t> watchers;          // channels blocked on it
   };
-  // What a step costs whatever the chunk: filled once a program.
-  struct StepPlan {
-    uint32_t first_use, nuses;
-    double limit, delay_us;
-  };
   static constexpr uint32_t kNobody = 0xffffffffu;
 
-  void plan_steps();
-  void plan_step(uint32_t rank, const StepEntry& step, std::vector<double>& load);
-  void drop_resources_that_never_bind();
-  void reset(const Launch& launch);
   void try_start(uint32_t channel);
   bool ready(uint32_t index, const StepEntry& step, Stamp* last, Cause* cause);
+  double bytes_of(const StepEntry& step, uint64_t iteration) const;
   void begin(uint32_t channel, double now);
   void complete(uint32_t channel, double now);
   void signal(uint32_t rank, const SyncEntry& sync, uint64_t iteration, Stamp stamp);
-  double least_left_us() const;
+  void look(double now);
+  void measure_ends();
+  double least_end_from(double now);
   [[noreturn]] void fail_deadlocked() const;
 
-  ProgramView program_;
-  const Machine& machine_;
-  std::vector<StepPlan> plans_;
-  std::vector<Use> uses_;        // per step, without resources that never bind
-  std::vector<Use> link_uses_;   // per step, links only, for the byte counts
-  std::vector<uint32_t> first_link_use_;
-  std::vector<double> capacity_;
-
-  // One run.
+  const Prepared& prepared_;
+  const ProgramView program_;
   Partition partition_{};
   u32 elem_size_ = 1;
   bool trace_ = false;
@@ -128,14 +119,23 @@ class Simulation {
   std::vector<Connection> connections_;
   std::vector<double> moved_;         // payload bytes per step
   std::vector<Record> records_;
-  EventQueue queue_{0};
-  FairSharing sharing_{{}, 0};
+  EventQueue queue_;
+  FairSharing sharing_;
   double makespan_us_ = 0;
   uint64_t steps_run_ = 0;
   struct Span {
     double first, last;
   };
   std::vector<Span> busy_;            // per rank: when it began and when it ended
+
+  // What of a resource is sure to be taken yet, how soon at the earliest, and what is left when it has been.
+  struct Outlook {
+    double left_us, head_us, tail_us;
+  };
+  uint64_t steps_to_run_ = 0, next_look_ = 0;
+  double least_end_us_ = 0;
+  Precedence::Ends ends_;
+  std::vector<Outlook> outlooks_;  // per resource
 };
 
 }  // namespace blinkcoll::simulator

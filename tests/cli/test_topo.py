@@ -61,12 +61,19 @@ def test_show_takes_clusters():
     assert "on 2 servers" in run("topo", "show", "dgx1-v100*2@12.5").output
 
 
-@pytest.mark.parametrize("arguments", [("dgx1-v100", "--gpus", ","), ("dgx1-v100", "--json", "--dot"), ("dgx1-v100", "--svg", "/nowhere/x.svg"), ()])
+@pytest.mark.parametrize(
+    "arguments",
+    [("dgx1-v100", "--gpus", ","), ("dgx1-v100", "--json", "--dot"), ("dgx1-v100", "--svg", "/nowhere/x.svg"), (), ("dgx-9000",), ("dgx1-v100", "--gpus", "0,99")],
+)
 def test_bad_usage_is_exit_2(arguments):
     assert run("topo", "show", *arguments).exit_code == 2
 
 
-@pytest.mark.parametrize("arguments", [("topo", "show", "dgx-9000"), ("topo", "show", "dgx1-v100", "--gpus", "0,99"), ("probe", "--from", "/nowhere")])
+def test_a_machine_that_does_not_exist_has_no_difference():
+    assert run("topo", "diff", "dgx-9000", "dgx2").exit_code == run("topo", "diff", "dgx2", "dgx-9000").exit_code == 2
+
+
+@pytest.mark.parametrize("arguments", [("topo", "show", __file__), ("probe", "--from", "/nowhere")])
 def test_what_cannot_be_known_is_a_topology_error(arguments):
     """The command line's main() prints these as one line and exits 1."""
     assert isinstance(run(*arguments).exception, TopologyError)
