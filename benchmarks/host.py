@@ -4,8 +4,9 @@
 
 needs ``mpirun`` and ``mpi4py``. Rounds of the libraries alternate; the table has medians over rounds of the slowest rank's
 time a call, plain numpy float32 arrays, in place where MPI has ``IN_PLACE``. ``ratio`` is blinkcoll's time over OpenMPI's.
-``floor`` is the time that the bytes that must move take at the rate at which this run copied: each rank's output written
-once and what it is made of read once, all ranks on the cores there are.
+``floor`` is the time that the bytes that must move take at the rate at which numpy copies in this run, just before and after the
+row's rounds (virtual machines move their cores while they run): each rank's output written once and what it is made of read
+once, all ranks on the cores there are.
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ def work(options: argparse.Namespace) -> None:
     rate = copy_rate(world)
     if world.rank == 0:
         print(f"# {world.size} ranks on {os.cpu_count()} cores; measured; all ranks together copy {rate:.1f} GB/s ({MPI.Get_library_version().splitlines()[0].split(',')[0]})")
-        print(f"# {'collective':>13} {'size':>9} {'blinkcoll us':>13} {'OpenMPI us':>11} {'ratio':>6}" + (f" {'gloo us':>10}" if gloo else "") + f" {'floor us':>9}")
+        print(f"# {'collective':>13} {'size':>9} {'blinkcoll us':>13} {'OpenMPI us':>11} {'ratio':>6}" + (f" {'gloo us':>10}" if gloo else "") + f" {'bytes moved':>12} {'floor us':>9}")
     for name in options.collectives.split(","):
         for nbytes in map(size_of, options.sizes.split(",")) if name != "barrier" else (4,):
-            measure(name, nbytes, world, comm, gloo, options.rounds, rate)
+            measure(name, nbytes, world, comm, gloo, options.rounds)
     comm.close()
 
 
-def measure(name: str, nbytes: int, world, comm, gloo, rounds: int, rate: float) -> None:
+def measure(name: str, nbytes: int, world, comm, gloo, rounds: int) -> None:
     n = world.size
     count = max(nbytes // 4, 1)
     if name in ("allgather", "reducescatter", "gather", "scatter", "alltoall"):
@@ -74,6 +75,7 @@ def measure(name: str, nbytes: int, world, comm, gloo, rounds: int, rate: float)
         calls["gloo"] = call
     times: dict[str, list[float]] = {library: [] for library in calls}
     reps = {library: repeats(call, world) for library, call in calls.items()}
+    rate = copy_rate(world)
     for _ in range(rounds):
         for library, call in calls.items():
             world.Barrier()
@@ -82,11 +84,12 @@ def measure(name: str, nbytes: int, world, comm, gloo, rounds: int, rate: float)
                 call()
             took = (time.perf_counter() - began) / reps[library]
             times[library].append(world.allreduce(took, op=_max()))
+    rate = (rate + copy_rate(world)) / 2
     if world.rank == 0:
         us = {library: sorted(t)[len(t) // 2] * 1e6 for library, t in times.items()}
-        floor = moved(name, count * 4, n) / (rate * 1e3)
+        must = moved(name, count * 4, n)
         row = f"  {name:>13} {count * 4:>9} {us['blinkcoll']:>13.2f} {us['OpenMPI']:>11.2f} {us['blinkcoll'] / us['OpenMPI']:>6.2f}"
-        print(row + (f" {us.get('gloo', float('nan')):>10.2f}" if gloo else "") + f" {floor:>9.2f}", flush=True)
+        print(row + (f" {us.get('gloo', float('nan')):>10.2f}" if gloo else "") + f" {must:>12.0f} {must / (rate * 1e3):>9.2f}", flush=True)
 
 
 def moved(name: str, nbytes: int, n: int) -> float:

@@ -36,9 +36,9 @@ from ..topology import Topology
 #: The slots of large calls go round in as much memory as leaves the readers' caches before it is written again, for to take a
 #: line back from a cache costs more than to store it anew (csrc/host/storechoice.h; measured: benchmarks/host.py).
 _RING_BYTES = 2 << 20
-#: Chunks between two ranks, and among more: what one rank does beside the other's chunk is worth less than the waits that
-#: fewer chunks spare (measured at 64, 128 and 256 KiB).
-_CHUNK_BYTES = (256 << 10, 128 << 10)
+#: Chunks of large calls: 256 KiB between two ranks, 128 KiB among four, 64 KiB among more. What fewer chunks spare in waits counts
+#: for more than what ranks do beside each other (measured at 64, 128 and 256 KiB, 2, 4 and 8 ranks).
+_CHUNKS_BYTES, _LEAST_CHUNK_BYTES = 512 << 10, 64 << 10
 _MOST_SLOTS, _FEWEST_SLOTS = 32, 4
 #: Slots of programs for small calls: between two ranks, and among more, which may share cores: the more calls one rank can make
 #: ahead of the others, the fewer turns they have to take.
@@ -80,7 +80,7 @@ def programs_for(topology: Topology, collective: str, root: int | None, *, direc
     ``direct``: ranks can read and write each other's memory. ``crowded``: there are more ranks than cores.
     """
     if topology.nranks == 1:
-        return [HostProgram(_alone(topology, collective, root), LARGEST, _CHUNK_BYTES[0], pooled=False)]
+        return [HostProgram(_alone(topology, collective, root), LARGEST, _LEAST_CHUNK_BYTES, pooled=False)]
     hosts = all(device.kind == "host" for device in topology.devices)
     if collective == "barrier":
         made = _barrier(topology, crowded)
@@ -156,6 +156,6 @@ def _with_direct(made: list[HostProgram], program: Program, begin: int) -> list[
 
 def _by_size(nranks: int, lowered: Callable[[int], Program]) -> list[HostProgram]:
     """The program twice: with few small slots of its own, and with large ones in the pool, the more the fewer peers there are."""
-    chunk_bytes = _CHUNK_BYTES[nranks > 2]
+    chunk_bytes = max(_LEAST_CHUNK_BYTES, _CHUNKS_BYTES >> (nranks - 1).bit_length())
     slots = max(_FEWEST_SLOTS, min(_MOST_SLOTS, _RING_BYTES // chunk_bytes // (nranks - 1)))
     return [HostProgram(lowered(_SMALL_SLOTS[nranks > 2]), _SMALL_BYTES, _SMALL_BYTES, pooled=False), HostProgram(lowered(slots), LARGEST, chunk_bytes, pooled=True)]

@@ -39,6 +39,9 @@ _RINGS_DO = Fraction(95, 100)
 _MOST_SQUARE = 32
 #: Plans of more trees than this have their roots spread already.
 _FEW_TREES = 3
+#: Seconds that the search for few trees may take. On the layouts there are it comes to its end in 2 s at most (MI250X); were it cut
+#: short on a slow machine, that one would choose among other plans.
+_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def shallow_trees(request: Request) -> Iterator[Draft]:
 
 def hybrid_trees(request: Request) -> Iterator[Draft]:
     """PCIe beside NVLink, where that plans for more; less beside the NVLinks for sizes at which PCIe's pipelines end late."""
-    for plan in hybrid_candidates(request.topology, request.collective, request.root, request.max_channels):
+    for plan in hybrid_candidates(request.topology, request.collective, request.root, request.max_channels, _PATIENCE_S):
         try:
             program = lower(plan, max_channels=request.max_channels)
         except ScheduleError:  # one of several that needs more channels than there are: the others may not
