@@ -6,10 +6,6 @@
 #include <stdexcept>
 
 namespace blinkcoll::simulator {
-namespace {
-
-}  // namespace
-
 // -- signals -----------------------------------------------------------------------------------------------------
 
 void Simulation::Signals::reset(uint32_t least) {
