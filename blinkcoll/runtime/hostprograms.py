@@ -35,7 +35,7 @@ from ..topology import Topology
 
 #: The slots of large calls go round in as much memory as leaves the readers' caches before it is written again, for to take a
 #: line back from a cache costs more than to store it anew (csrc/host/storechoice.h; measured: benchmarks/host.py).
-_RING_BYTES = 2 << 20
+_RING_BYTES = 1 << 20
 #: Chunks of large calls: 256 KiB between two ranks, 128 KiB among four, 64 KiB among more. What fewer chunks spare in waits counts
 #: for more than what ranks do beside each other (measured at 64, 128 and 256 KiB, 2, 4 and 8 ranks).
 _CHUNKS_BYTES, _LEAST_CHUNK_BYTES = 512 << 10, 64 << 10

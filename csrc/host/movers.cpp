@@ -5,8 +5,8 @@
 BC_REDUCE_ENTRY(reduce_baseline)
 
 #if defined(__x86_64__)
-void reduce_avx2(unsigned, unsigned, char* const*, unsigned, char* const*, unsigned, unsigned long long, unsigned long long, const void*);
-void reduce_avx512(unsigned, unsigned, char* const*, unsigned, char* const*, unsigned, unsigned long long, unsigned long long, const void*);
+void reduce_avx2(unsigned, unsigned, char* const*, unsigned, char* const*, unsigned, unsigned long long, unsigned long long, unsigned long long, const void*);
+void reduce_avx512(unsigned, unsigned, char* const*, unsigned, char* const*, unsigned, unsigned long long, unsigned long long, unsigned long long, const void*);
 #endif
 
 namespace blinkcoll {
@@ -40,9 +40,9 @@ void copy_on_host(char* const* dsts, u32 ndsts, const char* src, u64 nbytes, u64
   if (streamed) order_streamed();
 }
 
-void reduce_on_host(u32 dtype, u32 op, char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 streamed) {
+void reduce_on_host(u32 dtype, u32 op, char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 streamed, u64 copied) {
   static const Reduce reduce = widest();
-  reduce(dtype, op, dsts, ndsts, srcs, nsrcs, count, streamed, &scaling);
+  reduce(dtype, op, dsts, ndsts, srcs, nsrcs, count, streamed, copied, &scaling);
   if (streamed) order_streamed();
 }
 

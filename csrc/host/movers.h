@@ -5,12 +5,13 @@
 
 namespace blinkcoll {
 
-// Bit d of `streamed`: destination d is written past the caches. All stores are ordered before a later release.
+// Bit d of `streamed`: destination d is written past the caches; of `copied`: results are made elsewhere, and copied there. All
+// stores are ordered before a later release.
 
 void copy_on_host(char* const* dsts, u32 ndsts, const char* src, u64 nbytes, u64 streamed = 0);
 
 // Each element's sources are combined before any destination of it is written: a destination may be a source.
 // `dtype` and `op` must be a pair that can_reduce() knows.
-void reduce_on_host(u32 dtype, u32 op, char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 streamed = 0);
+void reduce_on_host(u32 dtype, u32 op, char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 streamed = 0, u64 copied = 0);
 
 }  // namespace blinkcoll

@@ -123,9 +123,9 @@ class HostPlatform {
   }
 
   void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
-    const u64 own = own_outputs(dsts, ndsts);
-    const bool past = count * launch_.elem_size >= StoreChoice::kLeast && store_choice().lately();
-    reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, (streams_ ? own : 0) | (past ? all_of(ndsts) & ~own : 0));
+    const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own;
+    const bool large = count * launch_.elem_size >= StoreChoice::kLeast, past = large && store_choice().lately();
+    reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, (streams_ ? own : 0) | (past ? others : 0), large ? others : 0);
   }
 
   // What a switch would do, by the memory of each rank: added in the order of ranks, 16-bit floats in float32.

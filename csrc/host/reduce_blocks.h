@@ -17,17 +17,22 @@
 
 namespace blinkcoll {
 
-// What a reduction is told, whatever its elements are. Bit d of `streamed`: destination d is written past the caches.
+// What a reduction is told, whatever its elements are. Bit d of `streamed`: destination d is written past the caches; of `copied`: it
+// is written by copying what was made elsewhere.
 struct Task {
   char* const* dsts;
   u32 ndsts;
   char* const* srcs;
   u32 nsrcs;
-  u64 count, streamed;
+  u64 count, streamed, copied;
   Scaling scaling;
 };
 
+inline bool has(u64 mask, u32 d) { return d < 64 && (mask >> d & 1); }
+
 constexpr u64 kBlock = 1024;  // elements: sources, values and results of a block together stay in 32 KB
+// What is copied at a time: long enough for the C library to store whole lines without reading them first (`rep movsb`; from 2 to 8 KiB on).
+constexpr u64 kSpanBytes = 16 << 10;
 
 template <u32 kType>
 using ValueOf = typename Element<kType>::Value;
@@ -83,13 +88,6 @@ void combine_two(Value* into, const Value* a, const Value* b, u64 n) {
   for (u64 i = 0; i < n; i++) into[i] = Combine<kOp, Value>::apply(a[i], b[i]);
 }
 
-// The same for two places: the second is then stored from a register, not read again.
-template <u32 kOp, class Value>
-void combine_two_twice(Value* first, Value* second, const Value* a, const Value* b, u64 n) {
-#pragma GCC ivdep
-  for (u64 i = 0; i < n; i++) first[i] = second[i] = Combine<kOp, Value>::apply(a[i], b[i]);
-}
-
 template <u32 kType, u32 kOp>
 void reduce_block(StoredAs<kType>* result, const Task& t, u64 begin, u64 n) {
   using Stored = StoredAs<kType>;
@@ -114,31 +112,22 @@ void reduce_block(StoredAs<kType>* result, const Task& t, u64 begin, u64 n) {
   give_block<kType>(result, values, n);
 }
 
-// Whether elements are combined as they are stored, and there are just two of each.
-template <u32 kType>
-bool two_and_two(const Task& t) {
-  return std::is_same_v<StoredAs<kType>, ValueOf<kType>> && t.nsrcs == 2 && t.ndsts == 2 && t.streamed == 0 && t.scaling.prescaled == 0 && !t.scaling.postscaled;
-}
-
-// Results are made in the first destination, unless it is to be written past the caches. All sources of an element (or of its
-// block) are read before that, so that a destination may be a source.
+// Results are made in the first destination that is neither written past the caches nor another rank's to read, a span at a time,
+// and copied from there, where they still are in the first cache; where all are, they are made apart. All sources of a span are
+// read before it is copied, and of a block before it is made, so that a destination may be a source.
 template <u32 kType, u32 kOp>
 void run(const Task& t) {
   using Stored = StoredAs<kType>;
-  alignas(64) Stored apart[kBlock];
-  const bool in_first = t.ndsts > 0 && !(t.streamed & 1), twice = two_and_two<kType>(t);
-  for (u64 begin = 0; begin < t.count; begin += kBlock) {
-    const u64 n = t.count - begin < kBlock ? t.count - begin : kBlock;
-    auto at = [&](char* place) { return reinterpret_cast<Stored*>(place) + begin; };
-    if constexpr (std::is_same_v<Stored, ValueOf<kType>>) {
-      if (twice) {
-        combine_two_twice<kOp>(at(t.dsts[0]), at(t.dsts[1]), at(t.srcs[0]), at(t.srcs[1]), n);
-        continue;
-      }
-    }
-    Stored* result = in_first ? at(t.dsts[0]) : apart;
-    reduce_block<kType, kOp>(result, t, begin, n);
-    for (u32 d = in_first; d < t.ndsts; d++) put(t.dsts[d] + begin * sizeof(Stored), result, n * sizeof(Stored), d < 64 && (t.streamed >> d & 1));
+  constexpr u64 kSpan = kSpanBytes / sizeof(Stored);
+  alignas(64) Stored apart[kSpan];
+  u32 made_in = 0;
+  while (made_in < t.ndsts && has(t.streamed | t.copied, made_in)) made_in++;
+  for (u64 begin = 0; begin < t.count; begin += kSpan) {
+    const u64 n = t.count - begin < kSpan ? t.count - begin : kSpan;
+    Stored* result = made_in < t.ndsts ? reinterpret_cast<Stored*>(t.dsts[made_in]) + begin : apart;
+    for (u64 at = 0; at < n; at += kBlock) reduce_block<kType, kOp>(result + at, t, begin + at, n - at < kBlock ? n - at : kBlock);
+    for (u32 d = 0; d < t.ndsts; d++)
+      if (d != made_in) put(t.dsts[d] + begin * sizeof(Stored), result, n * sizeof(Stored), has(t.streamed, d));
   }
 }
 
@@ -179,9 +168,9 @@ inline void reduce_blocks(u32 dtype, u32 op, const Task& t) {
 }  // namespace blinkcoll
 
 // The one symbol that an instruction set's source file gives the rest of the program; plain types, whatever the namespace.
-#define BC_REDUCE_ENTRY(name)                                                                                                        \
-  void name(unsigned dtype, unsigned op, char* const* dsts, unsigned ndsts, char* const* srcs, unsigned nsrcs, unsigned long long count, \
-            unsigned long long streamed, const void* scaling) {                                                                      \
-    const blinkcoll::Task task{dsts, ndsts, srcs, nsrcs, count, streamed, *static_cast<const blinkcoll::Scaling*>(scaling)};           \
-    blinkcoll::reduce_blocks(dtype, op, task);                                                                                       \
+#define BC_REDUCE_ENTRY(name)                                                                                                                 \
+  void name(unsigned dtype, unsigned op, char* const* dsts, unsigned ndsts, char* const* srcs, unsigned nsrcs, unsigned long long count,          \
+            unsigned long long streamed, unsigned long long copied, const void* scaling) {                                                        \
+    const blinkcoll::Task task{dsts, ndsts, srcs, nsrcs, count, streamed, copied, *static_cast<const blinkcoll::Scaling*>(scaling)};                \
+    blinkcoll::reduce_blocks(dtype, op, task);                                                                                                \
   }
