@@ -3,16 +3,19 @@
     python benchmarks/host.py [-n 2] [--collectives allreduce,...] [--sizes 4,1K,64K,1M,16M,64M] [--rounds 7] [--gloo]
 
 needs ``mpirun`` and ``mpi4py``. Rounds of the libraries alternate; the table has medians over rounds of the slowest rank's
-time a call, plain numpy float32 arrays, in place where MPI has ``IN_PLACE``. ``ratio`` is blinkcoll's time over OpenMPI's.
-``floor`` is the time that the bytes that must move take at the rate at which numpy copies in this run, just before and after the
-row's rounds (virtual machines move their cores while they run): each rank's output written once and what it is made of read
-once, all ranks on the cores there are.
+time a call, plain numpy float32 arrays, in place where MPI has ``IN_PLACE``. ``ratio`` is the median over rounds of blinkcoll's
+time over OpenMPI's. ``floor`` is the time that the bytes that must move take at the rate at which numpy copies just before and after
+each round: each rank's output written once and what it is made of read once, all ranks on the cores there are.
+
+Virtual machines move their cores while programs run. With ``--near US`` each round is sorted by whether a 4-byte all-reduce
+of blinkcoll takes less than so long before and after it; rounds during which that changed are left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,7 @@ import numpy as np
 
 COLLECTIVES = ("allreduce", "reduce", "broadcast", "allgather", "reducescatter", "gather", "scatter", "alltoall", "barrier")
 ROOT = 0
+WARM = 3
 
 
 def main() -> None:
@@ -32,6 +36,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="4,1K,64K,1M,16M,64M")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--gloo", action="store_true")
+    parser.add_argument("--near", type=float, metavar="US", help="report rounds apart in which an all-reduce of 4 bytes takes less, before and after")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -54,14 +59,14 @@ def work(options: argparse.Namespace) -> None:
     rate = copy_rate(world)
     if world.rank == 0:
         print(f"# {world.size} ranks on {os.cpu_count()} cores; measured; all ranks together copy {rate:.1f} GB/s ({MPI.Get_library_version().splitlines()[0].split(',')[0]})")
-        print(f"# {'collective':>13} {'size':>9} {'blinkcoll us':>13} {'OpenMPI us':>11} {'ratio':>6}" + (f" {'gloo us':>10}" if gloo else "") + f" {'bytes moved':>12} {'floor us':>9}")
+        print(f"# {'collective':>13} {'size':>9} {'blinkcoll us':>13} {'OpenMPI us':>11} {'ratio':>6} {'gloo us':>10} {'bytes moved':>12} {'floor us':>9} {'rounds':>6}")
     for name in options.collectives.split(","):
         for nbytes in map(size_of, options.sizes.split(",")) if name != "barrier" else (4,):
-            measure(name, nbytes, world, comm, gloo, options.rounds)
+            measure(name, nbytes, world, comm, gloo, options)
     comm.close()
 
 
-def measure(name: str, nbytes: int, world, comm, gloo, rounds: int) -> None:
+def measure(name: str, nbytes: int, world, comm, gloo, options: argparse.Namespace) -> None:
     n = world.size
     count = max(nbytes // 4, 1)
     if name in ("allgather", "reducescatter", "gather", "scatter", "alltoall"):
@@ -73,23 +78,48 @@ def measure(name: str, nbytes: int, world, comm, gloo, rounds: int) -> None:
     calls = {"blinkcoll": ours(name, buffers, comm), "OpenMPI": theirs(name, buffers, world)}
     if gloo is not None and (call := gloo(name, count)) is not None:
         calls["gloo"] = call
-    times: dict[str, list[float]] = {library: [] for library in calls}
     reps = {library: repeats(call, world) for library, call in calls.items()}
-    rate = copy_rate(world)
-    for _ in range(rounds):
-        for library, call in calls.items():
-            world.Barrier()
-            began = time.perf_counter()
-            for _ in range(reps[library]):
-                call()
-            took = (time.perf_counter() - began) / reps[library]
-            times[library].append(world.allreduce(took, op=_max()))
-    rate = (rate + copy_rate(world)) / 2
+    rounds: dict[str, list[tuple[dict[str, float], float]]] = {}
+    for number in range(options.rounds):
+        before, rate = placement(options, world, comm), copy_rate(world)
+        turns = list(calls) if number % 2 == 0 else list(reversed(calls))
+        took = {library: timed(calls[library], reps[library], world) for library in turns}
+        rate = (rate + copy_rate(world)) / 2
+        if placement(options, world, comm) == before:
+            rounds.setdefault(before, []).append((took, rate))
     if world.rank == 0:
-        us = {library: sorted(t)[len(t) // 2] * 1e6 for library, t in times.items()}
-        must = moved(name, count * 4, n)
-        row = f"  {name:>13} {count * 4:>9} {us['blinkcoll']:>13.2f} {us['OpenMPI']:>11.2f} {us['blinkcoll'] / us['OpenMPI']:>6.2f}"
-        print(row + (f" {us.get('gloo', float('nan')):>10.2f}" if gloo else "") + f" {must:>12.0f} {must / (rate * 1e3):>9.2f}", flush=True)
+        for place, kept in sorted(rounds.items()):
+            report(name, count * 4, n, place, kept)
+        if not rounds:
+            print(f"  {name:>13} {count * 4:>9} cores were moved in every round")
+
+
+def report(name: str, nbytes: int, n: int, place: str, rounds: list[tuple[dict[str, float], float]]) -> None:
+    us = {library: statistics.median(took[library] for took, _ in rounds) * 1e6 for library in ("blinkcoll", "OpenMPI", "gloo") if library in rounds[0][0]}
+    ratio = statistics.median(took["blinkcoll"] / took["OpenMPI"] for took, _ in rounds)
+    must, rate = moved(name, nbytes, n), statistics.median(rate for _, rate in rounds)
+    row = f"  {name:>13} {nbytes:>9} {us['blinkcoll']:>13.2f} {us['OpenMPI']:>11.2f} {ratio:>6.2f}"
+    print(row + f" {us.get('gloo', float('nan')):>10.2f} {must:>12.0f} {must / (rate * 1e3):>9.2f} {len(rounds):>6} {place}", flush=True)
+
+
+def timed(call: Callable[[], object], reps: int, world) -> float:
+    """Seconds a call, of the slowest rank; what a call finds in the caches is what the one before left there."""
+    for _ in range(WARM):
+        call()
+    world.Barrier()
+    began = time.perf_counter()
+    for _ in range(reps):
+        call()
+    return world.allreduce((time.perf_counter() - began) / reps, op=_max())
+
+
+def placement(options: argparse.Namespace, world, comm) -> str:
+    """Where the cores are to each other just now, by what a small call takes."""
+    if not options.near:
+        return ""
+    a = np.zeros(1, np.float32)
+    once = min(timed(lambda: comm.all_reduce(a), 200, world) for _ in range(3))
+    return "near" if once * 1e6 < options.near else "apart"
 
 
 def moved(name: str, nbytes: int, n: int) -> float:

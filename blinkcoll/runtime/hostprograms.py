@@ -33,8 +33,8 @@ from ..schedules.contract import REDUCING
 from ..schedules.trees import MAX_CHANNELS
 from ..topology import Topology
 
-#: The slots of large calls go round in as much memory as leaves the readers' caches before it is written again, for to take a
-#: line back from a cache costs more than to store it anew (csrc/host/storechoice.h; measured: benchmarks/host.py).
+#: The slots of large calls go round in so much memory: a few chunks, which keeps writer and reader apart from each other, and no more than
+#: a second-level cache holds (measured at 1, 2 and 4 MiB: benchmarks/host.py).
 _RING_BYTES = 1 << 20
 #: Chunks of large calls: 256 KiB between two ranks, 128 KiB among four, 64 KiB among more. What fewer chunks spare in waits counts
 #: for more than what ranks do beside each other (measured at 64, 128 and 256 KiB, 2, 4 and 8 ranks).
@@ -54,10 +54,11 @@ _SMALL_BYTES = 8 << 10
 _MOST_DIRECT = 32
 LARGEST = 1 << 62
 #: Where ranks can read each other's memory, they do beyond these sizes: between two ranks, and among more. Below, the
-#: system calls and the pinning of pages cost more than the second copy (measured: benchmarks/host.py).
+#: system calls and the pinning of pages cost more than the second copy; and what two ranks add up comes through slots as fast at
+#: any size, for it is read once from there, added, and stored where the other reads it (measured: benchmarks/host.py).
 _DIRECT_BYTES = {
-    "allreduce": (32 << 20, 8 << 20), "reduce": (32 << 20, 32 << 20), "reducescatter": (32 << 20, 32 << 20), "allgather": (1 << 20, 1 << 20),
-    "alltoall": (16 << 20, 8 << 20), "gather": (LARGEST, 8 << 20), "scatter": (LARGEST, 8 << 20),
+    "allreduce": (LARGEST, 8 << 20), "reduce": (LARGEST, 32 << 20), "reducescatter": (LARGEST, 32 << 20), "allgather": (3 << 20, 1 << 20),
+    "alltoall": (16 << 20, 8 << 20), "gather": (LARGEST, 8 << 20), "scatter": (LARGEST, 6 << 20),
 }  # fmt: skip
 
 

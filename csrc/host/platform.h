@@ -27,6 +27,9 @@ namespace blinkcoll {
 // past it: little of them would be left there in the end. (sysconf() counts the caches of all sockets together on some
 // machines, and is of no use here.)
 constexpr u64 kStreamedBytes = 32 << 20;
+// Where nothing is added up, so that what an output held is never read, half of that: the ranks' buffers share the cache
+// (broadcasts of 16 MiB between two: 320 us, and 480 to 890 through it). Such calls are bound by memory, and so is their choice of stores.
+constexpr u64 kBulkBytes = 16 << 20;
 
 // What a call has around it, beside its launch.
 struct Around {
@@ -43,7 +46,8 @@ class HostPlatform {
  public:
   explicit HostPlatform(const Launch& launch, const Around& around = {})
       : launch_(launch), peers_(around.processes), word_(around.word), credit_(around.credit), fenced_(around.fenced), output_(own(launch).buffer[kOutput]),
-        extent_(launch.count * launch.elem_size), streams_((own(launch).buffer[kInput] == output_ ? 1 : 2) * extent_ >= kStreamedBytes) {}
+        extent_(launch.count * launch.elem_size), bulk_(extent_ >= kBulkBytes && !reduces(launch)),
+        streams_(bulk_ || (own(launch).buffer[kInput] == output_ ? 1 : 2) * extent_ >= kStreamedBytes) {}
 
   // Lines save a fence and a trip of a flag over a link. Between threads a release store is a store, and a look at a
   // counter tells without blocking whether all of a chunk is there, so all protocols are run as the simple one.
@@ -118,13 +122,13 @@ class HostPlatform {
       choice.learn(past, StoreChoice::ticks() - began, n);
     };
     const u64 tried = choice.tries() ? std::min(nbytes, StoreChoice::kTried) : 0;
-    if (tried) timed(!choice.lately(), 0, tried);
-    if (nbytes > tried) timed(choice.lately(), tried, nbytes - tried);
+    if (tried) timed(!choice.past(bulk_), 0, tried);
+    if (nbytes > tried) timed(choice.past(bulk_), tried, nbytes - tried);
   }
 
   void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
     const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own;
-    const bool large = count * launch_.elem_size >= StoreChoice::kLeast, past = large && store_choice().lately();
+    const bool large = count * launch_.elem_size >= StoreChoice::kLeast, past = large && store_choice().past(bulk_);
     reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, (streams_ ? own : 0) | (past ? others : 0), large ? others : 0);
   }
 
@@ -184,6 +188,13 @@ class HostPlatform {
  private:
   static const BufferAddresses& own(const Launch& launch) { return pointer<const BufferAddresses>(launch.buffers)[launch.rank]; }
 
+  static bool reduces(const Launch& launch) {
+    const ProgramView view{pointer<const char>(launch.program)};
+    for (u32 i = 0; i < view.header().nsteps; i++)
+      if (view.step(i).op == kReduce) return true;
+    return false;
+  }
+
   static u64 all_of(u32 ndsts) { return ndsts < 64 ? (u64(1) << ndsts) - 1 : ~u64(0); }
 
   // Which destinations lie in this rank's output; the others are slots, for other ranks to read.
@@ -206,7 +217,7 @@ class HostPlatform {
   bool fenced_;
   u32 differs_at_ = kMostSyncs;
   u64 output_, extent_;
-  bool streams_;
+  bool bulk_, streams_;
 };
 
 }  // namespace blinkcoll
