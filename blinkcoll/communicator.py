@@ -328,6 +328,7 @@ class Communicator:
         from .runtime.shrink import regroup
 
         self._check_open()
+        self._check_outside("shrink()")
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         self.abort("shrink()")
         self._host.settle()
@@ -347,6 +348,7 @@ class Communicator:
         """Wait for calls in the background, end those of other threads, then give everything back. Again: nothing."""
         if self._group is None:
             return
+        self._check_outside("close()")
         for lane in (self._lane, *self._lanes.values()):
             lane.close()
         self._withdraw(_closed)
@@ -393,7 +395,7 @@ class Communicator:
 
     def _call(self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float, async_op: bool) -> Any:
         """Run a call, here where nothing is under way, else after what is."""
-        ended = _core.take_unsettled()  # of this thread's quick call
+        ended = _core.take_unsettled(self._calls)  # of this thread's quick call
         if ended != _DONE or (not async_op and self._lane.idle):
             return self._execute(name, root, array, out, op, factor, ended)
         return self._lane.do(lambda: self._execute(name, root, array, out, op, factor), async_op)
@@ -419,6 +421,7 @@ class Communicator:
         self, name: str, root: int | None, array: Any, out: Any, op: str, factor: float, ended: int = _DONE, counts: Counts | None = None
     ) -> Any:
         """``ended``: how a quick call ended, where it ended badly; this one says so. ``counts``: of parts that differ in size."""
+        self._check_outside(name)
         table = self._tables.get((name, root))
         if table is None or self._failed is not None or not isinstance(op, str) or op not in _OPS:
             table = self._prepare(name, root, op)
@@ -465,6 +468,10 @@ class Communicator:
     def _check_open(self) -> None:
         if self._group is None:
             self._run()  # says whether it was closed, or is a parent's
+
+    def _check_outside(self, what: str) -> None:
+        if self._host.calls is not None and self._host.calls.inside:
+            raise ExecutionError(f"{what} in the middle of another call of this communicator, by a signal's handler: let that call end first (or abort())")
 
     def _check_usable(self) -> None:
         self._check_open()

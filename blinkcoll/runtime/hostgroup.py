@@ -168,11 +168,11 @@ class HostGroup:
         return failure
 
     def stop(self) -> None:
-        """End this rank's calls that are under way, and wait for that."""
+        """End this rank's calls that are under way, wait for that, and refuse all others."""
         self.boards.core.stop()
         for calls in self._all_calls():
             calls.wake()
-            calls.settle()
+            calls.close()
 
     def settle(self) -> None:
         """Wait for the calls under way, which have been told to end."""

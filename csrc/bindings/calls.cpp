@@ -74,6 +74,8 @@ void bind_calls(nb::module_& m) {
       .def("cancel", &HostCalls::cancel, nb::call_guard<nb::gil_scoped_release>())
       .def("wake", &HostCalls::wake, "Wake whoever sleeps in a call.")
       .def("settle", &HostCalls::settle, nb::call_guard<nb::gil_scoped_release>(), "Return once no call is under way.")
+      .def("close", &HostCalls::close, nb::call_guard<nb::gil_scoped_release>(), "The same, and refuse all calls from then on.")
+      .def_prop_ro("inside", &HostCalls::inside, "Whether this thread is in the middle of a call.")
       .def_prop_ro("busy", &HostCalls::busy)
       .def("set_processes", &HostCalls::set_processes, nb::arg("processes"))
       .def("set_quick", &HostCalls::set_quick, nb::arg("collective"), nb::arg("root"), nb::arg("table"), nb::arg("apart"))

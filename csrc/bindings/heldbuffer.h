@@ -18,9 +18,11 @@ class HeldBuffer {
     if (held_) PyBuffer_Release(&view_);
   }
 
-  // False where the object has no plain, contiguous buffer of a known type (and, if asked, writable one).
+  // False where the object has no plain, contiguous buffer of a known type (and, if asked, writable one). Throws what is no
+  // refusal, as a KeyboardInterrupt.
   bool take(PyObject* object, bool writable) {
     if (PyObject_GetBuffer(object, &view_, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) != 0) {
+      if (!PyErr_ExceptionMatches(PyExc_Exception)) throw nanobind::python_error();
       PyErr_Clear();
       return false;
     }

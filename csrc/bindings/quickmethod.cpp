@@ -31,9 +31,13 @@ namespace nb = nanobind;
 namespace blinkcoll {
 namespace {
 
-// How this thread's last quick call ended, if not well; and what a signal's handler raised.
-thread_local int unsettled = kDone;
-thread_local PyObject* raised = nullptr;
+// A quick call of this thread's that has not ended well, for the method in Python to say so.
+struct Unsettled {
+  const HostCalls* calls = nullptr;  // null: there is none
+  int ended = kDone;
+  PyObject* raised = nullptr;  // what a signal's handler did, or what went wrong
+};
+thread_local Unsettled unsettled;
 
 enum Parameter : u32 { kArray, kRoot, kOp, kOut, kParameters };
 
@@ -93,18 +97,40 @@ u32 op_of(PyObject* name) {
 }
 
 bool settled(HostCalls& calls, u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind) {
-  int ended;
+  Unsettled ended{&calls};
   try {
-    ended = call(calls, table, input, output, kind, calls.timeout_ns()) ? kDone : kOutOfTime;
+    if (call(calls, table, input, output, kind, calls.timeout_ns())) return true;
+    ended.ended = kOutOfTime;
   } catch (const std::invalid_argument&) {  // of no use as it is: the long way says why
     return false;
   } catch (const nb::python_error& error) {
-    Py_XDECREF(raised);
-    raised = nb::borrow(error.value()).release().ptr();
-    ended = kInterrupted;
+    ended.ended = kInterrupted;
+    ended.raised = nb::borrow(error.value()).release().ptr();
+  } catch (const std::exception& error) {
+    ended.ended = kInterrupted;
+    ended.raised = nb::handle(PyExc_RuntimeError)(error.what()).release().ptr();
   }
+  Py_XDECREF(unsettled.raised);
   unsettled = ended;
-  return ended == kDone;
+  return false;
+}
+
+int take_unsettled(const HostCalls* calls) {
+  if (!calls || unsettled.calls != calls) return kDone;
+  unsettled.calls = nullptr;
+  return unsettled.ended;
+}
+
+nb::object take_raised() { return nb::steal(std::exchange(unsettled.raised, nullptr)); }
+
+// The method in Python raised before it took what its quick call left (another signal's handler may, as it is entered): the
+// communicator has failed nevertheless.
+void leave_unsettled(const HostCalls* calls, PyObject* communicator) {
+  if (take_unsettled(calls) == kDone) return;
+  take_raised();
+  nb::python_error error;
+  nb::handle(communicator).attr("_broke_off")(error.value());
+  error.restore();
 }
 
 // True where the call has been made and has ended well; `result` is then what it returns. If not, the method in Python makes
@@ -123,7 +149,7 @@ bool run(HostCalls& calls, u32 collective, const Arguments& arguments, PyObject*
   if (table < 0) return false;
   if (!array) {  // a barrier
     *result = Py_None;
-    return settled(calls, u32(table), {0, 1}, nullptr, CallKind{});
+    return settled(calls, u32(table), {0, 1}, nullptr, {kUInt8, 1});  // as the method in Python makes it
   }
   if (calls.output_of(u32(table)) == View::kNone) out = nullptr;  // only the root has one
   if (calls.input_of(u32(table)) == View::kNone && out) array = std::exchange(out, nullptr);
@@ -137,7 +163,8 @@ bool run(HostCalls& calls, u32 collective, const Arguments& arguments, PyObject*
   return settled(calls, u32(table), a, out ? &b : nullptr, kind);
 }
 
-PyObject* try_quickly(const QuickMethod& method, PyObject* const* args, u32 ngiven, PyObject* keywords) {
+// Null where it could not be made, or did not end well; `made_by` is then who made it, if anybody.
+PyObject* try_quickly(const QuickMethod& method, PyObject* const* args, u32 ngiven, PyObject* keywords, const HostCalls** made_by) {
   Arguments arguments{};
   if (!take(method, args + 1, ngiven, keywords, arguments)) return nullptr;
   nb::object held = nb::steal(PyObject_GetAttr(args[0], names().calls));  // for the length of the call, whoever closes the communicator
@@ -147,7 +174,10 @@ PyObject* try_quickly(const QuickMethod& method, PyObject* const* args, u32 ngiv
     return nullptr;
   }
   PyObject* result = nullptr;
-  if (!run(*calls, method.collective, arguments, &result)) return nullptr;
+  if (!run(*calls, method.collective, arguments, &result)) {
+    if (unsettled.calls == calls) *made_by = calls;
+    return nullptr;
+  }
   Py_INCREF(result);
   return result;
 }
@@ -156,22 +186,31 @@ PyObject* call_method(PyObject* callable, PyObject* const* args, size_t nargsf, 
   const QuickMethod& method = *reinterpret_cast<QuickMethod*>(callable);
   const Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
   try {
+    const HostCalls* made_by = nullptr;
     if (nargs > 0) {
-      if (PyObject* result = try_quickly(method, args, u32(nargs - 1), keywords)) return result;
+      if (PyObject* result = try_quickly(method, args, u32(nargs - 1), keywords, &made_by)) return result;
     }
+    PyObject* result = PyObject_Vectorcall(method.function, args, nargsf, keywords);
+    if (made_by && !result) leave_unsettled(made_by, args[0]);
+    return result;
+  } catch (nb::python_error& error) {
+    error.restore();
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
-    return nullptr;
   }
-  return PyObject_Vectorcall(method.function, args, nargsf, keywords);
+  return nullptr;
 }
 
 // -- the type ---------------------------------------------------------------------------------------------------------------
 
 PyObject* bind_to(PyObject* method, PyObject* object, PyObject*) {
   if (!object) return nb::borrow(method).release().ptr();
-  static PyObject* const kind = nb::module_::import_("types").attr("MethodType").ptr();
-  return PyObject_CallFunctionObjArgs(kind, method, object, nullptr);
+  static PyObject* kind = nullptr;
+  if (!kind) {
+    const nb::object types = nb::steal(PyImport_ImportModule("types"));
+    if (types.is_valid()) kind = PyObject_GetAttrString(types.ptr(), "MethodType");
+  }
+  return kind ? PyObject_CallFunctionObjArgs(kind, method, object, nullptr) : nullptr;
 }
 
 PyObject* of_function(PyObject* method, void* name) { return PyObject_GetAttrString(reinterpret_cast<QuickMethod*>(method)->function, static_cast<const char*>(name)); }
@@ -213,7 +252,7 @@ PyObject* make_type() {
   PyType_Slot slots[] = {{Py_tp_call, slot(PyVectorcall_Call)}, {Py_tp_descr_get, slot(bind_to)}, {Py_tp_traverse, slot(traverse)}, {Py_tp_clear, slot(clear)},
                          {Py_tp_dealloc, slot(destroy)}, {Py_tp_getset, attributes}, {Py_tp_members, members}, {0, nullptr}};
   PyType_Spec spec{"blinkcoll._core.QuickMethod", int(sizeof(QuickMethod)), 0,
-                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR, slots};
+                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR, slots};
   return PyType_FromSpec(&spec);
 }
 
@@ -243,8 +282,8 @@ nb::object make(u32 collective, const std::vector<std::string>& parameters, nb::
 void bind_quick_methods(nb::module_& m) {
   m.def("quick_method", &make, nb::arg("collective"), nb::arg("parameters"), nb::arg("function"),
         "A method that makes plain calls of the collective with that key itself, on the HostCalls `_calls` of its object.");
-  m.def("take_unsettled", [] { return std::exchange(unsettled, int(kDone)); }, "How this thread's last quick call ended, if not well; once.");
-  m.def("take_raised", [] { return nb::steal(std::exchange(raised, nullptr)); }, "What a signal's handler raised in it.");
+  m.def("take_unsettled", &take_unsettled, nb::arg("calls").none(), "How this thread's last quick call there ended, if not well; once.");
+  m.def("take_raised", &take_raised, "What a signal's handler raised in it.");
 }
 
 }  // namespace blinkcoll

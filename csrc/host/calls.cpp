@@ -19,6 +19,18 @@ View held(View input, View output) {
 // What is moved while the caller holds its locks, at most: a few microseconds' worth.
 constexpr u64 kShortBytes = 16 << 10;
 
+// Says whose call is under way, for as long as it is.
+class Owned {
+ public:
+  explicit Owned(std::atomic<std::thread::id>& owner) : owner_(owner) { owner_.store(std::this_thread::get_id(), std::memory_order_relaxed); }
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+  ~Owned() { owner_.store({}, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::thread::id>& owner_;
+};
+
 bool same(const CallKind& a, const CallKind& b) {
   return a.dtype == b.dtype && a.op == b.op && a.elem_size == b.elem_size && (a.divisor != 1) == (b.divisor != 1) && (a.prescale != 1) == (b.prescale != 1);
 }
@@ -94,11 +106,14 @@ u64 HostCalls::whole(View view, const UserBuffer& buffer, u64 count, const CallK
 }
 
 bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, Caller& caller) {
+  if (inside()) throw std::invalid_argument("it is called in the middle of another call of this communicator, by a signal's handler");
   std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
   if (!turn) {  // whose call it is may want the caller's lock before it ends
     caller.takes_long();
     turn.lock();
   }
+  if (closed_) throw std::invalid_argument("this communicator was closed meanwhile");
+  const Owned owned(owner_);
   const Table& t = tables_.at(table);
   if (t.input == View::kRow && !kind.shards) throw std::invalid_argument("this collective needs counts");
   const u64 count = kind.shards ? uneven_total(t, input, output, *kind.shards) : total(t, input, output), nbytes = count * kind.elem_size;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "blinkcoll/launch.h"
@@ -77,7 +78,15 @@ class HostCalls {
   void wake() const;
   // Until the call that is under way, if any, has ended.
   void settle() { std::lock_guard<std::mutex> turn(busy_); }
+  // The same, and no call is made any more: what the programs lie in is about to go.
+  void close() {
+    std::lock_guard<std::mutex> turn(busy_);
+    closed_ = true;
+  }
+  // Whether this thread is in the middle of a call: what it does now is a signal's handler.
+  bool inside() const { return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id(); }
   bool busy() {
+    if (inside()) return true;
     std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
     return !turn.owns_lock();
   }
@@ -92,7 +101,8 @@ class HostCalls {
 
   // One call: `output` is null for a call in place, on a buffer that holds the whole (or all that this rank has). False
   // where a wait ran out, or the caller was interrupted; last() then says which program it was. Throws
-  // std::invalid_argument where sizes do not fit or there is no mover. Calls of several threads take turns.
+  // std::invalid_argument where sizes do not fit or there is no mover, after close(), and inside another call. Calls of several
+  // threads take turns.
   bool run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, Caller& caller);
 
   // Tables by a number of the collective's and a root (0: none), for calls about which nothing has to be checked any more.
@@ -105,7 +115,6 @@ class HostCalls {
   // How long such a call waits without any progress.
   void set_timeout(u64 timeout_ns) { timeout_ns_ = timeout_ns; }
   u64 timeout_ns() const { return timeout_ns_; }
-  u32 rank() const { return rank_; }
   u32 nranks() const { return nranks_; }
   void set_open(bool open) { open_ = open; }
   int quick(u32 collective, i64 root, bool in_place) const {
@@ -153,6 +162,8 @@ class HostCalls {
   bool collective() const { return watch_.boards && watch_.peer < 0; }
 
   std::mutex busy_;
+  std::atomic<std::thread::id> owner_{};  // who has it
+  bool closed_ = false;
   Watch watch_{nullptr};
   bool compared_ = false, fenced_ = false, crowded_ = false;
   std::vector<Quick> quick_;

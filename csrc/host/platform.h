@@ -11,8 +11,8 @@
 #include "host/doorbell.h"
 #include "host/farmovers.h"
 #include "host/movers.h"
+#include "host/nearness.h"
 #include "host/peers.h"
-#include "host/storechoice.h"
 
 // Tests hold ranks up here, wherever they look at what another one publishes or publish something (tests/csrc/delays.h).
 #if defined(BC_DELAYS)
@@ -28,8 +28,15 @@ namespace blinkcoll {
 // machines, and is of no use here.)
 constexpr u64 kStreamedBytes = 32 << 20;
 // Where nothing is added up, so that what an output held is never read, half of that: the ranks' buffers share the cache
-// (broadcasts of 16 MiB between two: 320 us, and 480 to 890 through it). Such calls are bound by memory, and so is their choice of stores.
-constexpr u64 kBulkBytes = 16 << 20;
+// (broadcasts of 16 MiB between two: 320 us, and 480 to 890 through it).
+constexpr u64 kStreamedCopies = 16 << 20;
+// Calls from this size on write slots past the caches, too, where peers are far (nearness.h): those that add up, and copies that are
+// streamed. Smaller ones find enough of it in the caches (all-reduces of 1 MiB and broadcasts of 4 MiB are no faster).
+constexpr u64 kPassedSums = 2 << 20;
+// Pieces that are added up and written to slots by copying, at least.
+constexpr u64 kCopiedBytes = 8 << 10;
+// Calls of this size tell how near the peers are; smaller ones would not be worth the clock.
+constexpr u64 kTimedBytes = 64 << 10;
 
 // What a call has around it, beside its launch.
 struct Around {
@@ -46,8 +53,8 @@ class HostPlatform {
  public:
   explicit HostPlatform(const Launch& launch, const Around& around = {})
       : launch_(launch), peers_(around.processes), word_(around.word), credit_(around.credit), fenced_(around.fenced), output_(own(launch).buffer[kOutput]),
-        extent_(launch.count * launch.elem_size), bulk_(extent_ >= kBulkBytes && !reduces(launch)),
-        streams_(bulk_ || (own(launch).buffer[kInput] == output_ ? 1 : 2) * extent_ >= kStreamedBytes) {}
+        extent_(launch.count * launch.elem_size), reduces_(extent_ >= kPassedSums && reduces(launch)),
+        streams_((own(launch).buffer[kInput] == output_ ? 1 : 2) * extent_ >= kStreamedBytes || (!reduces_ && extent_ >= kStreamedCopies)) {}
 
   // Lines save a fence and a trip of a flag over a link. Between threads a release store is a store, and a look at a
   // counter tells without blocking whether all of a chunk is there, so all protocols are run as the simple one.
@@ -78,8 +85,12 @@ class HostPlatform {
   Look look_for_credit(u32 connection, const u64* word, u64 target) const {
     if (!credit_) return look(word, target);
     if (credit_[connection] >= target) return Look::kReached;
+    const bool timed = extent_ >= kTimedBytes;
+    const u64 began = timed ? Nearness::begin() : 0;
     const Look seen = look(word, target);
-    if (seen == Look::kReached) credit_[connection] = __atomic_load_n(word, __ATOMIC_ACQUIRE);  // as in look(); often more has come
+    if (seen != Look::kReached) return seen;
+    if (timed) nearness().end(began);
+    credit_[connection] = __atomic_load_n(word, __ATOMIC_ACQUIRE);  // as in look(); often more has come
     return seen;
   }
 
@@ -111,25 +122,13 @@ class HostPlatform {
   }
 
   void copy(char* const* dsts, u32 ndsts, const char* src, u64 nbytes) const {
-    const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own;
-    if (!others || nbytes < StoreChoice::kLeast) return copy_on_host(dsts, ndsts, src, nbytes, streams_ ? own : 0);
-    StoreChoice& choice = store_choice();
-    auto timed = [&](bool past, u64 at, u64 n) {
-      char* to[kMostOperands];
-      for (u32 d = 0; d < ndsts; d++) to[d] = dsts[d] + at;
-      const u64 began = StoreChoice::ticks();
-      copy_on_host(to, ndsts, src + at, n, (streams_ ? own : 0) | (past ? others : 0));
-      choice.learn(past, StoreChoice::ticks() - began, n);
-    };
-    const u64 tried = choice.tries() ? std::min(nbytes, StoreChoice::kTried) : 0;
-    if (tried) timed(!choice.past(bulk_), 0, tried);
-    if (nbytes > tried) timed(choice.past(bulk_), tried, nbytes - tried);
+    const u64 own = own_outputs(dsts, ndsts);
+    copy_on_host(dsts, ndsts, src, nbytes, past_caches(own, all_of(ndsts) & ~own));
   }
 
   void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
-    const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own;
-    const bool large = count * launch_.elem_size >= StoreChoice::kLeast, past = large && store_choice().past(bulk_);
-    reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, (streams_ ? own : 0) | (past ? others : 0), large ? others : 0);
+    const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own, copied = count * launch_.elem_size >= kCopiedBytes ? others : 0;
+    reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, past_caches(own, others), copied);
   }
 
   // What a switch would do, by the memory of each rank: added in the order of ranks, 16-bit floats in float32.
@@ -204,10 +203,13 @@ class HostPlatform {
     return mask;
   }
 
-  // Of this thread: it says how near the readers' caches are.
-  static StoreChoice& store_choice() {
-    thread_local StoreChoice choice;
-    return choice;
+  // Which of these destinations are written past the caches.
+  u64 past_caches(u64 own, u64 others) const { return (streams_ ? own : 0) | ((reduces_ || streams_) && nearness().far() ? others : 0); }
+
+  // Of this thread's peers.
+  static Nearness& nearness() {
+    thread_local Nearness nearness;
+    return nearness;
   }
 
   const Launch& launch_;
@@ -217,7 +219,8 @@ class HostPlatform {
   bool fenced_;
   u32 differs_at_ = kMostSyncs;
   u64 output_, extent_;
-  bool bulk_, streams_;
+  bool reduces_;  // and is large enough for it to matter
+  bool streams_;
 };
 
 }  // namespace blinkcoll

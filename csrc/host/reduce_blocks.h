@@ -112,18 +112,20 @@ void reduce_block(StoredAs<kType>* result, const Task& t, u64 begin, u64 n) {
   give_block<kType>(result, values, n);
 }
 
-// Results are made in the first destination that is neither written past the caches nor another rank's to read, a span at a time,
-// and copied from there, where they still are in the first cache; where all are, they are made apart. All sources of a span are
+// Results are made in the first destination that is neither written past the caches nor another rank's to read (nor a caller's that
+// does not lie as its type asks), a span at a time, and copied from there, where they still are in the first cache; if there is none, they are made apart. All sources of a span are
 // read before it is copied, and of a block before it is made, so that a destination may be a source.
 template <u32 kType, u32 kOp>
 void run(const Task& t) {
   using Stored = StoredAs<kType>;
   constexpr u64 kSpan = kSpanBytes / sizeof(Stored);
+  // Stores past the caches are best spread among the loads: those of a block are on their way while the next one is made.
+  const u64 span = t.streamed ? kBlock : kSpan;
   alignas(64) Stored apart[kSpan];
   u32 made_in = 0;
-  while (made_in < t.ndsts && has(t.streamed | t.copied, made_in)) made_in++;
-  for (u64 begin = 0; begin < t.count; begin += kSpan) {
-    const u64 n = t.count - begin < kSpan ? t.count - begin : kSpan;
+  while (made_in < t.ndsts && (has(t.streamed | t.copied, made_in) || reinterpret_cast<u64>(t.dsts[made_in]) % alignof(Stored))) made_in++;
+  for (u64 begin = 0; begin < t.count; begin += span) {
+    const u64 n = t.count - begin < span ? t.count - begin : span;
     Stored* result = made_in < t.ndsts ? reinterpret_cast<Stored*>(t.dsts[made_in]) + begin : apart;
     for (u64 at = 0; at < n; at += kBlock) reduce_block<kType, kOp>(result + at, t, begin + at, n - at < kBlock ? n - at : kBlock);
     for (u32 d = 0; d < t.ndsts; d++)

@@ -94,6 +94,26 @@ class Shown {
   bool shown_ = false;
 };
 
+// The channels of a call. Their memory is kept from call to call of a thread; a call inside another one (of another communicator, by a
+// signal's handler) finds none, and takes its own.
+class Kept {
+ public:
+  Kept() { channels.swap(memory()); }
+  Kept(const Kept&) = delete;
+  Kept& operator=(const Kept&) = delete;
+  ~Kept() {
+    channels.clear();
+    channels.swap(memory());
+  }
+  std::vector<ChannelRun<HostPlatform>> channels;
+
+ private:
+  static std::vector<ChannelRun<HostPlatform>>& memory() {
+    thread_local std::vector<ChannelRun<HostPlatform>> kept;
+    return kept;
+  }
+};
+
 // That this process may use.
 u32 cores() {
 #if defined(__linux__)
@@ -128,9 +148,9 @@ bool run_rank(const Launch& launch) {
 bool run_checked(const Launch& launch, const Around& around) {
   ProgramView view{pointer<const char>(launch.program)};
   HostPlatform platform(launch, around);
-  thread_local std::vector<ChannelRun<HostPlatform>> channels;  // its memory is kept from call to call
+  Kept kept;
+  std::vector<ChannelRun<HostPlatform>>& channels = kept.channels;
   u32 nchannels = view.rank(launch.rank).nchannels;
-  channels.clear();
   channels.reserve(nchannels);
   for (u32 c = 0; c < nchannels; c++) channels.emplace_back(launch, c);
 

@@ -32,6 +32,7 @@ def _programs():
     hosts = host_topology(3)
     yield "one-shot", lower_one_shot(hosts, slots=1)
     yield "two-shot", lower_two_shot(hosts, slots=1)
+    yield "two-shot, staged", lower_two_shot(hosts, slots=2, staged=True)
     yield "ring", lower_rings(hosts, [[0, 1, 2]], slots=2)
     part = bc.load_topology("dgx1-v100").subset([0, 1, 4])
     for collective, root in (("allreduce", None), ("broadcast", 1), ("reduce", 2), ("allgather", None), ("alltoall", None)):

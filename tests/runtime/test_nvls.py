@@ -265,3 +265,13 @@ def test_signals_take_no_memory_for_slots():
     program = made(H100, "allreduce")
     with ThreadExecutor(program, max_count=1 << 20, chunk_bytes=1 << 20) as executor:
         assert max(arena.nbytes for arena in executor.arenas) < 4 << 20
+
+
+def test_more_than_sixty_four_ranks_are_stored_to_at_once():
+    """A step of a switch's program stores to all ranks' memory, by host threads to each."""
+    rack = bc.load_topology("gb200-nvl72")
+    for collective in ("broadcast", "allgather"):
+        program = made(rack, collective, max_channels=3)
+        inputs = make_inputs(collective, program.root, 72, 72 * 3000, lambda rank, size: np.arange(size, dtype=np.float32) + rank)
+        with ThreadExecutor(program, max_count=72 * 3000, chunk_bytes=32 << 10, timeout_s=60) as executor:
+            assert_outputs(collective, program.root, inputs, executor.run(inputs), sum_in_rank_order)

@@ -85,6 +85,7 @@ def _programs():
     for lower in (lower_one_shot, lower_two_shot, lower_halving_doubling):
         yield lower(_complete(3), slots=2)
         yield with_protocol(lower(_complete(3), slots=2), "LL")
+    yield lower_two_shot(_complete(3), slots=2, staged=True)
     for collective in ("allreduce", "broadcast", "reduce", "allgather", "reducescatter"):
         root = 1 if collective in rooted else None
         plan = bc.plan(_star(3), collective, root=root, method="nvls")

@@ -128,6 +128,7 @@ FAMILIES: dict[tuple[str, str], tuple[frozenset[int], Make]] = {
     **{("ring, LL", c): (EVERY, _in_lines(_rings)) for c in RINGS},
     **{(name, "allreduce"): (EVERY, make) for name, make in CLASSIC.items()},
     **{(f"{name}, LL", "allreduce"): (EVERY, _in_lines(make)) for name, make in CLASSIC.items()},
+    ("two-shot, staged", "allreduce"): (EVERY, lambda n, c, root: lower_two_shot(complete(n), shares=2, staged=True)),
     ("two-shot, narrow steps", "allreduce"): (EVERY, lambda n, c, root: split_wide_steps(lower_two_shot(complete(n)), 4)),
     ("hierarchical", "allreduce"): (frozenset(range(2, 17, 2)), lambda n, c, root: _pairs(n)),
     **{(STAGED, c): (SEVERAL, _over_a_switch) for c in TREES},
