@@ -27,11 +27,12 @@ namespace blinkcoll {
 // past it: little of them would be left there in the end. (sysconf() counts the caches of all sockets together on some
 // machines, and is of no use here.)
 constexpr u64 kStreamedBytes = 32 << 20;
-// Where nothing is added up, so that what an output held is never read, half of that: the ranks' buffers share the cache
-// (broadcasts of 16 MiB between two: 320 us, and 480 to 890 through it).
+// Where nothing is added up, so that what an output held is never read, and the ranks' buffers share a cache, half of that
+// (broadcasts of 16 MiB between two: 320 us, and 480 to 890 through it; gathers where they share none: 300, and 240).
 constexpr u64 kStreamedCopies = 16 << 20;
-// Calls from this size on write slots past the caches, too, where peers are far (nearness.h): those that add up, and copies that are
-// streamed. Smaller ones find enough of it in the caches (all-reduces of 1 MiB and broadcasts of 4 MiB are no faster).
+// Where peers are far (nearness.h), slots are written past the caches, too, by calls that are streamed, and from this size on by those
+// that hand on sums: they read and write slots at once. (All-reduces of 4 MiB: 226 us, and 255 through the caches; of 1 MiB no faster, reduces
+// and broadcasts of 4 to 16 MiB slower.)
 constexpr u64 kPassedSums = 2 << 20;
 // Pieces that are added up and written to slots by copying, at least.
 constexpr u64 kCopiedBytes = 8 << 10;
@@ -53,8 +54,12 @@ class HostPlatform {
  public:
   explicit HostPlatform(const Launch& launch, const Around& around = {})
       : launch_(launch), peers_(around.processes), word_(around.word), credit_(around.credit), fenced_(around.fenced), output_(own(launch).buffer[kOutput]),
-        extent_(launch.count * launch.elem_size), reduces_(extent_ >= kPassedSums && reduces(launch)),
-        streams_((own(launch).buffer[kInput] == output_ ? 1 : 2) * extent_ >= kStreamedBytes || (!reduces_ && extent_ >= kStreamedCopies)) {}
+        extent_(launch.count * launch.elem_size) {
+    if (extent_ < kPassedSums) return;
+    const Sums sums = sums_of(launch);
+    hands_on_ = sums == Sums::kHandedOn;
+    streams_ = (own(launch).buffer[kInput] == output_ ? 1 : 2) * extent_ >= kStreamedBytes || (sums == Sums::kNone && extent_ >= kStreamedCopies && !nearness().far());
+  }
 
   // Lines save a fence and a trip of a flag over a link. Between threads a release store is a store, and a look at a
   // counter tells without blocking whether all of a chunk is there, so all protocols are run as the simple one.
@@ -187,11 +192,21 @@ class HostPlatform {
  private:
   static const BufferAddresses& own(const Launch& launch) { return pointer<const BufferAddresses>(launch.buffers)[launch.rank]; }
 
-  static bool reduces(const Launch& launch) {
+  // What a program does with sums: it makes none, keeps them, or hands some on through slots.
+  enum class Sums { kNone, kKept, kHandedOn };
+
+  static Sums sums_of(const Launch& launch) {
     const ProgramView view{pointer<const char>(launch.program)};
-    for (u32 i = 0; i < view.header().nsteps; i++)
-      if (view.step(i).op == kReduce) return true;
-    return false;
+    Sums found = Sums::kNone;
+    for (u32 i = 0; i < view.header().nsteps; i++) {
+      const StepEntry& step = view.step(i);
+      if (step.op != kReduce) continue;
+      found = Sums::kKept;
+      const OperandEntry* dsts = view.operands(step.first_operand) + step.nsrcs;
+      for (u32 d = 0; d < step.ndsts; d++)
+        if (dsts[d].buffer == kSlot) return Sums::kHandedOn;
+    }
+    return found;
   }
 
   static u64 all_of(u32 ndsts) { return ndsts < 64 ? (u64(1) << ndsts) - 1 : ~u64(0); }
@@ -204,7 +219,7 @@ class HostPlatform {
   }
 
   // Which of these destinations are written past the caches.
-  u64 past_caches(u64 own, u64 others) const { return (streams_ ? own : 0) | ((reduces_ || streams_) && nearness().far() ? others : 0); }
+  u64 past_caches(u64 own, u64 others) const { return (streams_ ? own : 0) | ((hands_on_ || streams_) && nearness().far() ? others : 0); }
 
   // Of this thread's peers.
   static Nearness& nearness() {
@@ -219,8 +234,7 @@ class HostPlatform {
   bool fenced_;
   u32 differs_at_ = kMostSyncs;
   u64 output_, extent_;
-  bool reduces_;  // and is large enough for it to matter
-  bool streams_;
+  bool hands_on_ = false, streams_ = false;
 };
 
 }  // namespace blinkcoll
