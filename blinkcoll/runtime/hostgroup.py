@@ -26,7 +26,7 @@ from ..topology import Topology
 from .board import ABORTED, MISMATCH, TIMED_OUT
 from .bootstrap import Group
 from .callword import call_base
-from .hostprograms import HostProgram, programs_for
+from .hostprograms import HostProgram, programs_for, wants_huge_pages
 from .launch import (
     LINE_BYTES,
     OTHER_CALL,
@@ -238,7 +238,8 @@ class HostGroup:
             self._replace_pool(pool, pool_share)
         entries = []
         for one in placed:
-            entries.append((one.part.most_bytes, self._set_up(one, segment), one.part.program.premultiplies))
+            program = one.part.program
+            entries.append((one.part.most_bytes, self._set_up(one, segment), program.premultiplies, wants_huge_pages(program)))
         name, root = call
         views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
         table: int = self.calls.add_table(*views, entries, call_base(name, root))

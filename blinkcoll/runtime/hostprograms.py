@@ -56,7 +56,7 @@ LARGEST = 1 << 62
 #: system calls and the pinning of pages cost more than the second copy; and what two ranks add up comes through slots as fast at
 #: any size, for it is read once from there, added, and stored where the other reads it (measured: benchmarks/host.py).
 _DIRECT_BYTES = {
-    "allreduce": (LARGEST, 8 << 20), "reduce": (LARGEST, 32 << 20), "reducescatter": (LARGEST, 32 << 20), "allgather": (3 << 20, 1 << 20),
+    "allreduce": (LARGEST, 8 << 20), "reduce": (LARGEST, 32 << 20), "reducescatter": (LARGEST, 32 << 20), "allgather": (3 << 20, 3 << 20),
     "alltoall": (16 << 20, 8 << 20), "gather": (LARGEST, 8 << 20), "scatter": (LARGEST, 6 << 20),
 }  # fmt: skip
 
@@ -72,6 +72,11 @@ class HostProgram:
     most_bytes: int
     chunk_bytes: int
     pooled: bool
+
+
+def wants_huge_pages(program: Program) -> bool:
+    """Whether another program serves inputs in small pages sooner: all-gathers and all-to-alls by reading, whose every rank can tell every other."""
+    return program.reaches_buffers and program.collective in ("allgather", "alltoall")
 
 
 def programs_for(topology: Topology, collective: str, root: int | None, *, direct: bool, crowded: bool = False) -> list[HostProgram]:

@@ -1,11 +1,13 @@
 #include "calls.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
 #include "blinkcoll/dispatch.h"
 #include "host/callword.h"
 #include "host/doorbell.h"
+#include "host/pages.h"
 #include "host/run.h"
 
 namespace blinkcoll {
@@ -121,12 +123,19 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   size_t i = 0;
   while (i + 1 < t.entries.size() && nbytes > t.entries[i].most_bytes) i++;
   while (kind.premultiplied && i > 0 && !t.entries[i].premultiplies) i--;
-  const u32 number = t.entries[i].program;
-  Program& program = *programs_[number];
-  set(program, count, kind);
+  u32 number = t.entries[i].program;
+  set(*programs_[number], count, kind);
   const u64 word = call_word(t.word, kind.dtype, kind.elem_size, kind.premultiplied ? kPremultiplied : kind.op, kind.divisor, count);
   last_ = number;
   if (!begin(word, timeout_ns, caller)) return false;
+  const u64 whole_input = whole(output ? t.input : held(t.input, t.output), input, count, kind);
+  if (i > 0 && t.entries[i].huge_pages) {
+    const std::optional<bool> all = all_say(t, input_in_huge_pages(t, whole_input, count, kind), word, timeout_ns, caller);
+    if (!all) return false;
+    last_ = number = t.entries[*all ? i : i - 1].program;
+    set(*programs_[number], count, kind);
+  }
+  Program& program = *programs_[number];
   if (program.pooled && pooled_ != int(number)) {
     if (pooled_ >= 0 && barrier_ >= 0) {
       Program& barrier = *programs_[size_t(barrier_)];
@@ -138,7 +147,7 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
     last_ = number;
   }
   BufferAddresses& mine = pointer<BufferAddresses>(program.launch.buffers)[rank_];
-  mine.buffer[kInput] = whole(output ? t.input : held(t.input, t.output), input, count, kind);
+  mine.buffer[kInput] = whole_input;
   mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind) : mine.buffer[kInput];
   if (!start(program, word, timeout_ns, caller)) return false;
   if (!collective()) return true;
@@ -147,6 +156,30 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   if (watch_.boards->alarmed() && watch_.boards->must_leave()) return false;
   watch_.boards->end();
   return true;
+}
+
+bool HostCalls::input_in_huge_pages(const Table& table, u64 whole_input, u64 count, const CallKind& kind) {
+  u64 first = 0, n = count;
+  if (table.input == View::kOwn) {
+    first = kind.shards ? kind.shards->bounds[rank_] : rank_ * (count / nranks_);
+    n = kind.shards ? kind.shards->bounds[rank_ + 1] - first : count / nranks_;
+  }
+  const u64 address = whole_input + first * kind.elem_size, nbytes = n * kind.elem_size;
+  if (pages_.address != address || pages_.nbytes != nbytes || pages_.calls++ % kLookEvery == 0) pages_ = {address, nbytes, 1, mostly_huge(address, nbytes)};
+  return pages_.huge;
+}
+
+std::optional<bool> HostCalls::all_say(const Table& table, bool mine, u64 word, u64 timeout_ns, Caller& caller) {
+  std::vector<u8> said(nranks_, mine), heard(nranks_, 0);
+  const CallKind bytes{kUInt8, 1};
+  last_ = table.entries[0].program;
+  Program& smallest = *programs_[last_];
+  set(smallest, nranks_, bytes);
+  BufferAddresses& buffers = pointer<BufferAddresses>(smallest.launch.buffers)[rank_];
+  buffers.buffer[kInput] = whole(table.input, {u64(said.data()), nranks_}, nranks_, bytes);
+  buffers.buffer[kOutput] = whole(table.output, {u64(heard.data()), nranks_}, nranks_, bytes);
+  if (!start(smallest, word, timeout_ns, caller)) return std::nullopt;
+  return std::find(heard.begin(), heard.end(), 0) == heard.end();
 }
 
 // What is to be run. Throws where it cannot be, before anybody is told of the call.

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -24,7 +25,8 @@ enum class View { kNone, kOwn, kWhole, kRow, kColumn };
 struct TableEntry {
   u64 most_bytes;  // of the collective's size; the last entry serves what is larger, too
   u32 program;
-  bool premultiplies;  // whether it can; if not, and the call does, the entry before serves it
+  bool premultiplies;     // whether it can; if not, and the call does, the entry before serves it
+  bool huge_pages;        // whether it is for inputs in huge pages (pages.h); if any rank's is not, the entry before serves it
 };
 
 // A buffer of the caller's.
@@ -152,9 +154,21 @@ class HostCalls {
     bool apart;
   };
 
+  // What was found of the last input whose pages were looked at: the same memory is looked at once in so many calls.
+  static constexpr u32 kLookEvery = 16;
+  struct Pages {
+    u64 address = 0, nbytes = 0;
+    u32 calls = 0;
+    bool huge = false;
+  };
+
   void set(Program& program, u64 count, const CallKind& kind);
   bool begin(u64 word, u64 timeout_ns, Caller& caller);
   bool start(Program& program, u64 word, u64 timeout_ns, Caller& caller);
+  // Whether all ranks say so, by the smallest program; nothing where the call has to end.
+  std::optional<bool> all_say(const Table& table, bool mine, u64 word, u64 timeout_ns, Caller& caller);
+  // Whether what others read of this call lies in huge pages.
+  bool input_in_huge_pages(const Table& table, u64 whole_input, u64 count, const CallKind& kind);
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 uneven_total(const Table& table, const UserBuffer& input, const UserBuffer* output, const UnevenShards& shards) const;
   u64 whole(View view, const UserBuffer& buffer, u64 count, const CallKind& kind) const;
@@ -174,6 +188,7 @@ class HostCalls {
   std::vector<std::unique_ptr<Program>> programs_;
   std::vector<Table> tables_;
   std::vector<int> processes_;
+  Pages pages_;
 };
 
 }  // namespace blinkcoll

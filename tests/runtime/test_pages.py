@@ -1,0 +1,70 @@
+"""All-gathers and all-to-alls of large arrays: by reading where they lie in huge pages on all ranks, else through slots."""
+
+from __future__ import annotations
+
+import mmap
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runtime.ranks import as_processes
+
+NBYTES = 24 << 20
+HUGE = 2 << 20
+
+
+def array_in(huge: bool, nbytes: int = NBYTES):
+    """float32 zeros in pages of that kind (as far as the kernel has such)."""
+    memory = mmap.mmap(-1, nbytes + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
+    whole = np.frombuffer(memory, np.uint8)
+    array = whole[-whole.ctypes.data % HUGE :][:nbytes].view(np.float32)
+    array[:] = 0
+    return array
+
+
+def huge_bytes() -> int:
+    """Of this process, in anonymous huge pages."""
+    return sum(int(line.split()[1]) << 10 for line in Path("/proc/self/smaps").read_text().splitlines() if line.startswith("AnonHugePages"))
+
+
+def ran(comm, huge: bool):
+    """Which programs serve an all-gather in place, one of parts that differ, and an all-to-all; and whether pages were as asked for."""
+    array, part, out = array_in(huge), array_in(huge, NBYTES // 2), array_in(huge)
+    as_asked = (huge_bytes() >= NBYTES) == huge
+    n, r, found = comm.world_size, comm.rank, []
+
+    def last():
+        return comm._host.program(comm._host.calls.last).algorithm
+
+    for turn in range(2):
+        array[:] = 0
+        array.reshape(n, -1)[r] = r + 1 + turn
+        comm.all_gather(array)
+        found.append(last())
+        assert (array.reshape(n, -1) == np.arange(1, n + 1)[:, None] + turn).all()
+    counts = [part.size, part.size - 4096]
+    comm.all_gather(part[: counts[r]] + np.float32(7), out[: sum(counts)], counts=counts)
+    assert (out[: sum(counts)] == 7).all()
+    array.reshape(n, -1)[:] = 10 * r + np.arange(n)[:, None]
+    comm.all_to_all(array, out)
+    found.append(last())
+    assert (out.reshape(n, -1) == 10 * np.arange(n)[:, None] + r).all()
+    return comm._host.direct, as_asked, found
+
+
+def can_tell() -> bool:
+    return tuple(map(int, platform.release().split("-")[0].split(".")[:2])) >= (6, 7)
+
+
+@pytest.mark.skipif(not can_tell(), reason="PAGEMAP_SCAN came with Linux 6.7")
+@pytest.mark.parametrize("pages", ["huge", "small", "huge on rank 0"])
+def test_pages_decide_which_program_runs(pages, tmp_path):
+    results = as_processes(2, tmp_path, lambda comm: ran(comm, pages == "huge" or (pages != "small" and comm.rank == 0)))
+    if not all(direct for direct, _, _ in results):
+        pytest.skip("ranks cannot read each other's memory here")
+    if not all(as_asked for _, as_asked, _ in results):
+        pytest.skip("the kernel has no huge pages to give")
+    for _, _, found in results:
+        assert [name == "direct" for name in found] == [pages == "huge"] * 3
