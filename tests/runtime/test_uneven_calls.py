@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from runtime.ranks import as_processes, as_threads
+from runtime.test_pages import array_in, can_tell, huge_bytes
 
 import blinkcoll as bc
 
@@ -97,17 +98,20 @@ def test_pieces_of_any_size_arrive(n, tmp_path):
 
 
 def test_sizes_at_which_ranks_read_each_others_memory(tmp_path):
-    counts = [400_001, 0, 300_000]
+    counts = [(12 << 18) + 1, 0, 8 << 18]
 
     def body(comm):
-        ran = []
-        check_sharded(comm, counts)
-        comm.all_gather(data(comm.rank, counts[comm.rank]), np.zeros(700_001, np.float32), counts=counts)
-        ran.append(comm._host.program(comm._host.calls.last).algorithm)
-        return comm._host.direct, ran
+        check_sharded(comm, [400_001, 0, 300_000])
+        part, out = array_in(True, 4 * counts[comm.rank]), np.zeros(sum(counts), np.float32)
+        part[:] = comm.rank + np.arange(part.size) % 1000
+        huge = huge_bytes() >= 0.9 * part.nbytes
+        comm.all_gather(part, out, counts=counts)
+        assert (out == np.concatenate([r + np.arange(c) % 1000 for r, c in enumerate(counts)])).all()
+        return comm._host.direct and can_tell(), huge, comm._host.program(comm._host.calls.last).algorithm
 
-    for direct, ran in as_processes(3, tmp_path, body):
-        assert ran == ["direct"] if direct else ran
+    results = as_processes(3, tmp_path, body)
+    if all(direct and huge for direct, huge, _ in results):
+        assert [ran for _, _, ran in results] == ["direct"] * 3
 
 
 def test_equal_and_unequal_calls_take_turns(tmp_path):
