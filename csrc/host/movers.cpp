@@ -25,15 +25,15 @@ Reduce widest() {
 
 }  // namespace
 
-void copy_on_host(char* const* dsts, u32 ndsts, const char* src, u64 nbytes, u64 streamed) {
+void copy_on_host(char* const* dsts, u32 ndsts, const char* src, u64 nbytes, u64 streamed, u64 handed) {
   constexpr u64 kPiece = 32 << 10;  // read once from memory, then from the first cache
   if (ndsts == 1) {
-    if (dsts[0] != src) put(dsts[0], src, nbytes, streamed & 1);
+    if (dsts[0] != src) put(dsts[0], src, nbytes, streamed & 1, handed & 1);
   } else {
     for (u64 at = 0; at < nbytes; at += kPiece) {
       const u64 n = nbytes - at < kPiece ? nbytes - at : kPiece;
       for (u32 d = 0; d < ndsts; d++) {
-        if (dsts[d] != src) put(dsts[d] + at, src + at, n, d < 64 && (streamed >> d & 1));
+        if (dsts[d] != src) put(dsts[d] + at, src + at, n, has(streamed, d), has(handed, d));
       }
     }
   }

@@ -5,10 +5,10 @@
 
 namespace blinkcoll {
 
-// Bit d of `streamed`: destination d is written past the caches; of `copied`: results are made elsewhere, and copied there. All
-// stores are ordered before a later release.
+// Bit d of `streamed`: destination d is written past the caches; of `handed`: it is another rank's to read; of `copied`: so it is, and results
+// are made elsewhere and copied there. All stores are ordered before a later release.
 
-void copy_on_host(char* const* dsts, u32 ndsts, const char* src, u64 nbytes, u64 streamed = 0);
+void copy_on_host(char* const* dsts, u32 ndsts, const char* src, u64 nbytes, u64 streamed = 0, u64 handed = 0);
 
 // Each element's sources are combined before any destination of it is written: a destination may be a source.
 // `dtype` and `op` must be a pair that can_reduce() knows.

@@ -127,8 +127,8 @@ class HostPlatform {
   }
 
   void copy(char* const* dsts, u32 ndsts, const char* src, u64 nbytes) const {
-    const u64 own = own_outputs(dsts, ndsts);
-    copy_on_host(dsts, ndsts, src, nbytes, past_caches(own, all_of(ndsts) & ~own));
+    const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own;
+    copy_on_host(dsts, ndsts, src, nbytes, past_caches(own, others), others);
   }
 
   void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {

@@ -34,9 +34,34 @@ inline void put_streamed(char* dst, const char* src, u64 nbytes) {
   std::memcpy(dst, src, nbytes);
 }
 
-inline void put(char* dst, const void* src, u64 nbytes, bool streamed) {
+// `rep movsb`, by which the C library copies what is long, reads lines before it overwrites them after all where the destination begins
+// less than a line behind the source, in their pages: slow where the lines are in another core's cache (measured on Zen 5:
+// all-gathers of 2 MiB between cores that share none 62 us, and 156).
+inline bool in_the_way(const char* dst, const char* src) {
+  const u64 ahead = (reinterpret_cast<u64>(dst) - reinterpret_cast<u64>(src)) % 4096;
+  return ahead > 0 && ahead < 64;
+}
+
+// By way of the first cache, from a place half a page off.
+inline void put_around(char* dst, const char* src, u64 nbytes) {
+  constexpr u64 kPiece = 16 << 10, kPage = 4096;
+  alignas(4096) char around[kPiece + kPage];
+  char* const there = around + (reinterpret_cast<u64>(dst) + kPage / 2) % kPage;
+  for (u64 at = 0; at < nbytes; at += kPiece) {
+    const u64 n = nbytes - at < kPiece ? nbytes - at : kPiece;
+    std::memcpy(there, src + at, n);
+    std::memcpy(dst + at, there, n);
+  }
+}
+
+// `handed`: it is another rank's to read, and the last one to have it was that rank.
+inline void put(char* dst, const void* src, u64 nbytes, bool streamed, bool handed) {
+  constexpr u64 kLong = 8 << 10;
+  const char* from = static_cast<const char*>(src);
   if (streamed) {
-    put_streamed(dst, static_cast<const char*>(src), nbytes);
+    put_streamed(dst, from, nbytes);
+  } else if (handed && nbytes >= kLong && in_the_way(dst, from)) {
+    put_around(dst, from, nbytes);
   } else {
     std::memcpy(dst, src, nbytes);
   }

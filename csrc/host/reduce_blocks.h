@@ -129,7 +129,7 @@ void run(const Task& t) {
     Stored* result = made_in < t.ndsts ? reinterpret_cast<Stored*>(t.dsts[made_in]) + begin : apart;
     for (u64 at = 0; at < n; at += kBlock) reduce_block<kType, kOp>(result + at, t, begin + at, n - at < kBlock ? n - at : kBlock);
     for (u32 d = 0; d < t.ndsts; d++)
-      if (d != made_in) put(t.dsts[d] + begin * sizeof(Stored), result, n * sizeof(Stored), has(t.streamed, d));
+      if (d != made_in) put(t.dsts[d] + begin * sizeof(Stored), result, n * sizeof(Stored), has(t.streamed, d), has(t.copied, d));
   }
 }
 

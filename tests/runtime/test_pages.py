@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runtime.ranks import as_processes
+from runtime.ranks import as_processes, as_threads
 
 NBYTES = 24 << 20
 HUGE = 2 << 20
@@ -68,3 +68,29 @@ def test_pages_decide_which_program_runs(pages, tmp_path):
         pytest.skip("the kernel has no huge pages to give")
     for _, _, found in results:
         assert [name == "direct" for name in found] == [pages == "huge"] * 3
+
+
+@pytest.mark.parametrize("offset", [0, 1, 16, 63, 64, 4033, 4064, 4080, 4095])
+def test_results_are_the_same_wherever_in_their_pages_arrays_begin(offset, tmp_path):
+    """Slots begin with a page; some distances are copied another way (csrc/host/put.h)."""
+
+    def at(values):
+        memory = np.zeros(values.nbytes + 8192, np.uint8)
+        placed = memory[-memory.ctypes.data % 4096 + offset :][: values.nbytes]
+        placed[:] = values
+        return placed
+
+    def body(comm):
+        n, r = comm.world_size, comm.rank
+        for count in (n * 9_000, n * 123_457):
+            inputs = [np.random.default_rng([count, rank]).integers(0, 256, count, np.uint8) for rank in range(n)]
+            mine, shard = inputs[r], slice(r * count // n, (r + 1) * count // n)
+            for _ in range(2):
+                assert (comm.all_reduce(at(mine), "bxor") == np.bitwise_xor.reduce(inputs)).all()
+                assert (comm.all_gather(at(mine), at(np.zeros(n * count, np.uint8))) == np.concatenate(inputs)).all()
+                assert (comm.broadcast(at(mine), n - 1) == inputs[n - 1]).all()
+                assert (comm.reduce_scatter(at(mine), "bxor", at(np.zeros(count // n, np.uint8))) == np.bitwise_xor.reduce(inputs)[shard]).all()
+                assert (comm.all_to_all(at(mine), at(np.zeros(count, np.uint8))) == np.concatenate([a[shard] for a in inputs])).all()
+
+    as_threads(2, tmp_path / "2", body)
+    as_threads(3, tmp_path / "3", body)
