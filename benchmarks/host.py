@@ -59,7 +59,7 @@ def work(options: argparse.Namespace) -> None:
     rate = copy_rate(world)
     if world.rank == 0:
         print(f"# {world.size} ranks on {os.cpu_count()} cores; measured; all ranks together copy {rate:.1f} GB/s ({MPI.Get_library_version().splitlines()[0].split(',')[0]})")
-        print(f"# {'collective':>13} {'size':>9} {'blinkcoll us':>13} {'OpenMPI us':>11} {'ratio':>6} {'gloo us':>10} {'bytes moved':>12} {'floor us':>9} {'rounds':>6}")
+        print(f"# {'collective':>13} {'size':>9} {'blinkcoll us':>13} {'OpenMPI us':>11} {'ratio':>6}" + (f" {'gloo us':>10}" if gloo else "") + f" {'bytes moved':>12} {'floor us':>9} {'rounds':>6}")
     for name in options.collectives.split(","):
         for nbytes in map(size_of, options.sizes.split(",")) if name != "barrier" else (4,):
             measure(name, nbytes, world, comm, gloo, options)
@@ -89,17 +89,17 @@ def measure(name: str, nbytes: int, world, comm, gloo, options: argparse.Namespa
             rounds.setdefault(before, []).append((took, rate))
     if world.rank == 0:
         for place, kept in sorted(rounds.items()):
-            report(name, count * 4, n, place, kept)
+            report(name, count * 4, n, place, kept, gloo is not None)
         if not rounds:
             print(f"  {name:>13} {count * 4:>9} cores were moved in every round")
 
 
-def report(name: str, nbytes: int, n: int, place: str, rounds: list[tuple[dict[str, float], float]]) -> None:
+def report(name: str, nbytes: int, n: int, place: str, rounds: list[tuple[dict[str, float], float]], gloo: bool) -> None:
     us = {library: statistics.median(took[library] for took, _ in rounds) * 1e6 for library in ("blinkcoll", "OpenMPI", "gloo") if library in rounds[0][0]}
     ratio = statistics.median(took["blinkcoll"] / took["OpenMPI"] for took, _ in rounds)
     must, rate = moved(name, nbytes, n), statistics.median(rate for _, rate in rounds)
     row = f"  {name:>13} {nbytes:>9} {us['blinkcoll']:>13.2f} {us['OpenMPI']:>11.2f} {ratio:>6.2f}"
-    print(row + f" {us.get('gloo', float('nan')):>10.2f} {must:>12.0f} {must / (rate * 1e3):>9.2f} {len(rounds):>6} {place}", flush=True)
+    print(row + (f" {us.get('gloo', float('nan')):>10.2f}" if gloo else "") + f" {must:>12.0f} {must / (rate * 1e3):>9.2f} {len(rounds):>6} {place}", flush=True)
 
 
 def timed(call: Callable[[], object], reps: int, world) -> float:

@@ -55,6 +55,7 @@ LARGEST = 1 << 62
 #: Where ranks can read each other's memory, they do beyond these sizes: between two ranks, and among more. Below, the
 #: system calls and the pinning of pages cost more than the second copy; and what two ranks add up comes through slots as fast at
 #: any size, for it is read once from there, added, and stored where the other reads it (measured: benchmarks/host.py).
+#: All-gathers and all-to-alls do so only where all inputs lie in huge pages (:func:`wants_huge_pages`).
 _DIRECT_BYTES = {
     "allreduce": (LARGEST, 8 << 20), "reduce": (LARGEST, 32 << 20), "reducescatter": (LARGEST, 32 << 20), "allgather": (3 << 20, 3 << 20),
     "alltoall": (16 << 20, 8 << 20), "gather": (LARGEST, 8 << 20), "scatter": (LARGEST, 6 << 20),

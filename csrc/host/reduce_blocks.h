@@ -113,8 +113,9 @@ void reduce_block(StoredAs<kType>* result, const Task& t, u64 begin, u64 n) {
 }
 
 // Results are made in the first destination that is neither written past the caches nor another rank's to read (nor a caller's that
-// does not lie as its type asks), a span at a time, and copied from there, where they still are in the first cache; if there is none, they are made apart. All sources of a span are
-// read before it is copied, and of a block before it is made, so that a destination may be a source.
+// does not lie as its type asks), a span at a time, and copied from there, where they still are in the first cache; if there is
+// none, they are made apart. All sources of a span are read before it is copied, and of a block before it is made, so that a
+// destination may be a source.
 template <u32 kType, u32 kOp>
 void run(const Task& t) {
   using Stored = StoredAs<kType>;

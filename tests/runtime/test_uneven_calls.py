@@ -110,8 +110,9 @@ def test_sizes_at_which_ranks_read_each_others_memory(tmp_path):
         return comm._host.direct and can_tell(), huge, comm._host.program(comm._host.calls.last).algorithm
 
     results = as_processes(3, tmp_path, body)
-    if all(direct and huge for direct, huge, _ in results):
-        assert [ran for _, _, ran in results] == ["direct"] * 3
+    if not all(direct and huge for direct, huge, _ in results):
+        pytest.skip("ranks cannot read each other's memory here, or there are no huge pages; the results were checked")
+    assert [ran for _, _, ran in results] == ["direct"] * 3
 
 
 def test_equal_and_unequal_calls_take_turns(tmp_path):
