@@ -290,7 +290,7 @@ class HostGroup:
         n, placed, pool_share = self.world_size, [], 0
         sizes = [0] * n
         for part in parts:
-            code, arenas = _laid_out(_ByHash(part.program), part.chunk_bytes)
+            code, arenas = _laid_out(_ByHash(part.program), part.chunk_bytes, not part.pooled)
             at = list(sizes)
             for rank, arena in enumerate(arenas):
                 sizes[rank] += _up(arena.slots_begin if part.pooled else arena.nbytes, LINE_BYTES)
@@ -389,10 +389,10 @@ class _ByHash:
 
 
 @lru_cache(maxsize=64)
-def _laid_out(held: _ByHash, slot_bytes: int) -> tuple[bytes, list[Arena]]:
+def _laid_out(held: _ByHash, slot_bytes: int, headed: bool) -> tuple[bytes, list[Arena]]:
     """The bytes of a program, and every rank's arena; remembered like :func:`_verified`."""
     code = encode(held.program)
-    return code, [lay_out(held.program, code, rank, slot_bytes) for rank in range(held.program.nranks)]
+    return code, [lay_out(held.program, code, rank, slot_bytes, headed=headed) for rank in range(held.program.nranks)]
 
 
 def _named(call: Sequence[Any]) -> str:

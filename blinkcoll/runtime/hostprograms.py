@@ -39,9 +39,10 @@ _CHUNKS_BYTES, _LEAST_CHUNK_BYTES = 512 << 10, 64 << 10
 #: Slots of a connection for large calls: a few chunks keep writer and reader apart, and are still in the caches when they are written
 #: again (measured: 4, 8 and 16).
 _LARGE_SLOTS = 4
-#: Slots of programs for small calls: between two ranks, and among more, which may share cores: the more calls one rank can make
-#: ahead of the others, the fewer turns they have to take.
-_SMALL_SLOTS = (4, 16)
+#: Slots of programs for small calls: between two ranks (the more, the seldomer the writer looks what has been taken, and with more
+#: than eight of 8 KiB they outgrow the first cache), and among more, which may share cores: the more calls one rank can make ahead of
+#: the others, the fewer turns they have to take.
+_SMALL_SLOTS = (8, 16)
 #: One exchange up to this size, then two: each rank adds up all inputs, or one part of them.
 _ONE_SHOT_BYTES = 8 << 10
 #: Where ranks are under several memories, two exchanges up to this size, then packed trees, which cross what joins the memories
@@ -107,10 +108,10 @@ def _allreduce(topology: Topology) -> list[HostProgram]:
         return _by_size(n, lambda slots: lower_rings(topology, [list(range(n))], slots=slots))
     one = HostProgram(lower_one_shot(topology, slots=_SMALL_SLOTS[n > 2]), _ONE_SHOT_BYTES, _ONE_SHOT_BYTES, pooled=False)
     # Two ranks that have a core each keep chunks under way (measured, 4 MiB: 142 us and 151); more of them wait for turns anyway.
-    two = _by_size(n, lambda slots: lower_two_shot(topology, slots=slots, staged=n == 2))
+    two = _by_size(n, lambda slots: lower_two_shot(topology, slots=slots, staged=n == 2))[-1]
     if len(_memories(topology)) == 1:
-        return [one, *two]
-    return [one, replace(two[-1], most_bytes=_SPREAD_BYTES), _planned(topology, "allreduce", None)[-1]]
+        return [one, two]
+    return [one, replace(two, most_bytes=_SPREAD_BYTES), _planned(topology, "allreduce", None)[-1]]
 
 
 def _memories(topology: Topology) -> set[str]:
@@ -120,7 +121,7 @@ def _memories(topology: Topology) -> set[str]:
 
 
 def _barrier(topology: Topology, crowded: bool) -> list[HostProgram]:
-    slots = _SMALL_SLOTS[topology.nranks > 2]
+    slots = 4  # nobody gets further ahead in any case
     program = lower_star(topology, "barrier", slots=slots) if crowded else lower_barrier(topology, slots=slots)
     return [HostProgram(program, LARGEST, 64, pooled=False)]
 

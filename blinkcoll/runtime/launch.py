@@ -58,7 +58,10 @@ class ConnectionAddresses(ctypes.Structure):
 class CounterLine(ctypes.Structure):
     """``struct CounterLine``."""
 
-    _fields_ = [("value", ctypes.c_uint64), ("waited", ctypes.c_uint32), ("doorbell", ctypes.c_int32), ("call", ctypes.c_uint64 * 4)]
+    _fields_ = [
+        ("value", ctypes.c_uint64), ("doorbell", ctypes.c_int32), ("pad", ctypes.c_uint32), ("call", ctypes.c_uint64 * 4), ("rest", ctypes.c_uint64 * 2),
+        ("waited", ctypes.c_uint32),
+    ]  # fmt: skip
 
 
 class ChannelRecord(ctypes.Structure):
@@ -136,7 +139,10 @@ def _check_operation(program: Program, dtype: str, op: str) -> None:
 
 @dataclass(frozen=True)
 class Arena:
-    """Where a rank's words, tables and slots lie, as offsets from the arena's base. It starts as zeros."""
+    """Where a rank's words, tables and slots lie, as offsets from the arena's base. It starts as zeros.
+
+    ``slot_counters``: where connections that arrive have one in front of each slot (:func:`lay_out`, ``headed``), all but the first.
+    """
 
     abort: int
     doorbell: int
@@ -151,11 +157,15 @@ class Arena:
     tails: dict[int, int]
     slots: dict[int, int]
     slots_begin: int
+    slot_counters: tuple[int, ...]
     nbytes: int
 
 
-def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
-    """The arena of one rank: counters it polls on lines of their own, tables, the program, slots it reads."""
+def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int, *, headed: bool = False) -> Arena:
+    """The arena of one rank: counters it polls on lines of their own, tables, the program, slots it reads.
+
+    ``headed``: slots have their counters in front of them (``launch.h``), which only executors on hosts understand.
+    """
     at = 0
 
     def take(nbytes: int, alignment: int = LINE_BYTES) -> int:
@@ -164,28 +174,26 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int) -> Arena:
         at = start + nbytes
         return start
 
-    from .._core import slot_stride
+    from .._core import headed_stride, slot_stride
 
     nchannels, nconnections = len(program.ranks[rank]), len(program.connections)
-    stride = [slot_stride(PROTOCOLS.index(c.protocol), slot_bytes) for c in program.connections]
+    stride = [headed_stride(slot_bytes) if headed else slot_stride(PROTOCOLS.index(c.protocol), slot_bytes) for c in program.connections]
     leaving = [i for i, c in enumerate(program.connections) if c.src == rank and c.transport != "host"]
     arriving = [i for i, c in enumerate(program.connections) if c.dst == rank and c.transport != "host"]
-    return Arena(
-        abort=take(4),
-        doorbell=take(4),
-        records=take(nchannels * ctypes.sizeof(ChannelRecord)),
-        progress=take(nchannels * LINE_BYTES),
-        cursors=take(nconnections * 8),
-        buffers=take(program.nexecutors * ctypes.sizeof(BufferAddresses)),
-        connections=take(nconnections * ctypes.sizeof(ConnectionAddresses)),
-        program=take(len(code)),
-        shards=take(table_bytes(program)),
-        heads={i: take(8) for i in leaving},
-        tails={i: take(8) for i in arriving},
-        slots_begin=take(0, _SLOT_ALIGNMENT),
-        slots={i: take(program.connections[i].slots * stride[i] if i in program.carrying else 0, _SLOT_ALIGNMENT) for i in arriving},
-        nbytes=_round_up(take(0), _SLOT_ALIGNMENT),
-    )
+    tables = {
+        "abort": 4, "doorbell": 4, "records": nchannels * ctypes.sizeof(ChannelRecord), "progress": nchannels * LINE_BYTES, "cursors": nconnections * 8,
+        "buffers": program.nexecutors * ctypes.sizeof(BufferAddresses), "connections": nconnections * ctypes.sizeof(ConnectionAddresses),
+        "program": len(code), "shards": table_bytes(program),
+    }  # fmt: skip
+    places = {name: take(nbytes) for name, nbytes in tables.items()}
+    in_front = [i for i in arriving if headed and i in program.carrying]
+    heads = {i: take(8) for i in leaving}
+    tails = {i: take(8) for i in arriving if i not in in_front}
+    slots_begin = take(0, _SLOT_ALIGNMENT)
+    slots = {i: take(program.connections[i].slots * stride[i] if i in program.carrying else 0, _SLOT_ALIGNMENT) for i in arriving}
+    tails |= {i: slots[i] for i in in_front}
+    others = tuple(slots[i] + slot * stride[i] for i in in_front for slot in range(1, program.connections[i].slots))
+    return Arena(**places, heads=heads, tails=tails, slots=slots, slots_begin=slots_begin, slot_counters=others, nbytes=_round_up(at, _SLOT_ALIGNMENT))
 
 
 def counter_lines(arena: Arena) -> list[tuple[int, bytes]]:
@@ -193,7 +201,7 @@ def counter_lines(arena: Arena) -> list[tuple[int, bytes]]:
 
     Those of its own channels' progress too: the rank that waits for them is the one that raises them, and needs no ring.
     """
-    polled = (*range(arena.progress, arena.cursors - LINE_BYTES + 1, LINE_BYTES), *arena.heads.values(), *arena.tails.values())
+    polled = (*range(arena.progress, arena.cursors - LINE_BYTES + 1, LINE_BYTES), *arena.heads.values(), *arena.tails.values(), *arena.slot_counters)
     return [(at, bytes(CounterLine(doorbell=arena.doorbell - at))[: CounterLine.call.offset]) for at in polled]
 
 

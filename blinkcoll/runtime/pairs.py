@@ -31,7 +31,7 @@ class Pairs:
         self.program = lower_sendrecv(host_topology(2), _SENDER, slots=_SLOTS)
         verify(self.program, repeated=True)
         self._code = encode(self.program)
-        self._arenas: list[Arena] = [lay_out(self.program, self._code, role, _CHUNK_BYTES) for role in (_SENDER, _RECEIVER)]
+        self._arenas: list[Arena] = [lay_out(self.program, self._code, role, _CHUNK_BYTES, headed=True) for role in (_SENDER, _RECEIVER)]
         self._role_at = [0, _up(self._arenas[_SENDER].nbytes)]
         self._pair_bytes = self._role_at[1] + _up(self._arenas[_RECEIVER].nbytes)
         self.nbytes = world_size * (world_size - 1) * self._pair_bytes

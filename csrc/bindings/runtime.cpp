@@ -49,6 +49,7 @@ void bind_runtime(nb::module_& m) {
         nb::arg("dtype"), nb::arg("op"), nb::arg("premultiplied"), nb::arg("divided"), "Whether there is a mover for this.");
   m.def("can_reduce_in_switch", [](u32 dtype, u32 op) { return can_reduce_in_switch(dtype, op); }, nb::arg("dtype"), nb::arg("op"), "Whether a switch can reduce this.");
   m.def("slot_stride", &slot_stride, nb::arg("protocol"), nb::arg("payload"), "Bytes of a slot that holds `payload` bytes by a protocol.");
+  m.def("headed_stride", &headed_stride, nb::arg("payload"), "Bytes of a slot that holds `payload` bytes behind its own counter.");
   m.def("layout_sizes", [] {
     return std::map<std::string, size_t>{
         {"ProgramHeader", sizeof(ProgramHeader)}, {"RankEntry", sizeof(RankEntry)}, {"ConnectionEntry", sizeof(ConnectionEntry)},

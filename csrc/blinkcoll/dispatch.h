@@ -22,6 +22,7 @@
 //   void sign(tail, number, slots)             says it of a chunk, before publish()
 //   bool agrees(tail, number, slots, sync)     whether it is the call under way; if not, differs_at() is that sync, and
 //                                              differs() the other call where it is known
+//   kHeaded                      whether slots may begin with counters of their own (launch.h, headed)
 //   kKeepsCredit                 whether it remembers what its looks at `head` have seen. If so:
 //   Look look_for_credit(connection, word, target)     look(), where that does not know already
 //   kFar                         whether other ranks' buffers may lie in memory that loads and stores do not reach. If so:
@@ -188,7 +189,7 @@ class ChannelRun {
       const ConnectionEntry& c = view_.connection(sync.connection);
       const ConnectionAddresses& at = addresses(sync.connection);
       u64 needed = sequence(sync.connection, sync.use) + 1;
-      if (c.dst == launch_.rank) return {pointer<const u64>(at.tail), in_lines(c) ? 0 : needed, c.slots};  // the chunk has arrived
+      if (c.dst == launch_.rank) return {tail_of(sync.connection, needed), in_lines(c) ? 0 : needed, signed_slots(at, c)};  // the chunk has arrived
       return {pointer<const u64>(at.head), needed > c.slots ? needed - c.slots : 0, 0};  // its slot has been given back
     }
     const AfterEntry& after = view_.afters(step.first_after)[i - step.nwaits];
@@ -216,6 +217,9 @@ class ChannelRun {
     for (u32 i = 0; i < u32(step.nwaits) + step.nafters; i++) {
       Condition c = condition(step, i);
       u64 seen = p.peek(c.word);
+      if constexpr (Platform::kHeaded) {
+        if (c.slots && seen < c.target) seen = published(p, view_.syncs(step.first_sync)[i].connection);
+      }
       if (i < step.nwaits && lines_are_missing(p, step, view_.syncs(step.first_sync)[i], &c.target)) seen = c.target - 1;
       if (seen >= c.target) continue;
       bool slot = i < step.nwaits;
@@ -234,12 +238,36 @@ class ChannelRun {
     if constexpr (Platform::kLines) {
       const ConnectionEntry& c = view_.connection(sync.connection);
       if (c.dst != launch_.rank || !in_lines(c)) return false;
-      const Place place = slot_of(sync.connection, sync.use);
+      const Place place = slot_of(sync.connection, sync.use, 0);
       if (p.has_lines(place, units_of(chunk(step.shard, step.share).length * launch_.elem_size))) return false;
       *target = sequence(sync.connection, sync.use) + 1;
       return true;
     }
     return false;
+  }
+
+  // -- where chunks are announced ------------------------------------------------------------------------------------
+
+  // The counter that says that the `number`-th chunk of a connection has come: all chunks', or its slot's own.
+  BC_HD u64* tail_of(u32 connection, u64 number) const {
+    const ConnectionAddresses& at = addresses(connection);
+    if constexpr (Platform::kHeaded) {
+      if (headed(at)) return pointer<u64>(at.slots + turn_of(number - 1, view_.connection(connection).slots) * headed_stride(launch_.slot_bytes));
+    }
+    return pointer<u64>(at.tail);
+  }
+
+  // How many chunks share one counter's line.
+  BC_HD u32 signed_slots(const ConnectionAddresses& at, const ConnectionEntry& c) const { return Platform::kHeaded && headed(at) ? 1 : c.slots; }
+
+  // How many chunks of a connection have been announced.
+  BC_HD u64 published(const Platform& p, u32 connection) const {
+    u64 most = 0;
+    for (u32 slot = 0; slot < view_.connection(connection).slots; slot++) {
+      const u64 number = p.peek(tail_of(connection, slot + 1));
+      if (number > most) most = number;
+    }
+    return most;
   }
 
   BC_HD bool in_lines(const ConnectionEntry& c) const { return Platform::kLines && c.protocol != kSimple; }
@@ -344,7 +372,7 @@ class ChannelRun {
   }
 
   BC_HD Place locate(const OperandEntry& operand, const StepEntry& step, const Range& range) const {
-    if (operand.buffer == kSlot) return slot_of(operand.index, operand.use);
+    if (operand.buffer == kSlot) return slot_of(operand.index, operand.use, range.length * launch_.elem_size);
     if (operand.buffer == kMulticast) return {nullptr, 0, kSimple, false};
     u64 base = pointer<const BufferAddresses>(launch_.buffers)[operand.index].buffer[operand.buffer];
     u64 offset = range.offset;
@@ -357,9 +385,13 @@ class ChannelRun {
     return {pointer<char>(base + offset * launch_.elem_size), 0, kSimple, false};
   }
 
-  BC_HD Place slot_of(u32 connection, u32 use) const {
+  // Where a chunk of so many bytes lies in its slot.
+  BC_HD Place slot_of(u32 connection, u32 use, u64 nbytes) const {
     const ConnectionEntry& c = view_.connection(connection);
     const u64 n = sequence(connection, use);
+    if constexpr (Platform::kHeaded) {
+      if (headed(addresses(connection))) return {reinterpret_cast<char*>(tail_of(connection, n + 1)) + headed_offset(nbytes), 0, kSimple, false};
+    }
     char* at = pointer<char>(addresses(connection).slots + n % c.slots * slot_stride(c.protocol, launch_.slot_bytes));
     return {at, flag_of(n), in_lines(c) ? c.protocol : u32(kSimple), c.protocol == kLL && sweeps(n, c.slots)};
   }
@@ -369,15 +401,16 @@ class ChannelRun {
   BC_HD void signal_all(Platform& p, const StepEntry& step) {
     for (u32 i = p.lane(); i < step.nsignals; i += p.lanes()) {
       const SyncEntry& sync = view_.syncs(step.first_sync + step.nwaits)[i];
-      const ConnectionAddresses& at = addresses(sync.connection);
       const ConnectionEntry& c = view_.connection(sync.connection);
       bool reads = c.dst == launch_.rank;
       if (!reads && in_lines(c)) continue;  // its lines have said so
       const u64 number = sequence(sync.connection, sync.use) + 1;
+      const ConnectionAddresses& at = addresses(sync.connection);
+      u64* const word = reads ? pointer<u64>(at.head) : tail_of(sync.connection, number);
       if constexpr (Platform::kSigned) {
-        if (!reads) p.sign(pointer<u64>(at.tail), number, c.slots);
+        if (!reads) p.sign(word, number, signed_slots(at, c));
       }
-      p.publish(pointer<u64>(reads ? at.head : at.tail), number);
+      p.publish(word, number);
     }
   }
 

@@ -25,20 +25,35 @@ struct ConnectionAddresses {
   u64 slots, tail, head;
 };
 
+constexpr u32 kLineBytes = 128;  // counters of different connections never share a cache line
+
 // A counter's cache line. Hosts sleep while they wait, so there is room for who does: the counter's reader sets `waited`
 // before it sleeps, and whoever raises the counter then rings the reader's doorbell, `doorbell` bytes from this line (0:
-// the reader never sleeps). Counter, mark and doorbell lie in the reader's arena, mapped as one everywhere.
+// the reader never sleeps). Counter, mark and doorbell lie in the reader's arena, mapped as one everywhere. The mark has a line of
+// its own: nobody writes it while nobody sleeps, so that to look at it costs nothing, whoever has the counter's just then.
 //
 // On hosts, `call` says what call each chunk is part of (host/callword.h), written before `value` says that it has come: chunk
-// n's in `call[n % kSignedCalls]` where the connection has so many slots at most, so that nobody overwrites what is still to
-// be read. Where it has up to kTaggedCalls, the same bytes hold 16 bits of each, which tell that calls differ, not how.
-constexpr u32 kSignedCalls = 4, kTaggedCalls = 16;
+// n's in `call[n % slots]` where so many chunks (at most kSignedCalls) share the line, so that nobody overwrites what is still to
+// be read.
+constexpr u32 kSignedCalls = 4;
 struct CounterLine {
   u64 value;
-  u32 waited;
   int doorbell;
+  u32 pad;
   u64 call[kSignedCalls];
+  u64 rest[2];
+  u32 waited;
 };
+
+// A connection is *headed* where `tail` is where its slots begin: each slot then has a counter of its own in front, whose value is
+// the number of the chunk in it, counted from 1. That a chunk has come, what call it is of and, if it is small, its data come in one
+// cache line, and none of the lines is written again before its slot's turn comes. For hosts.
+constexpr u64 kHeadBytes = kLineBytes, kHeadData = 32, kHeadRoom = 32;  // where small data begin, and how much there may be
+// number % slots, without a division where that is easy.
+BC_HD u64 turn_of(u64 number, u32 slots) { return (slots & (slots - 1)) == 0 ? number & (slots - 1) : number % slots; }
+BC_HD bool headed(const ConnectionAddresses& at) { return at.tail == at.slots; }
+BC_HD u64 headed_stride(u64 payload) { return (kHeadBytes + payload + kLineBytes - 1) / kLineBytes * kLineBytes; }
+BC_HD u64 headed_offset(u64 nbytes) { return nbytes <= kHeadRoom ? kHeadData : kHeadBytes; }
 
 enum RecordCode : u32 { kRan = 0, kTimedOut = 1, kAborted = 2, kUnreachable = 3, kOtherCall = 4 };
 
@@ -71,7 +86,5 @@ struct Launch {
   u64 multicast[3]; // this rank's mappings of the multicast objects that inputs, outputs, scratch of all ranks are bound
                     // to, by the address at which the whole would begin; 0: none, all ranks' memory is accessed one by one
 };
-
-constexpr u32 kLineBytes = 128;  // counters of different connections never share a cache line
 
 }  // namespace blinkcoll

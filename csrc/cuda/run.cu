@@ -27,6 +27,7 @@ class CudaPlatform {
   BC_DEVICE explicit CudaPlatform(const Launch& launch) : launch_(launch) {}
 
   static constexpr bool kSigned = false;
+  static constexpr bool kHeaded = false;
   static constexpr bool kFar = false;  // peers' memory is mapped
   static constexpr bool kKeepsCredit = false;
   static constexpr bool kLines = true;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <vector>
 
@@ -34,6 +35,9 @@ constexpr u64 kStreamedCopies = 16 << 20;
 // that hand on sums: they read and write slots at once. (All-reduces of 4 MiB: 226 us, and 255 through the caches; of 1 MiB no faster, reduces
 // and broadcasts of 4 to 16 MiB slower.)
 constexpr u64 kPassedSums = 2 << 20;
+// What lies in the line of a slot's own counter (launch.h): counter, call, small data; the mark of who sleeps has another.
+static_assert(kHeadData >= offsetof(CounterLine, call) + sizeof(u64) && kHeadData + kHeadRoom <= offsetof(CounterLine, waited), "data lie between");
+
 // Pieces that are added up and written to slots by copying, at least.
 constexpr u64 kCopiedBytes = 8 << 10;
 // Calls of this size tell how near the peers are; smaller ones would not be worth the clock.
@@ -65,6 +69,7 @@ class HostPlatform {
   // counter tells without blocking whether all of a chunk is there, so all protocols are run as the simple one.
   static constexpr bool kLines = false;
   static constexpr bool kSigned = true;
+  static constexpr bool kHeaded = true;
   static constexpr bool kFar = true;
   static constexpr bool kKeepsCredit = true;
 
@@ -148,30 +153,15 @@ class HostPlatform {
   // Plain accesses: ordered by the release of publish() and the acquire of look(), as the chunk itself is.
   void sign(u64* tail, u64 number, u32 slots) const {
     CounterLine& line = *reinterpret_cast<CounterLine*>(tail);
-    if (slots <= kSignedCalls) {
-      line.call[number % kSignedCalls] = word_;
-    } else if (slots <= kTaggedCalls) {
-      const u16 tag = tag_of(word_);
-      std::memcpy(reinterpret_cast<char*>(line.call) + number % kTaggedCalls * sizeof tag, &tag, sizeof tag);
-    }
+    if (slots <= kSignedCalls) line.call[turn_of(number, slots)] = word_;
   }
   bool agrees(const u64* tail, u64 number, u32 slots, u32 sync) {
     const CounterLine& line = *reinterpret_cast<const CounterLine*>(tail);
-    if (slots <= kSignedCalls) {
-      const u64 word = line.call[number % kSignedCalls];
-      if (word == word_) return true;
-      differs_ = word;
-    } else if (slots <= kTaggedCalls) {
-      u16 tag;
-      std::memcpy(&tag, reinterpret_cast<const char*>(line.call) + number % kTaggedCalls * sizeof tag, sizeof tag);
-      if (tag == tag_of(word_)) return true;
-    } else {
-      return true;
-    }
+    if (slots > kSignedCalls || line.call[turn_of(number, slots)] == word_) return true;
+    differs_ = line.call[turn_of(number, slots)];
     differs_at_ = sync;
     return false;
   }
-  static u16 tag_of(u64 word) { return u16(word * 0x9e3779b97f4a7c15ull >> 48); }
   u64 differs() const { return differs_; }
   u32 differs_at() const { return differs_at_; }
 

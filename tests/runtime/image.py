@@ -33,13 +33,13 @@ class Image:
         return [held[at : at + nbytes].view(np.float32) for at, nbytes in self.outputs]
 
 
-def make_image(folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: int, in_place: bool, mapped: bool = False, timeout_s: float = 60.0) -> Image:
-    """The image of a float32 sum (or what else the program does)."""
+def make_image(folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: int, in_place: bool, mapped: bool = False, headed: bool = False, timeout_s: float = 60.0) -> Image:
+    """The image of a float32 sum (or what else the program does); ``headed``: with a counter in front of each slot."""
     code = encode(program)
     given = next(i for i in inputs if i is not None)
     count = given.size * (program.nranks if view(program.collective, "input", 0, program.root) == "own" else 1)
     work = describe_work(program, count, count, "float32", 4, "sum", chunk_bytes)
-    arenas = [lay_out(program, code, rank, work.slot_bytes) for rank in range(program.nranks)]
+    arenas = [lay_out(program, code, rank, work.slot_bytes, headed=headed) for rank in range(program.nranks)]
     head = -(-program.nranks * ctypes.sizeof(LaunchRecord) // 4096) * 4096
     layout = lay_out_segment(arenas, [(4 * count,) * 3] * program.nranks)
     bases = [BASE + head + at for at in layout.arenas]

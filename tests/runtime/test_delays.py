@@ -42,6 +42,8 @@ def _programs():
 
 
 PROGRAMS = dict(_programs())
+#: Where slots have counters of their own; those of direct programs carry nothing.
+HEADED = [name for name, program in PROGRAMS.items() if program.carrying]
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +64,8 @@ def binaries(tmp_path_factory):
                 csrc = folder / "csrc"
                 shutil.copytree(SOURCE / "csrc", csrc)
                 text = (csrc / "host" / "platform.h").read_text()
-                assert text.count("raise(word, value);") == 1
-                (csrc / "host" / "platform.h").write_text(text.replace("raise(word, value);", "raise(word, value + 1);"))
+                assert text.count("raise(word, value, fenced_);") == 1
+                (csrc / "host" / "platform.h").write_text(text.replace("raise(word, value, fenced_);", "raise(word, value + 1, fenced_);"))
             arithmetic = "arithmetic" + ("-tsan" if kind == "tsan" else "")
             if arithmetic not in built:  # what takes the compiler longest, and knows of no delays
                 built[arithmetic] = compiled(kind, csrc, [SOURCE / "csrc" / "host" / "reduce_avx2.cpp"], folder / f"{arithmetic}2.o", "-c")
@@ -76,11 +78,15 @@ def binaries(tmp_path_factory):
     return build
 
 
-def run(binary: Path, folder: Path, program, calls: int, seed: int, timeout_s: float, patience_s: float = 60.0) -> None:
-    """So many calls, each with delays of its own; the last result is checked against numpy."""
+def run(binary: Path, folder: Path, program, calls: int, seed: int, timeout_s: float, patience_s: float = 60.0, headed_bytes: int = 0) -> None:
+    """So many calls, each with delays of its own; the last result is checked against numpy.
+
+    ``headed_bytes``: chunks are so large, and slots have counters in front.
+    """
     count = 303
     inputs = make_inputs(program.collective, program.root, program.nranks, count, lambda rank, size: np.random.default_rng([seed, rank]).integers(-99, 99, size).astype(np.float32))
-    image = make_image(folder, program, inputs, chunk_bytes=64 if program.algorithm != "direct" else 1 << 30, in_place=False, timeout_s=patience_s)
+    chunk_bytes = headed_bytes or (64 if program.algorithm != "direct" else 1 << 30)
+    image = make_image(folder, program, inputs, chunk_bytes=chunk_bytes, in_place=False, timeout_s=patience_s, headed=headed_bytes > 0)
     outputs = [str(v) for at, nbytes in image.outputs for v in (BASE + at, nbytes)]
     done = subprocess.run([binary, image.path, str(image.nranks), str(calls), str(seed), *outputs], capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stderr[-3000:]}"
@@ -93,6 +99,21 @@ def test_delays_change_nothing(name, binaries, tmp_path):
     run(binaries("plain"), tmp_path, PROGRAMS[name], calls=60, seed=1000, timeout_s=120)
 
 
+@pytest.mark.parametrize("nbytes", [32, 64])
+@pytest.mark.parametrize("name", ["one-shot", "two-shot, staged", "dgx1 broadcast"])
+def test_delays_change_nothing_where_slots_have_their_own_counters(name, nbytes, binaries, tmp_path):
+    """Chunks of 32 bytes lie beside the counter, larger ones behind it."""
+    run(binaries("plain"), tmp_path, PROGRAMS[name], calls=60, seed=1000, timeout_s=120, headed_bytes=nbytes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "tsan"])
+@pytest.mark.parametrize("nbytes", [32, 64])
+@pytest.mark.parametrize("name", HEADED)
+def test_a_thousand_seeds_of_delays_change_nothing_where_slots_have_their_own_counters(name, nbytes, kind, binaries, tmp_path):
+    run(binaries(kind), tmp_path, PROGRAMS[name], calls=1000, seed=20_000, timeout_s=900, headed_bytes=nbytes)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "tsan"])
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -101,5 +122,6 @@ def test_a_thousand_seeds_of_delays_change_nothing(name, kind, binaries, tmp_pat
 
 
 def test_what_is_published_too_early_is_noticed(binaries, tmp_path):
+    binary = binaries("weakened")
     with pytest.raises((AssertionError, subprocess.TimeoutExpired)):
-        run(binaries("weakened"), tmp_path, PROGRAMS["two-shot"], calls=300, seed=0, timeout_s=60, patience_s=2.0)
+        run(binary, tmp_path, PROGRAMS["two-shot"], calls=300, seed=0, timeout_s=60, patience_s=2.0)
