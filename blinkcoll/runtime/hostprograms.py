@@ -22,6 +22,7 @@ from ..schedules import (
     in_one_channel,
     lower,
     lower_barrier,
+    lower_both_ways,
     lower_direct,
     lower_one_shot,
     lower_rings,
@@ -56,11 +57,14 @@ LARGEST = 1 << 62
 #: Where ranks can read each other's memory, they do beyond these sizes: between two ranks, and among more. Below, the
 #: system calls and the pinning of pages cost more than the second copy; and what two ranks add up comes through slots as fast at
 #: any size, for it is read once from there, added, and stored where the other reads it (measured: benchmarks/host.py).
-#: All-gathers and all-to-alls do so only where all inputs lie in huge pages (:func:`wants_huge_pages`).
+#: All-gathers and all-to-alls do so only where all inputs lie in huge pages (:func:`least_pages`).
 _DIRECT_BYTES = {
     "allreduce": (LARGEST, 8 << 20), "reduce": (LARGEST, 32 << 20), "reducescatter": (LARGEST, 32 << 20), "allgather": (3 << 20, 3 << 20),
     "alltoall": (16 << 20, 8 << 20), "gather": (LARGEST, 8 << 20), "scatter": (LARGEST, 6 << 20),
 }  # fmt: skip
+#: Bytes that move between two ranks, one way, from which and up to which both copy half of them where they lie in huge pages: 12 us a MiB, 21
+#: (cores that share a cache) to 31 through slots. Beyond, what is copied so is read into the caches from memory, and slots are as fast.
+_BOTH_WAYS_BYTES = (1 << 20, 10 << 20)
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,20 @@ class HostProgram:
     pooled: bool
 
 
-def wants_huge_pages(program: Program) -> bool:
-    """Whether another program serves inputs in small pages sooner: all-gathers and all-to-alls by reading, whose every rank can tell every other."""
-    return program.reaches_buffers and program.collective in ("allgather", "alltoall")
+#: ``enum Pages``: small, of a kind that the kernel does not tell, (at least half are) huge, (at least two thirds are) huge.
+SMALL_PAGES, UNKNOWN_PAGES, MIXED_PAGES, HUGE_PAGES = range(4)
+
+
+def least_pages(program: Program) -> int:
+    """In what pages buffers of others have to lie for a program to serve sooner than the one for smaller sizes."""
+    if program.algorithm == "both-ways":
+        return HUGE_PAGES
+    return UNKNOWN_PAGES if program.reaches_buffers and program.collective in ("allgather", "alltoall") else SMALL_PAGES
+
+
+def agreement_program(topology: Topology) -> HostProgram:
+    """An all-gather of a byte a rank, by which ranks agree on the program of a call."""
+    return HostProgram(_planned(topology, "allgather", None)[0].program, LARGEST, 64, pooled=False)
 
 
 def programs_for(topology: Topology, collective: str, root: int | None, *, direct: bool, crowded: bool = False) -> list[HostProgram]:
@@ -93,10 +108,8 @@ def programs_for(topology: Topology, collective: str, root: int | None, *, direc
         made = _barrier(topology, crowded)
     else:
         made = _allreduce(topology) if hosts and collective == "allreduce" else _planned(topology, collective, root)
-    if hosts and direct and len(_memories(topology)) == 1 and topology.nranks <= _MOST_DIRECT and collective in _DIRECT_BYTES:
-        begin = _DIRECT_BYTES[collective][topology.nranks > 2]
-        if begin < LARGEST:
-            made = _with_direct(made, lower_direct(topology, collective, root), begin)
+    if hosts and direct and len(_memories(topology)) == 1:
+        made = _with_direct(made, topology, collective, root)
     for part in made:
         verify(part.program, repeated=True)
     return made
@@ -156,10 +169,22 @@ def _planned(topology: Topology, collective: str, root: int | None) -> list[Host
     return [replace(small, program=program), large]
 
 
-def _with_direct(made: list[HostProgram], program: Program, begin: int) -> list[HostProgram]:
-    """Those for smaller sizes, then the direct one."""
-    smaller = [replace(part, most_bytes=min(part.most_bytes, begin)) for part in made]
-    return [*smaller, HostProgram(program, LARGEST, program.chunk_bytes, pooled=False)]
+def _with_direct(made: list[HostProgram], topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
+    """The same with those that use other ranks' buffers, where there are any for the collective and so many ranks."""
+    n = topology.nranks
+    if n == 2 and root is not None and collective in ("broadcast", "gather", "scatter"):
+        begin, end = (nbytes if collective == "broadcast" else 2 * nbytes for nbytes in _BOTH_WAYS_BYTES)
+        program = lower_both_ways(topology, collective, root)
+        return [*_up_to(begin, made), HostProgram(program, end, program.chunk_bytes, pooled=False), made[-1]]
+    begin = _DIRECT_BYTES[collective][n > 2] if n <= _MOST_DIRECT and collective in _DIRECT_BYTES else LARGEST
+    if begin == LARGEST:
+        return made
+    program = lower_direct(topology, collective, root)
+    return [*_up_to(begin, made), HostProgram(program, LARGEST, program.chunk_bytes, pooled=False)]
+
+
+def _up_to(nbytes: int, parts: list[HostProgram]) -> list[HostProgram]:
+    return [replace(part, most_bytes=min(part.most_bytes, nbytes)) for part in parts]
 
 
 def _by_size(nranks: int, lowered: Callable[[int], Program]) -> list[HostProgram]:

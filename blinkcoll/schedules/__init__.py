@@ -1,6 +1,7 @@
 """Programs: the IR, how plans and the classic families are lowered to it, and the verifier."""
 
 from .barrier import lower_barrier
+from .bothways import lower_both_ways
 from .direct import lower_direct
 from .doubletrees import lower_double_trees
 from .encoding import encode
@@ -39,7 +40,7 @@ from .verifier import verify
 
 __all__ = [
     "INPUT", "OUTPUT", "SCALED_INPUT", "SCRATCH", "After", "Channel", "Connection", "Operand", "Program", "Step",
-    "encode", "expand_exchanges", "has_exchanges", "in_one_channel", "lower", "lower_barrier", "lower_direct", "lower_double_trees", "lower_flows", "lower_forest", "lower_halving_doubling",
+    "encode", "expand_exchanges", "has_exchanges", "in_one_channel", "lower", "lower_barrier", "lower_both_ways", "lower_direct", "lower_double_trees", "lower_flows", "lower_forest", "lower_halving_doubling",
     "lower_nvls", "lower_one_shot", "lower_rings", "lower_sendrecv", "lower_sharded_trees", "lower_star", "lower_three_phase", "lower_trees", "lower_two_shot", "multicast",
     "program_summary", "program_text", "slot", "split_wide_steps", "verify", "with_protocol",
 ]  # fmt: skip

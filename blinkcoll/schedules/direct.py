@@ -104,13 +104,13 @@ class _Direct:
         return self._number[what, src, dst]
 
 
-def _at(buffer: str, rank: int, own: int) -> Operand:
+def buffer_at(buffer: str, rank: int, own: int) -> Operand:
     """A buffer of ``rank``'s, as ``own`` names it."""
     return Operand(buffer, rank=None if rank == own else rank)
 
 
 def _inputs(made: _Direct, own: int) -> tuple[Operand, ...]:
-    return tuple(_at("input", rank, own) for rank in range(made.n))
+    return tuple(buffer_at("input", rank, own) for rank in range(made.n))
 
 
 def _broadcast(made: _Direct) -> None:
@@ -155,7 +155,7 @@ def _reduce(made: _Direct) -> None:
     """Every rank adds up a part, into the root's memory."""
     for rank in range(made.n):
         made.add(
-            rank, Step(_adding(made), 0, _inputs(made, rank), (_at("output", made.root, rank),), shard=rank, postscaled=True), tuple(made.others(rank))
+            rank, Step(_adding(made), 0, _inputs(made, rank), (buffer_at("output", made.root, rank),), shard=rank, postscaled=True), tuple(made.others(rank))
         )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def _allreduce(made: _Direct) -> None:
         made.add(rank, Step(_adding(made), 0, _inputs(made, rank), (OUTPUT,), shard=rank, postscaled=True), tuple(made.others(rank)), last=False)
         made.tell(rank)
         for other in made.others(rank):
-            made.add(rank, Step("copy", 0, (_at("output", other, rank),), (OUTPUT,), shard=other), (other,), after=((other, rank),))
+            made.add(rank, Step("copy", 0, (buffer_at("output", other, rank),), (OUTPUT,), shard=other), (other,), after=((other, rank),))
 
 
 def _adding(made: _Direct) -> str:

@@ -64,9 +64,9 @@ void bind_calls(nb::module_& m) {
         std::memcpy(&launch, record.c_str(), sizeof launch);
         return calls.add_program(launch, {code.c_str(), code.size()}, {connections.c_str(), connections.size()}, pooled);
       }, nb::arg("record"), nb::arg("code"), nb::arg("connections"), nb::arg("pooled"))
-      .def("add_table", [](HostCalls& calls, int input, int output, const std::vector<std::tuple<u64, u32, bool, bool>>& entries, u64 word) {
+      .def("add_table", [](HostCalls& calls, int input, int output, const std::vector<std::tuple<u64, u32, bool, u32>>& entries, u64 word) {
         std::vector<TableEntry> table;
-        for (const auto& [most_bytes, program, premultiplies, huge_pages] : entries) table.push_back({most_bytes, program, premultiplies, huge_pages});
+        for (const auto& [most_bytes, program, premultiplies, least_pages] : entries) table.push_back({most_bytes, program, premultiplies, Pages(least_pages)});
         return calls.add_table(View(input), View(output), std::move(table), word);
       }, nb::arg("input"), nb::arg("output"), nb::arg("entries"), nb::arg("word") = 0)
       .def("set_boards", &HostCalls::set_boards, nb::arg("boards"), nb::arg("peer"), nb::arg("compared"), nb::keep_alive<1, 2>())
@@ -83,6 +83,7 @@ void bind_calls(nb::module_& m) {
       .def("set_timeout", &HostCalls::set_timeout, nb::arg("timeout_ns"), "How long they wait without any progress.")
       .def("set_waiting", &HostCalls::set_waiting, nb::arg("fenced"), nb::arg("crowded"))
       .def("set_barrier", &HostCalls::set_barrier, nb::arg("program"))
+      .def("set_agreement", &HostCalls::set_agreement, nb::arg("program"))
       .def("run", &run_objects, nb::arg("table"), nb::arg("input"), nb::arg("output").none(), nb::arg("op"), nb::arg("divisor"), nb::arg("prescale"),
            nb::arg("timeout_ns"), "0: done; 1: a wait ran out; 2: not a plain contiguous buffer of a known type.")
       .def("run_addresses", &run_addresses, nb::arg("table"), nb::arg("input"), nb::arg("input_count"), nb::arg("output"), nb::arg("output_count"),

@@ -7,7 +7,6 @@
 #include "blinkcoll/dispatch.h"
 #include "host/callword.h"
 #include "host/doorbell.h"
-#include "host/pages.h"
 #include "host/run.h"
 
 namespace blinkcoll {
@@ -48,6 +47,7 @@ u32 HostCalls::add_program(const Launch& launch, std::string code, const std::st
   made->cursors.resize(made->connections.size());
   made->credit.resize(made->connections.size());
   made->pooled = pooled;
+  find_reached(*made);
   Launch& mine = made->launch = launch;
   mine.program = u64(made->code.data());
   mine.connections = u64(made->connections.data());
@@ -107,6 +107,11 @@ u64 HostCalls::whole(View view, const UserBuffer& buffer, u64 count, const CallK
   return buffer.address - first * kind.elem_size;
 }
 
+BufferAddresses HostCalls::wholes(const Table& table, const UserBuffer& input, const UserBuffer* output, u64 count, const CallKind& kind) const {
+  const u64 begin = whole(output ? table.input : held(table.input, table.output), input, count, kind);
+  return {{begin, output ? whole(table.output, *output, count, kind) : begin, 0}};
+}
+
 bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, Caller& caller) {
   if (inside()) throw std::invalid_argument("it is called in the middle of another call of this communicator, by a signal's handler");
   std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
@@ -128,9 +133,10 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   const u64 word = call_word(t.word, kind.dtype, kind.elem_size, kind.premultiplied ? kPremultiplied : kind.op, kind.divisor, count);
   last_ = number;
   if (!begin(word, timeout_ns, caller)) return false;
-  const u64 whole_input = whole(output ? t.input : held(t.input, t.output), input, count, kind);
-  if (i > 0 && t.entries[i].huge_pages) {
-    const std::optional<bool> all = all_say(t, input_in_huge_pages(t, whole_input, count, kind), word, timeout_ns, caller);
+  const BufferAddresses begins = wholes(t, input, output, count, kind);
+  if (i > 0 && agreement_ >= 0 && t.entries[i].least_pages != Pages::kSmall) {
+    const bool serve = reached_pages(*programs_[number], begins, count, kind) >= t.entries[i].least_pages;
+    const std::optional<bool> all = all_say(serve, word, timeout_ns, caller);
     if (!all) return false;
     last_ = number = t.entries[*all ? i : i - 1].program;
     set(*programs_[number], count, kind);
@@ -147,8 +153,8 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
     last_ = number;
   }
   BufferAddresses& mine = pointer<BufferAddresses>(program.launch.buffers)[rank_];
-  mine.buffer[kInput] = whole_input;
-  mine.buffer[kOutput] = output ? whole(t.output, *output, count, kind) : mine.buffer[kInput];
+  mine.buffer[kInput] = begins.buffer[kInput];
+  mine.buffer[kOutput] = begins.buffer[kOutput];
   if (!start(program, word, timeout_ns, caller)) return false;
   if (!collective()) return true;
   // Nothing is returned of a call in which a rank has died: another process may have got its number, and its memory been
@@ -158,28 +164,51 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   return true;
 }
 
-bool HostCalls::input_in_huge_pages(const Table& table, u64 whole_input, u64 count, const CallKind& kind) {
-  u64 first = 0, n = count;
-  if (table.input == View::kOwn) {
-    first = kind.shards ? kind.shards->bounds[rank_] : rank_ * (count / nranks_);
-    n = kind.shards ? kind.shards->bounds[rank_ + 1] - first : count / nranks_;
+void HostCalls::find_reached(Program& program) const {
+  const ProgramView view{program.code.data()};
+  for (u32 r = 0; r < view.header().nranks; r++) {
+    const RankEntry& of = view.rank(r);
+    for (u32 c = of.first_channel; r != rank_ && c < of.first_channel + of.nchannels; c++) {
+      for (u32 s = 0; s < view.channel(c).nsteps; s++) {
+        const StepEntry& step = view.step(view.channel(c).first_step + s);
+        for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) {
+          const OperandEntry& operand = view.operands(step.first_operand)[i];
+          if (operand.buffer > kOutput || operand.index != rank_) continue;
+          Reached& reached = program.reached[operand.buffer];
+          const u32 shard = operand.use ? operand.use - 1 : step.shard;
+          reached = reached.end ? Reached{std::min(reached.first, shard), std::max(reached.end, shard + 1)} : Reached{shard, shard + 1};
+        }
+      }
+    }
   }
-  const u64 address = whole_input + first * kind.elem_size, nbytes = n * kind.elem_size;
-  if (pages_.address != address || pages_.nbytes != nbytes || pages_.calls++ % kLookEvery == 0) pages_ = {address, nbytes, 1, mostly_huge(address, nbytes)};
-  return pages_.huge;
 }
 
-std::optional<bool> HostCalls::all_say(const Table& table, bool mine, u64 word, u64 timeout_ns, Caller& caller) {
-  std::vector<u8> said(nranks_, mine), heard(nranks_, 0);
-  const CallKind bytes{kUInt8, 1};
-  last_ = table.entries[0].program;
-  Program& smallest = *programs_[last_];
-  set(smallest, nranks_, bytes);
-  BufferAddresses& buffers = pointer<BufferAddresses>(smallest.launch.buffers)[rank_];
-  buffers.buffer[kInput] = whole(table.input, {u64(said.data()), nranks_}, nranks_, bytes);
-  buffers.buffer[kOutput] = whole(table.output, {u64(heard.data()), nranks_}, nranks_, bytes);
-  if (!start(smallest, word, timeout_ns, caller)) return std::nullopt;
-  return std::find(heard.begin(), heard.end(), 0) == heard.end();
+Pages HostCalls::reached_pages(const Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
+  const u64 nshards = ProgramView{program.code.data()}.header().nshards;
+  Pages worst = Pages::kHuge;
+  for (u32 buffer : {kInput, kOutput}) {
+    const Reached& reached = program.reached[buffer];
+    if (!reached.end) continue;
+    const u64 first = kind.shards ? kind.shards->bounds[reached.first] : reached.first * (count / nshards);
+    const u64 end = kind.shards ? kind.shards->bounds[reached.end] : reached.end * (count / nshards);
+    const u64 address = wholes.buffer[buffer] + first * kind.elem_size, nbytes = (end - first) * kind.elem_size;
+    LookedAt& last = looked_at_;
+    if (last.address != address || last.nbytes != nbytes || last.calls++ % kLookEvery == 0) last = {address, nbytes, 1, pages_of(address, nbytes)};
+    worst = std::min(worst, last.found);
+  }
+  return worst;
+}
+
+std::optional<bool> HostCalls::all_say(bool mine, u64 word, u64 timeout_ns, Caller& caller) {
+  std::vector<u8> said(nranks_, 0);
+  said[rank_] = mine;
+  last_ = u32(agreement_);
+  Program& agreement = *programs_[last_];
+  set(agreement, nranks_, CallKind{kUInt8, 1});
+  BufferAddresses& buffers = pointer<BufferAddresses>(agreement.launch.buffers)[rank_];
+  buffers.buffer[kInput] = buffers.buffer[kOutput] = u64(said.data());
+  if (!start(agreement, word, timeout_ns, caller)) return std::nullopt;
+  return std::find(said.begin(), said.end(), 0) == said.end();
 }
 
 // What is to be run. Throws where it cannot be, before anybody is told of the call.

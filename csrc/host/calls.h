@@ -16,6 +16,7 @@
 #include "blinkcoll/launch.h"
 #include "host/board.h"
 #include "host/caller.h"
+#include "host/pages.h"
 
 namespace blinkcoll {
 
@@ -26,7 +27,7 @@ struct TableEntry {
   u64 most_bytes;  // of the collective's size; the last entry serves what is larger, too
   u32 program;
   bool premultiplies;     // whether it can; if not, and the call does, the entry before serves it
-  bool huge_pages;        // whether it is for inputs in huge pages (pages.h); if any rank's is not, the entry before serves it
+  Pages least_pages;      // what ranks reach of others' is to lie in such pages or better; where any does not, the entry before serves it
 };
 
 // A buffer of the caller's.
@@ -100,6 +101,8 @@ class HostCalls {
 
   // The program that barriers run, which pooled programs are separated by.
   void set_barrier(u32 program) { barrier_ = int(program); }
+  // The program, an all-gather, by which ranks tell each other what pages they have.
+  void set_agreement(u32 program) { agreement_ = int(program); }
 
   // One call: `output` is null for a call in place, on a buffer that holds the whole (or all that this rank has). False
   // where a wait ran out, or the caller was interrupted; last() then says which program it was. Throws
@@ -134,6 +137,11 @@ class HostCalls {
   const Launch& launch(u32 program) const { return programs_[program]->launch; }
 
  private:
+  // Shards of a buffer that other ranks use where they lie: from `first` to before `end`.
+  struct Reached {
+    u32 first = 0, end = 0;
+  };
+
   struct Program {
     Launch launch;
     std::string code;
@@ -142,6 +150,7 @@ class HostCalls {
     std::vector<u64> cursors, credit;
     CallKind checked;  // the last kind that check_launch() has passed
     bool any_checked = false, pooled = false;
+    Reached reached[2];  // of this rank's input and output
   };
   struct Table {
     View input, output;
@@ -154,21 +163,24 @@ class HostCalls {
     bool apart;
   };
 
-  // What was found of the last input whose pages were looked at: the same memory is looked at once in so many calls.
+  // What was found of the last memory whose pages were looked at: the same is looked at once in so many calls.
   static constexpr u32 kLookEvery = 16;
-  struct Pages {
+  struct LookedAt {
     u64 address = 0, nbytes = 0;
     u32 calls = 0;
-    bool huge = false;
+    Pages found = Pages::kSmall;
   };
 
   void set(Program& program, u64 count, const CallKind& kind);
   bool begin(u64 word, u64 timeout_ns, Caller& caller);
   bool start(Program& program, u64 word, u64 timeout_ns, Caller& caller);
-  // Whether all ranks say so, by the smallest program; nothing where the call has to end.
-  std::optional<bool> all_say(const Table& table, bool mine, u64 word, u64 timeout_ns, Caller& caller);
-  // Whether what others read of this call lies in huge pages.
-  bool input_in_huge_pages(const Table& table, u64 whole_input, u64 count, const CallKind& kind);
+  // Whether all ranks say so; nothing where the call has to end.
+  std::optional<bool> all_say(bool mine, u64 word, u64 timeout_ns, Caller& caller);
+  // Where the whole of the input and of the output would begin.
+  BufferAddresses wholes(const Table& table, const UserBuffer& input, const UserBuffer* output, u64 count, const CallKind& kind) const;
+  // The worst pages that others would reach this rank's buffers in.
+  Pages reached_pages(const Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind);
+  void find_reached(Program& program) const;
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 uneven_total(const Table& table, const UserBuffer& input, const UserBuffer* output, const UnevenShards& shards) const;
   u64 whole(View view, const UserBuffer& buffer, u64 count, const CallKind& kind) const;
@@ -184,11 +196,11 @@ class HostCalls {
   std::atomic<bool> open_{true};
   u64 timeout_ns_ = 0;
   u32 rank_, nranks_, last_ = 0;
-  int barrier_ = -1, pooled_ = -1;
+  int barrier_ = -1, agreement_ = -1, pooled_ = -1;
   std::vector<std::unique_ptr<Program>> programs_;
   std::vector<Table> tables_;
   std::vector<int> processes_;
-  Pages pages_;
+  LookedAt looked_at_;
 };
 
 }  // namespace blinkcoll

@@ -40,18 +40,18 @@ int pagemap() {
 
 }  // namespace
 
-bool mostly_huge(u64 address, u64 nbytes) {
+Pages pages_of(u64 address, u64 nbytes) {
   const u64 looked_at = nbytes < kLookedAt ? nbytes : kLookedAt, begin = address + (nbytes - looked_at) / 2;
   PageRegion regions[32];
   ScanPages scan{sizeof scan, 0, begin / kPage * kPage, (begin + looked_at + kPage - 1) / kPage * kPage, 0, u64(regions), 32, 0, 0, kIsHuge, 0, kIsHuge};
   const int found = ioctl(pagemap(), kScan, &scan);
-  if (found < 0) return true;
+  if (found < 0) return Pages::kUnknown;
   u64 huge = 0;
   for (int i = 0; i < found; i++) huge += regions[i].end - regions[i].start;
-  return 2 * huge >= looked_at;
+  return 3 * huge >= 2 * looked_at ? Pages::kHuge : 2 * huge >= looked_at ? Pages::kMixed : Pages::kSmall;
 }
 #else
-bool mostly_huge(u64, u64) { return true; }
+Pages pages_of(u64, u64) { return Pages::kUnknown; }
 #endif
 
 }  // namespace blinkcoll

@@ -17,7 +17,7 @@ from runtime.image import BASE, make_image
 from runtime.oracle import assert_outputs, make_inputs
 
 import blinkcoll as bc
-from blinkcoll.schedules import lower_direct, lower_one_shot, lower_rings, lower_two_shot
+from blinkcoll.schedules import lower_both_ways, lower_direct, lower_one_shot, lower_rings, lower_two_shot
 from blinkcoll.topology import host_topology
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -39,6 +39,8 @@ def _programs():
         yield f"dgx1 {collective}", bc.schedule(bc.plan(part, collective, root=root), nbytes=1 << 20, protocol="simple")
     for collective in ("allreduce", "reduce", "broadcast", "allgather", "reducescatter", "gather", "scatter", "alltoall"):
         yield f"direct {collective}", lower_direct(hosts, collective, 1 if collective in ("reduce", "broadcast", "gather", "scatter") else None)
+    for collective in ("broadcast", "gather", "scatter"):
+        yield f"both ways {collective}", lower_both_ways(hosts, collective, 1, pieces=2)
 
 
 PROGRAMS = dict(_programs())
@@ -85,7 +87,7 @@ def run(binary: Path, folder: Path, program, calls: int, seed: int, timeout_s: f
     """
     count = 303
     inputs = make_inputs(program.collective, program.root, program.nranks, count, lambda rank, size: np.random.default_rng([seed, rank]).integers(-99, 99, size).astype(np.float32))
-    chunk_bytes = headed_bytes or (64 if program.algorithm != "direct" else 1 << 30)
+    chunk_bytes = headed_bytes or (64 if program.carrying else 1 << 30)
     image = make_image(folder, program, inputs, chunk_bytes=chunk_bytes, in_place=False, timeout_s=patience_s, headed=headed_bytes > 0)
     outputs = [str(v) for at, nbytes in image.outputs for v in (BASE + at, nbytes)]
     done = subprocess.run([binary, image.path, str(image.nranks), str(calls), str(seed), *outputs], capture_output=True, text=True, timeout=timeout_s)

@@ -1,4 +1,4 @@
-"""All-gathers and all-to-alls of large arrays: by reading where they lie in huge pages on all ranks, else through slots."""
+"""Large arrays: by reading (and writing) where they lie in huge pages on all ranks, else through slots."""
 
 from __future__ import annotations
 
@@ -54,6 +54,46 @@ def ran(comm, huge: bool):
     return comm._host.direct, as_asked, found
 
 
+def ran_from_a_root(comm, huge: bool):
+    """The same of a broadcast, a gather and a scatter from and to rank 1, and of larger and smaller ones."""
+    array, part = array_in(huge, 8 << 20), array_in(huge, 4 << 20)
+    as_asked = huge_bytes() >= 0.9 * (array.nbytes + part.nbytes) if huge else huge_bytes() < HUGE
+    half, r, found = array.size // 2, comm.rank, []
+
+    def last():
+        return comm._host.program(comm._host.calls.last).algorithm
+
+    for turn in range(2):
+        array[:] = np.arange(array.size) % 1013 if r == 1 else 0
+        comm.broadcast(array, 1)
+        found.append(last())
+        assert (array == np.arange(array.size) % 1013).all()
+        part[:] = 10 * turn + r
+        gathered = comm.gather(part, 1, array if r == 1 else None)
+        found.append(last())
+        if r == 1:
+            assert (gathered[:half] == 10 * turn).all() and (gathered[half:] == 10 * turn + 1).all()
+            array[:half], array[half:] = turn, turn + 1
+        comm.scatter(array if r == 1 else None, 1, part)
+        found.append(last())
+        assert (part == turn + r).all()
+    counts = [half - 5000, half - 1]
+    part[:] = 1 + 2 * r
+    gathered = comm.gather(part[: counts[r]], 1, array[: sum(counts)] if r == 1 else None, counts=counts)
+    found.append(last())
+    if r == 1:
+        assert (gathered[: counts[0]] == 1).all() and (gathered[counts[0] :] == 3).all()
+        array[: counts[0]], array[counts[0] :] = 7, 9
+    comm.scatter(array[: sum(counts)] if r == 1 else None, 1, part[: counts[r]], counts=counts)
+    found.append(last())
+    assert (part[: counts[r]] == 7 + 2 * r).all()
+    others = []
+    for nbytes in (1 << 20, 24 << 20):
+        comm.broadcast(array_in(huge, nbytes), 1)
+        others.append(last())
+    return comm._host.direct, as_asked, found, others
+
+
 def can_tell() -> bool:
     return tuple(map(int, platform.release().split("-")[0].split(".")[:2])) >= (6, 7)
 
@@ -68,6 +108,19 @@ def test_pages_decide_which_program_runs(pages, tmp_path):
         pytest.skip("the kernel has no huge pages to give")
     for _, _, found in results:
         assert [name == "direct" for name in found] == [pages == "huge"] * 3
+
+
+@pytest.mark.skipif(not can_tell(), reason="PAGEMAP_SCAN came with Linux 6.7")
+@pytest.mark.parametrize("pages", ["huge", "small", "huge on rank 0", "huge on rank 1"])
+def test_two_ranks_copy_both_ways_in_huge_pages(pages, tmp_path):
+    results = as_processes(2, tmp_path, lambda comm: ran_from_a_root(comm, pages == "huge" or pages == f"huge on rank {comm.rank}"))
+    if not all(direct for direct, *_ in results):
+        pytest.skip("ranks cannot read each other's memory here")
+    if not all(as_asked for _, as_asked, *_ in results):
+        pytest.skip("the kernel has no huge pages to give")
+    for _, _, found, others in results:
+        assert [name == "both-ways" for name in found] == [pages == "huge"] * 8
+        assert "both-ways" not in others
 
 
 @pytest.mark.parametrize("offset", [0, 1, 16, 63, 64, 4033, 4064, 4080, 4095])
