@@ -30,6 +30,7 @@ from .hostprograms import SMALL_PAGES, HostProgram, agreement_program, least_pag
 from .launch import (
     LINE_BYTES,
     OTHER_CALL,
+    SKEW_BYTES,
     UNREACHABLE,
     Arena,
     HostArena,
@@ -302,7 +303,7 @@ class HostGroup:
         n, placed, pool_share = self.world_size, [], 0
         sizes = [0] * n
         for part in parts:
-            code, arenas = _laid_out(_ByHash(part.program), part.chunk_bytes, not part.pooled)
+            code, arenas = _laid_out(_ByHash(part.program), _slot_bytes(part), not part.pooled)
             at = list(sizes)
             for rank, arena in enumerate(arenas):
                 sizes[rank] += _up(arena.slots_begin if part.pooled else arena.nbytes, LINE_BYTES)
@@ -316,7 +317,7 @@ class HostGroup:
         pool_share = max(pool_share, self._pool_share)
         made = []
         for part, code, arenas, at in placed:
-            host, host_at = lay_out_host(part.program, part.chunk_bytes), []
+            host, host_at = lay_out_host(part.program, _slot_bytes(part)), []
             for of_cpu in host:
                 host_at.append(total)
                 total += _up(of_cpu.nbytes, _PAGE)
@@ -368,7 +369,7 @@ class HostGroup:
         arena, base = one.arenas[self.rank], bases[self.rank]
         record = LaunchRecord(
             progress=base + arena.progress, records=base + arena.records, abort=base + arena.abort, doorbell=base + arena.doorbell,
-            chunk_bytes=one.part.chunk_bytes, slot_bytes=one.part.chunk_bytes,
+            chunk_bytes=one.part.chunk_bytes, slot_bytes=_slot_bytes(one.part), skewed=one.part.pooled,
             buffers=bases[0] + one.arenas[0].buffers if one.part.program.reaches_buffers else 0,
         )  # fmt: skip
         connections = connection_table(one.part.program, one.arenas, bases, one.host, [segment.base + at for at in one.host_at], slot_bases)
@@ -377,6 +378,10 @@ class HostGroup:
         self._programs.append(one)
         self._homes.append(segment)
         return number
+
+
+def _slot_bytes(part: HostProgram) -> int:
+    return part.chunk_bytes + (SKEW_BYTES if part.pooled else 0)
 
 
 def _any_size(part: HostProgram) -> HostProgram:

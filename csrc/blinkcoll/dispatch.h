@@ -23,6 +23,9 @@
 //   bool agrees(tail, number, slots, sync)     whether it is the call under way; if not, differs_at() is that sync, and
 //                                              differs() the other call where it is known
 //   kHeaded                      whether slots may begin with counters of their own (launch.h, headed)
+//   kSkewed                      whether data in slots may begin later than slots do (launch.h). If so:
+//   u32 skew(tail, number, slots)              how much later a chunk does
+//   void set_skew(tail, number, slots, skew)   says it of one, before publish()
 //   kKeepsCredit                 whether it remembers what its looks at `head` have seen. If so:
 //   Look look_for_credit(connection, word, target)     look(), where that does not know already
 //   kFar                         whether other ranks' buffers may lie in memory that loads and stores do not reach. If so:
@@ -317,6 +320,9 @@ class ChannelRun {
       group = group || operands[i].buffer == kMulticast;
       at[i] = locate(operands[i], step, range).at;
     }
+    if constexpr (Platform::kSkewed) {
+      if (launch_.skewed) skew_slots(p, step, operands, at);
+    }
     const Scaling scaling = scaling_of(step, operands);
     if (group) return move_group(p, step, operands, at, range, scaling);
     if (step.op == kCopy && !scaling.prescaled && !scaling.postscaled) {
@@ -325,6 +331,31 @@ class ChannelRun {
       p.reduce(at + step.nsrcs, step.ndsts, at, step.nsrcs, range.length, scaling);
     }
   }
+
+  // Where data begin in slots: sources, where their writers say; destinations, like the first destination that is no slot, or
+  // else like the first such source, or the first source.
+  BC_HD void skew_slots(Platform& p, const StepEntry& step, const OperandEntry* operands, char** at) {
+    const u32 n = u32(step.nsrcs) + step.ndsts;
+    for (u32 i = 0; i < step.nsrcs; i++)
+      if (skewed(operands[i])) at[i] += p.skew(tail_of(operands[i]), number_of(operands[i]), view_.connection(operands[i].index).slots);
+    u32 like = n;
+    for (u32 i = step.nsrcs; i < n && like == n; i++)
+      if (operands[i].buffer <= kScratch) like = i;
+    for (u32 i = 0; i < step.nsrcs && like == n; i++)
+      if (operands[i].buffer <= kScratch) like = i;
+    const u64 begin = u64(at[like == n ? 0 : like]) & kSkews;
+    for (u32 i = step.nsrcs; i < n; i++) {
+      if (!skewed(operands[i])) continue;
+      p.set_skew(tail_of(operands[i]), number_of(operands[i]), view_.connection(operands[i].index).slots, u32(begin));
+      at[i] += begin;
+    }
+  }
+
+  BC_HD bool skewed(const OperandEntry& operand) const {
+    return operand.buffer == kSlot && view_.connection(operand.index).slots <= kSkewedSlots && !headed(addresses(operand.index));
+  }
+  BC_HD u64 number_of(const OperandEntry& slot) const { return sequence(slot.index, slot.use) + 1; }
+  BC_HD u64* tail_of(const OperandEntry& slot) const { return tail_of(slot.index, number_of(slot)); }
 
   BC_HD void move_group(Platform& p, const StepEntry& step, const OperandEntry* operands, char** at, const Range& range, const Scaling& scaling) const {
     Everywhere from, to;

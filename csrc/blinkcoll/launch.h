@@ -35,13 +35,17 @@ constexpr u32 kLineBytes = 128;  // counters of different connections never shar
 // On hosts, `call` says what call each chunk is part of (host/callword.h), written before `value` says that it has come: chunk
 // n's in `call[n % slots]` where so many chunks (at most kSignedCalls) share the line, so that nobody overwrites what is still to
 // be read.
-constexpr u32 kSignedCalls = 4;
+//
+// Hosts copy fastest where source and target begin alike within a cache line. So data in a slot begin `skew[n % slots]` bytes later, as
+// what they are copied to or from, to 16 bytes, where the launch has room for it and the connection no more than kSkewedSlots slots.
+constexpr u32 kSignedCalls = 4, kSkewedSlots = 16;
+constexpr u64 kSkews = 48;  // the bits of an address that are kept
 struct CounterLine {
   u64 value;
   int doorbell;
   u32 pad;
   u64 call[kSignedCalls];
-  u64 rest[2];
+  u8 skew[kSkewedSlots];
   u32 waited;
 };
 
@@ -78,6 +82,7 @@ struct Launch {
   u64 doorbell;     // u32 of this rank that peers raise when it sleeps; 0: it never sleeps on it
   u64 bounds, places;  // u64[nshards + 1] and u64[nshards] where shards are unequal, see partition.h; else 0
   u64 count, chunk_bytes, slot_bytes;
+  u64 skewed;       // not zero: data in slots may begin up to kSkews bytes later (CounterLine::skew), and slot_bytes has room for that
   u64 timeout_ns;   // the longest a channel waits without progress
   double prescale;  // inputs marked so are multiplied by it, this rank's own; 1: they are not
   u32 rank, elem_size, dtype, op;

@@ -70,6 +70,7 @@ class HostPlatform {
   static constexpr bool kLines = false;
   static constexpr bool kSigned = true;
   static constexpr bool kHeaded = true;
+  static constexpr bool kSkewed = true;
   static constexpr bool kFar = true;
   static constexpr bool kKeepsCredit = true;
 
@@ -163,6 +164,11 @@ class HostPlatform {
     return false;
   }
   u64 differs() const { return differs_; }
+
+  // Plain accesses, too.
+  u32 skew(const u64* tail, u64 number, u32 slots) const { return reinterpret_cast<const CounterLine*>(tail)->skew[turn_of(number, slots)]; }
+  void set_skew(u64* tail, u64 number, u32 slots, u32 skew) const { reinterpret_cast<CounterLine*>(tail)->skew[turn_of(number, slots)] = u8(skew); }
+
   u32 differs_at() const { return differs_at_; }
 
   bool far(u32 rank) const { return peers_.far(rank); }

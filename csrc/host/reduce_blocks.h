@@ -31,6 +31,7 @@ struct Task {
 inline bool has(u64 mask, u32 d) { return d < 64 && (mask >> d & 1); }
 
 constexpr u64 kBlock = 1024;  // elements: sources, values and results of a block together stay in 32 KB
+constexpr u64 kStreamedBlock = 256;  // of those that are written past the caches (measured: 64 to 1024)
 // What is copied at a time: long enough for the C library to store whole lines without reading them first (`rep movsb`; from 2 to 8 KiB on).
 constexpr u64 kSpanBytes = 16 << 10;
 
@@ -112,6 +113,13 @@ void reduce_block(StoredAs<kType>* result, const Task& t, u64 begin, u64 n) {
   give_block<kType>(result, values, n);
 }
 
+// Elements before the first whole cache line, where all that follow lie in whole ones; else a span's first as well.
+template <class Stored>
+u64 lead_of(const char* at) {
+  const u64 nbytes = u64(-reinterpret_cast<i64>(at)) & 63;
+  return nbytes % sizeof(Stored) || nbytes == 0 ? kBlock : nbytes / sizeof(Stored);
+}
+
 // Results are made in the first destination that is neither written past the caches nor another rank's to read (nor a caller's that
 // does not lie as its type asks), a span at a time, and copied from there, where they still are in the first cache; if there is
 // none, they are made apart. All sources of a span are read before it is copied, and of a block before it is made, so that a
@@ -121,13 +129,16 @@ void run(const Task& t) {
   using Stored = StoredAs<kType>;
   constexpr u64 kSpan = kSpanBytes / sizeof(Stored);
   // Stores past the caches are best spread among the loads: those of a block are on their way while the next one is made.
-  const u64 span = t.streamed ? kBlock : kSpan;
+  const u64 span = t.streamed ? kStreamedBlock : kSpan;
   alignas(64) Stored apart[kSpan];
   u32 made_in = 0;
   while (made_in < t.ndsts && (has(t.streamed | t.copied, made_in) || reinterpret_cast<u64>(t.dsts[made_in]) % alignof(Stored))) made_in++;
-  for (u64 begin = 0; begin < t.count; begin += span) {
-    const u64 n = t.count - begin < span ? t.count - begin : span;
+  u64 n = lead_of<Stored>(made_in < t.ndsts ? t.dsts[made_in] : t.srcs[0]);
+  for (u64 begin = 0; begin < t.count; begin += n, n = span) {
+    if (n > t.count - begin) n = t.count - begin;
     Stored* result = made_in < t.ndsts ? reinterpret_cast<Stored*>(t.dsts[made_in]) + begin : apart;
+    for (u32 s = 0; s < (t.streamed ? t.nsrcs : 0); s++)
+      for (u64 at = begin * sizeof(Stored); at < (begin + n) * sizeof(Stored); at += 64) prefetch_page_ahead(t.srcs[s] + at);
     for (u64 at = 0; at < n; at += kBlock) reduce_block<kType, kOp>(result + at, t, begin + at, n - at < kBlock ? n - at : kBlock);
     for (u32 d = 0; d < t.ndsts; d++)
       if (d != made_in) put(t.dsts[d] + begin * sizeof(Stored), result, n * sizeof(Stored), has(t.streamed, d), has(t.copied, d));
