@@ -60,7 +60,7 @@ LARGEST = 1 << 62
 #: All-gathers and all-to-alls do so only where all inputs lie in huge pages (:func:`least_pages`).
 _DIRECT_BYTES = {
     "allreduce": (LARGEST, 8 << 20), "reduce": (LARGEST, 32 << 20), "reducescatter": (LARGEST, 32 << 20), "allgather": (3 << 20, 3 << 20),
-    "alltoall": (16 << 20, 8 << 20), "gather": (LARGEST, 8 << 20), "scatter": (LARGEST, 6 << 20),
+    "alltoall": (3 << 20, 8 << 20), "gather": (LARGEST, 8 << 20), "scatter": (LARGEST, 6 << 20),
 }  # fmt: skip
 #: Bytes that move between two ranks, one way, from which and up to which both copy half of them where they lie in huge pages: 12 us a MiB, 21
 #: (cores that share a cache) to 31 through slots. Beyond, what is copied so is read into the caches from memory, and slots are as fast.
@@ -80,20 +80,25 @@ class HostProgram:
     pooled: bool
 
 
-#: ``enum Pages``: small, of a kind that the kernel does not tell, (at least half are) huge, (at least two thirds are) huge.
-SMALL_PAGES, UNKNOWN_PAGES, MIXED_PAGES, HUGE_PAGES = range(4)
+#: ``enum Pages``: small, at least half of them huge, of a kind that the kernel does not tell, at least two thirds of them huge.
+SMALL_PAGES, MIXED_PAGES, UNKNOWN_PAGES, HUGE_PAGES = range(4)
 
 
 def least_pages(program: Program) -> int:
     """In what pages buffers of others have to lie for a program to serve sooner than the one for smaller sizes."""
     if program.algorithm == "both-ways":
         return HUGE_PAGES
-    return UNKNOWN_PAGES if program.reaches_buffers and program.collective in ("allgather", "alltoall") else SMALL_PAGES
+    if not program.reaches_buffers or program.collective not in ("allgather", "alltoall"):
+        return SMALL_PAGES
+    return UNKNOWN_PAGES if program.nranks == 2 else MIXED_PAGES
 
 
 def agreement_program(topology: Topology) -> HostProgram:
-    """An all-gather of a byte a rank, by which ranks agree on the program of a call."""
-    return HostProgram(_planned(topology, "allgather", None)[0].program, LARGEST, 64, pooled=False)
+    """An all-gather of a byte a rank, by which ranks agree on the program of a call. Of one slot: each call looks at a counter of the
+    peer's, and so learns how near it is."""
+    program = in_one_channel(lower(make_plan(topology, "allgather"), slots=1))
+    verify(program, repeated=True)
+    return HostProgram(program, LARGEST, 64, pooled=False)
 
 
 def programs_for(topology: Topology, collective: str, root: int | None, *, direct: bool, crowded: bool = False) -> list[HostProgram]:

@@ -173,7 +173,9 @@ class HostCalls {
 
   void set(Program& program, u64 count, const CallKind& kind);
   bool begin(u64 word, u64 timeout_ns, Caller& caller);
-  bool start(Program& program, u64 word, u64 timeout_ns, Caller& caller);
+  bool start(Program& program, u64 word, u64 timeout_ns, Caller& caller, bool timed = false);
+  // Whether a program that is for such pages serves this call, as far as this rank can tell.
+  bool serves(Pages least, Pages reached, u64 nbytes) const;
   // Whether all ranks say so; nothing where the call has to end.
   std::optional<bool> all_say(bool mine, u64 word, u64 timeout_ns, Caller& caller);
   // Where the whole of the input and of the output would begin.

@@ -70,4 +70,10 @@ class Nearness {
   u32 learned_ = 0;
 };
 
+// Of this thread's peers.
+inline Nearness& nearness() {
+  thread_local Nearness nearness;
+  return nearness;
+}
+
 }  // namespace blinkcoll

@@ -7,7 +7,7 @@
 namespace blinkcoll {
 
 // kMixed: at least half are huge; kHuge: two thirds. kUnknown: the kernel cannot tell (PAGEMAP_SCAN came with Linux 6.7).
-enum class Pages : u32 { kSmall = 0, kUnknown = 1, kMixed = 2, kHuge = 3 };
+enum class Pages : u32 { kSmall = 0, kMixed = 1, kUnknown = 2, kHuge = 3 };
 
 // Of this process's own memory.
 Pages pages_of(u64 address, u64 nbytes);

@@ -50,6 +50,7 @@ struct Around {
   const Watch* watch = nullptr;    // what is looked at, and shown, before a sleep
   u64* credit = nullptr;           // by connection: chunks that are known to have been taken; kept from call to call
   bool fenced = false;             // all ranks have joined the fences (fences.h)
+  bool timed = false;              // it tells how near the peers are, whatever its size
   bool crowded = false;            // there are more ranks than cores that they may run on
   Caller* caller = nullptr;        // told of waits, and asked whether to go on
 };
@@ -59,6 +60,7 @@ class HostPlatform {
   explicit HostPlatform(const Launch& launch, const Around& around = {})
       : launch_(launch), peers_(around.processes), word_(around.word), credit_(around.credit), fenced_(around.fenced), output_(own(launch).buffer[kOutput]),
         extent_(launch.count * launch.elem_size) {
+    timed_ = around.timed || extent_ >= kTimedBytes;
     if (extent_ < kPassedSums) return;
     const Sums sums = sums_of(launch);
     hands_on_ = sums == Sums::kHandedOn;
@@ -96,11 +98,10 @@ class HostPlatform {
   Look look_for_credit(u32 connection, const u64* word, u64 target) const {
     if (!credit_) return look(word, target);
     if (credit_[connection] >= target) return Look::kReached;
-    const bool timed = extent_ >= kTimedBytes;
-    const u64 began = timed ? Nearness::begin() : 0;
+    const u64 began = timed_ ? Nearness::begin() : 0;
     const Look seen = look(word, target);
     if (seen != Look::kReached) return seen;
-    if (timed) nearness().end(began);
+    if (timed_) nearness().end(began);
     credit_[connection] = __atomic_load_n(word, __ATOMIC_ACQUIRE);  // as in look(); often more has come
     return seen;
   }
@@ -217,17 +218,11 @@ class HostPlatform {
   // Which of these destinations are written past the caches.
   u64 past_caches(u64 own, u64 others) const { return (streams_ ? own : 0) | ((hands_on_ || streams_) && nearness().far() ? others : 0); }
 
-  // Of this thread's peers.
-  static Nearness& nearness() {
-    thread_local Nearness nearness;
-    return nearness;
-  }
-
   const Launch& launch_;
   Peers peers_;
   u64 word_, differs_ = 0;
   u64* credit_;
-  bool fenced_;
+  bool fenced_, timed_;
   u32 differs_at_ = kMostSyncs;
   u64 output_, extent_;
   bool hands_on_ = false, streams_ = false;
