@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..topology import Topology
 from .board import ABORTED, MISMATCH, TIMED_OUT
 from .bootstrap import Group
 from .callword import call_base
-from .hostprograms import SMALL_PAGES, HostProgram, agreement_program, least_pages, programs_for
+from .hostprograms import SMALL_PAGES, HostProgram, agreement_program, programs_for
 from .launch import (
     LINE_BYTES,
     OTHER_CALL,
@@ -52,6 +52,8 @@ from .waiting import agree_on_waiting
 _PAGE = 4096
 #: How long the watching thread may take to see that a process has ended whose memory is gone.
 _MOMENT_S = 1.0
+#: What is said of a program beside itself.
+_USE = tuple(field.name for field in fields(HostProgram) if field.name != "program")
 Call = tuple[str, int | None]
 #: No collective: what ranks tell each other which of a call's programs to run by.
 _AGREEMENT: Call = ("agreement", None)
@@ -220,8 +222,7 @@ class HostGroup:
         """Plan (rank 0), agree, map and set up the programs of a collective; its table."""
         doing = f"setting up {call[0]}" + ("" if call[1] is None else f" with root {call[1]}")
         parts, segment, pool = self._propose(call) if self.rank == 0 else self._agree(call, doing)
-        distinct = _distinct(parts)
-        placed, nbytes, pool_share = self._lay_out(distinct)
+        placed, nbytes, pool_share = self._lay_out(parts)
         error = None
         try:
             try:
@@ -245,9 +246,7 @@ class HostGroup:
             self.calls.set_agreement(numbers[0])
             self._tables[call] = -1
             return -1
-        entries = [
-            (part.most_bytes, numbers[distinct.index(_any_size(part))], part.program.premultiplies, least_pages(part.program)) for part in parts
-        ]  # fmt: skip
+        entries = [(p.most_bytes, number, p.program.premultiplies, p.least_pages, p.most_near) for p, number in zip(parts, numbers, strict=True)]
         name, root = call
         views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
         table: int = self.calls.add_table(*views, entries, call_base(name, root))
@@ -255,7 +254,7 @@ class HostGroup:
         self._kinds[call] = placed[0].part.program
         if not all(one.part.program.in_place for one in placed):
             self.apart.add(table)
-        if _AGREEMENT not in self._tables and any(least_pages(part.program) != SMALL_PAGES for part in parts):
+        if _AGREEMENT not in self._tables and any(part.least_pages != SMALL_PAGES for part in parts):
             self.prepare(_AGREEMENT)
         return table
 
@@ -264,13 +263,12 @@ class HostGroup:
             parts = [agreement_program(self.topology)]
         else:
             parts = programs_for(self.topology, *call, direct=self.direct, crowded=self.waiting.crowded)
-        _, nbytes, pool_share = self._lay_out(_distinct(parts))
+        _, nbytes, pool_share = self._lay_out(parts)
         segment = Segment.sparse(nbytes)
         pool = Segment.sparse(pool_share * self.world_size) if pool_share > self._pool_share else None
         programs = list({p.program.hash: p.program for p in parts}.values())  # each once: one may serve several sizes
         uses = [
-            {"program": [q.hash for q in programs].index(p.program.hash), "most_bytes": p.most_bytes, "chunk_bytes": p.chunk_bytes, "pooled": p.pooled}
-            for p in parts
+            {"program": [q.hash for q in programs].index(p.program.hash), **{name: getattr(p, name) for name in _USE}} for p in parts
         ]
         message = {"call": list(call), "programs": [p.to_json() for p in programs], "uses": uses}
         made = [s for s in (segment, pool) if s is not None]
@@ -292,8 +290,8 @@ class HostGroup:
             self.group.answer({"error": f"rank {self.rank} calls {_named(call)}, rank 0 {_named(tuple(theirs or ('?', None)))}"})
             raise ExecutionError(f"rank {self.rank} calls {_named(call)}, rank 0 calls {_named(tuple(theirs or ('?', None)))}")
         programs = [_verified(text) for text in message["programs"]]
-        parts = [HostProgram(programs[u["program"]], u["most_bytes"], u["chunk_bytes"], u["pooled"]) for u in message["uses"]]
-        _, nbytes, pool_share = self._lay_out(_distinct(parts))
+        parts = [HostProgram(programs[u["program"]], **{name: u[name] for name in _USE}) for u in message["uses"]]
+        _, nbytes, pool_share = self._lay_out(parts)
         segment = Segment(nbytes, fds[0])
         pool = Segment(pool_share * self.world_size, fds[1]) if len(fds) > 1 else None
         return parts, segment, pool
@@ -382,19 +380,6 @@ class HostGroup:
 
 def _slot_bytes(part: HostProgram) -> int:
     return part.chunk_bytes + (SKEW_BYTES if part.pooled else 0)
-
-
-def _any_size(part: HostProgram) -> HostProgram:
-    return replace(part, most_bytes=0)
-
-
-def _distinct(parts: Sequence[HostProgram]) -> list[HostProgram]:
-    """Each once, whatever the sizes are that it is for."""
-    found: list[HostProgram] = []
-    for part in map(_any_size, parts):
-        if part not in found:
-            found.append(part)
-    return found
 
 
 @lru_cache(maxsize=64)

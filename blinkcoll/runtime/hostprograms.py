@@ -31,6 +31,7 @@ from ..schedules import (
     verify,
 )
 from ..schedules.contract import REDUCING
+from ..schedules.direct import CHUNK_BYTES
 from ..schedules.trees import MAX_CHANNELS
 from ..topology import Topology
 
@@ -57,40 +58,36 @@ LARGEST = 1 << 62
 #: Where ranks can read each other's memory, they do beyond these sizes: between two ranks, and among more. Below, the
 #: system calls and the pinning of pages cost more than the second copy; and what two ranks add up comes through slots as fast at
 #: any size, for it is read once from there, added, and stored where the other reads it (measured: benchmarks/host.py).
-#: All-gathers and all-to-alls do so only where all inputs lie in huge pages (:func:`least_pages`).
+#: All-gathers and all-to-alls do so only where all inputs lie in huge pages (:attr:`HostProgram.least_pages`).
 _DIRECT_BYTES = {
     "allreduce": (LARGEST, 8 << 20), "reduce": (LARGEST, 32 << 20), "reducescatter": (LARGEST, 32 << 20), "allgather": (3 << 20, 3 << 20),
     "alltoall": (3 << 20, 8 << 20), "gather": (LARGEST, 8 << 20), "scatter": (LARGEST, 6 << 20),
 }  # fmt: skip
-#: Bytes that move between two ranks, one way, from which and up to which both copy half of them where they lie in huge pages: 12 us a MiB, 21
-#: (cores that share a cache) to 31 through slots. Beyond, what is copied so is read into the caches from memory, and slots are as fast.
+#: The same, between two ranks, where peers share a last-level cache: from this size on slots serve (all-gathers of 64 MiB: 2.0 ms, and 2.9
+#: by reading; of 16 MiB alike).
+_SHARED_CACHE_BYTES = 32 << 20
+#: Bytes that move from or to a root, between two ranks, from which on each copies a part, where they lie in huge pages: half of it up to the
+#: second size (12 us a MiB, and 20 to 31 through slots), and beyond, where the cores share no cache, 3/5 are read and 2/5 written
+#: (the kernel reads faster: broadcasts of 16 MiB 290 us, and 570 through slots; of 64 MiB 2.0 ms, and 2.6).
 _BOTH_WAYS_BYTES = (1 << 20, 10 << 20)
+#: ``enum Pages``: small, at least half of them huge, of a kind that the kernel does not tell, at least two thirds of them huge.
+SMALL_PAGES, MIXED_PAGES, UNKNOWN_PAGES, HUGE_PAGES = range(4)
 
 
 @dataclass(frozen=True)
 class HostProgram:
     """A program with the largest size that it is for.
 
-    ``pooled``: its slots lie in the pool.
+    ``pooled``: its slots lie in the pool. ``least_pages``: it serves where what ranks reach of others' lies in such pages, or better, and, from
+    ``most_near`` bytes on, where peers do not share a cache; else the last one before that makes no conditions.
     """
 
     program: Program
     most_bytes: int
     chunk_bytes: int
     pooled: bool
-
-
-#: ``enum Pages``: small, at least half of them huge, of a kind that the kernel does not tell, at least two thirds of them huge.
-SMALL_PAGES, MIXED_PAGES, UNKNOWN_PAGES, HUGE_PAGES = range(4)
-
-
-def least_pages(program: Program) -> int:
-    """In what pages buffers of others have to lie for a program to serve sooner than the one for smaller sizes."""
-    if program.algorithm == "both-ways":
-        return HUGE_PAGES
-    if not program.reaches_buffers or program.collective not in ("allgather", "alltoall"):
-        return SMALL_PAGES
-    return UNKNOWN_PAGES if program.nranks == 2 else MIXED_PAGES
+    least_pages: int = SMALL_PAGES
+    most_near: int = LARGEST
 
 
 def agreement_program(topology: Topology) -> HostProgram:
@@ -179,13 +176,16 @@ def _with_direct(made: list[HostProgram], topology: Topology, collective: str, r
     n = topology.nranks
     if n == 2 and root is not None and collective in ("broadcast", "gather", "scatter"):
         begin, end = (nbytes if collective == "broadcast" else 2 * nbytes for nbytes in _BOTH_WAYS_BYTES)
-        program = lower_both_ways(topology, collective, root)
-        return [*_up_to(begin, made), HostProgram(program, end, program.chunk_bytes, pooled=False), made[-1]]
+        halves, parts = (lower_both_ways(topology, collective, root, read=read, written=written) for read, written in ((1, 1), (3, 2)))
+        both = [HostProgram(halves, end, CHUNK_BYTES, False, HUGE_PAGES), HostProgram(parts, LARGEST, CHUNK_BYTES, False, HUGE_PAGES, most_near=0)]
+        return [*_up_to(begin, made), *both]
     begin = _DIRECT_BYTES[collective][n > 2] if n <= _MOST_DIRECT and collective in _DIRECT_BYTES else LARGEST
     if begin == LARGEST:
         return made
-    program = lower_direct(topology, collective, root)
-    return [*_up_to(begin, made), HostProgram(program, LARGEST, program.chunk_bytes, pooled=False)]
+    exchanges = collective in ("allgather", "alltoall")
+    pages = SMALL_PAGES if not exchanges else UNKNOWN_PAGES if n == 2 else MIXED_PAGES
+    direct = HostProgram(lower_direct(topology, collective, root), LARGEST, CHUNK_BYTES, False, pages, _SHARED_CACHE_BYTES if n == 2 else LARGEST)
+    return [*_up_to(begin, made), direct]
 
 
 def _up_to(nbytes: int, parts: list[HostProgram]) -> list[HostProgram]:

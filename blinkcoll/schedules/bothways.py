@@ -2,7 +2,7 @@
 
 As those of :mod:`.direct`, but what the root and another rank have to move is cut in two: the other rank reads (or writes) one
 part in the root's memory, and the root writes (or reads) the rest in the other's. Of n ranks the root moves 1/n of each part, so
-all copy as much.
+all copy as much, where reading and writing take as long.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .program import INPUT, OUTPUT, Channel, Connection, Program, Step
 _OTHERS, _ROOTS = 0, 1  # who moves a share: even ones are the others', odd ones the root's
 
 
-def lower_both_ways(topology: Topology, collective: str, root: int, *, pieces: int = 4) -> Program:
+def lower_both_ways(topology: Topology, collective: str, root: int, *, pieces: int = 4, read: int = 1, written: int = 1) -> Program:
     """The program of two shares a piece: one that the others move, and one that the root moves.
 
     Parameters
@@ -26,6 +26,8 @@ def lower_both_ways(topology: Topology, collective: str, root: int, *, pieces: i
         ``broadcast``, ``scatter`` or ``gather``.
     pieces
         Where some of the memory is slower to reach than the rest, several pieces spread it over those who move it.
+    read, written
+        What a rank moves by reading another's memory, and by writing it, where one is faster.
 
     Raises
     ------
@@ -39,9 +41,10 @@ def lower_both_ways(topology: Topology, collective: str, root: int, *, pieces: i
     n = topology.nranks
     if n < 2:
         raise ScheduleError("a program both ways needs two ranks")
+    others, own = (written, read) if collective == "gather" else (read, written)
     made = _BothWays(topology, collective, root, 2 * pieces)
     return Program(
-        algorithm="both-ways", collective=collective, topology=topology, nshards=1 if collective == "broadcast" else n, weights=(n - 1, 1) * pieces,
+        algorithm="both-ways", collective=collective, topology=topology, nshards=1 if collective == "broadcast" else n, weights=((n - 1) * others, own) * pieces,
         connections=tuple(made.connections), ranks=tuple(made.channels(rank) for rank in range(n)), root=root, chunk_bytes=CHUNK_BYTES,
     )  # fmt: skip
 

@@ -21,10 +21,6 @@ View held(View input, View output) {
 // What is moved while the caller holds its locks, at most: a few microseconds' worth.
 constexpr u64 kShortBytes = 16 << 10;
 
-// Where two ranks share a last-level cache, slots serve from this size on: kernel copies of what no cache holds read what they
-// overwrite (all-gathers of 64 MiB: 2.0 ms, and 2.9 by reading; of 16 MiB alike).
-constexpr u64 kSharedCaches = 32 << 20;
-
 // Says whose call is under way, for as long as it is.
 class Owned {
  public:
@@ -140,10 +136,11 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   if (!begin(word, timeout_ns, caller)) return false;
   const BufferAddresses begins = wholes(t, input, output, count, kind);
   if (i > 0 && agreement_ >= 0 && t.entries[i].least_pages != Pages::kSmall) {
-    const Pages reached = reached_pages(*programs_[number], begins, count, kind);
-    const std::optional<bool> all = all_say(serves(t.entries[i].least_pages, reached, nbytes), word, timeout_ns, caller);
+    const bool serves = reached_pages(*programs_[number], begins, count, kind) >= t.entries[i].least_pages && (nbytes <= t.entries[i].most_near || nearness().far());
+    const std::optional<bool> all = all_say(serves, word, timeout_ns, caller);
     if (!all) return false;
-    last_ = number = t.entries[*all ? i : i - 1].program;
+    while (!*all && i > 0 && t.entries[i].least_pages != Pages::kSmall) i--;
+    last_ = number = t.entries[i].program;
     set(*programs_[number], count, kind);
   }
   Program& program = *programs_[number];
@@ -202,10 +199,6 @@ Pages HostCalls::reached_pages(const Program& program, const BufferAddresses& wh
     worst = std::min(worst, last.found);
   }
   return worst;
-}
-
-bool HostCalls::serves(Pages least, Pages reached, u64 nbytes) const {
-  return reached >= least && (nranks_ > 2 || nbytes < kSharedCaches || nearness().far());
 }
 
 std::optional<bool> HostCalls::all_say(bool mine, u64 word, u64 timeout_ns, Caller& caller) {

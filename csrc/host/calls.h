@@ -27,7 +27,10 @@ struct TableEntry {
   u64 most_bytes;  // of the collective's size; the last entry serves what is larger, too
   u32 program;
   bool premultiplies;     // whether it can; if not, and the call does, the entry before serves it
-  Pages least_pages;      // what ranks reach of others' is to lie in such pages or better; where any does not, the entry before serves it
+  // Where not kSmall: what ranks reach of others' is to lie in such pages, or better, and calls of more than `most_near` bytes are for
+  // peers that are far (nearness.h). Where that is not so for all ranks, the last entry before that makes no conditions serves.
+  Pages least_pages;
+  u64 most_near;
 };
 
 // A buffer of the caller's.
@@ -174,8 +177,6 @@ class HostCalls {
   void set(Program& program, u64 count, const CallKind& kind);
   bool begin(u64 word, u64 timeout_ns, Caller& caller);
   bool start(Program& program, u64 word, u64 timeout_ns, Caller& caller, bool timed = false);
-  // Whether a program that is for such pages serves this call, as far as this rank can tell.
-  bool serves(Pages least, Pages reached, u64 nbytes) const;
   // Whether all ranks say so; nothing where the call has to end.
   std::optional<bool> all_say(bool mine, u64 word, u64 timeout_ns, Caller& caller);
   // Where the whole of the input and of the output would begin.

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from blinkcoll.runtime.buffers import buffers_of
-from blinkcoll.runtime.launch import LaunchRecord, buffer_table, connection_table, describe_work, launch_record, lay_out
+from blinkcoll.runtime.launch import (
+    SKEW_BYTES,
+    LaunchRecord,
+    buffer_table,
+    connection_table,
+    describe_work,
+    launch_record,
+    lay_out,
+)
 from blinkcoll.runtime.segment import lay_out_segment
 from blinkcoll.schedules import encode
 from blinkcoll.schedules.contract import view
@@ -33,12 +41,15 @@ class Image:
         return [held[at : at + nbytes].view(np.float32) for at, nbytes in self.outputs]
 
 
-def make_image(folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: int, in_place: bool, mapped: bool = False, headed: bool = False, timeout_s: float = 60.0) -> Image:
-    """The image of a float32 sum (or what else the program does); ``headed``: with a counter in front of each slot."""
+def make_image(folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: int, in_place: bool, mapped: bool = False, headed: bool = False, skewed: bool = False, timeout_s: float = 60.0) -> Image:
+    """The image of a float32 sum (or what else the program does); ``headed``: with a counter in front of each slot; ``skewed``: data in slots
+    begin in their lines like what they are copied from."""
     code = encode(program)
     given = next(i for i in inputs if i is not None)
     count = given.size * (program.nranks if view(program.collective, "input", 0, program.root) == "own" else 1)
     work = describe_work(program, count, count, "float32", 4, "sum", chunk_bytes)
+    if skewed:
+        work = replace(work, slot_bytes=work.slot_bytes + SKEW_BYTES)
     arenas = [lay_out(program, code, rank, work.slot_bytes, headed=headed) for rank in range(program.nranks)]
     head = -(-program.nranks * ctypes.sizeof(LaunchRecord) // 4096) * 4096
     layout = lay_out_segment(arenas, [(4 * count,) * 3] * program.nranks)
@@ -55,7 +66,9 @@ def make_image(folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: 
     for rank, arena in enumerate(arenas):
         start = head + layout.arenas[rank]
         multicast = (NOWHERE, NOWHERE + (1 << 33), NOWHERE + (2 << 33)) if mapped else (0, 0, 0)
-        store(rank * ctypes.sizeof(LaunchRecord), bytes(launch_record(work, rank, arena, bases[rank], 1, timeout_s, multicast=multicast)))
+        record = launch_record(work, rank, arena, bases[rank], 1, timeout_s, multicast=multicast)
+        record.skewed = skewed
+        store(rank * ctypes.sizeof(LaunchRecord), bytes(record))
         store(start + arena.program, code)
         store(start + arena.connections, connections)
         store(start + arena.buffers, buffers)

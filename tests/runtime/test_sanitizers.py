@@ -92,6 +92,14 @@ def test_handmade_programs_under_sanitizers(what, sanitizer, name, binaries, tmp
     assert_result(program.collective, program.root, inputs, outputs, name)
 
 
+@pytest.mark.parametrize("sanitizer", BUILDS)
+def test_slots_whose_data_begin_anywhere_under_sanitizers(sanitizer, binaries, tmp_path):
+    for name, program in HANDMADE.items():
+        inputs = integers(program.nranks, 301, 0)
+        outputs = run_image(binaries("host", sanitizer), tmp_path, program, inputs, chunk_bytes=48, threads=1, in_place=False, skewed=True)
+        assert_result(program.collective, program.root, inputs, outputs, name)
+
+
 @pytest.mark.parametrize("chunk_bytes", [32, 64])
 @pytest.mark.parametrize("sanitizer", BUILDS)
 def test_slots_with_counters_of_their_own_under_sanitizers(sanitizer, chunk_bytes, binaries, tmp_path):
