@@ -29,10 +29,17 @@ def huge_bytes() -> int:
     return sum(int(line.split()[1]) << 10 for line in Path("/proc/self/smaps").read_text().splitlines() if line.startswith("AnonHugePages"))
 
 
+def as_asked_for(huge: bool, nbytes: int, before: int) -> bool:
+    """Whether so much new memory lies in pages of that kind."""
+    found = huge_bytes() - before
+    return found >= 0.9 * nbytes if huge else found < HUGE
+
+
 def ran(comm, huge: bool):
     """Which programs serve an all-gather in place, one of parts that differ, and an all-to-all; and whether pages were as asked for."""
+    before = huge_bytes()
     array, part, out = array_in(huge), array_in(huge, NBYTES // 2), array_in(huge)
-    as_asked = huge_bytes() >= 0.9 * (array.nbytes + part.nbytes + out.nbytes) if huge else huge_bytes() < HUGE
+    as_asked = as_asked_for(huge, array.nbytes + part.nbytes + out.nbytes, before)
     n, r, found = comm.world_size, comm.rank, []
 
     def last():
@@ -56,8 +63,9 @@ def ran(comm, huge: bool):
 
 def ran_from_a_root(comm, huge: bool):
     """The same of broadcasts, gathers and scatters from and to rank 1."""
+    before = huge_bytes()
     array, part = array_in(huge, 8 << 20), array_in(huge, 4 << 20)
-    as_asked = huge_bytes() >= 0.9 * (array.nbytes + part.nbytes) if huge else huge_bytes() < HUGE
+    as_asked = as_asked_for(huge, array.nbytes + part.nbytes, before)
     half, r, found = array.size // 2, comm.rank, []
 
     def last():
