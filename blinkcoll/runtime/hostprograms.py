@@ -176,7 +176,7 @@ def _with_direct(made: list[HostProgram], topology: Topology, collective: str, r
     n = topology.nranks
     if n == 2 and root is not None and collective in ("broadcast", "gather", "scatter"):
         begin, end = (nbytes if collective == "broadcast" else 2 * nbytes for nbytes in _BOTH_WAYS_BYTES)
-        halves, parts = (lower_both_ways(topology, collective, root, read=read, written=written) for read, written in ((1, 1), (3, 2)))
+        halves, parts = (lower_both_ways(topology, collective, root, pieces=pieces, read=read, written=written) for pieces, read, written in ((4, 1, 1), (1, 3, 2)))
         both = [HostProgram(halves, end, CHUNK_BYTES, False, HUGE_PAGES), HostProgram(parts, LARGEST, CHUNK_BYTES, False, HUGE_PAGES, most_near=0)]
         return [*_up_to(begin, made), *both]
     begin = _DIRECT_BYTES[collective][n > 2] if n <= _MOST_DIRECT and collective in _DIRECT_BYTES else LARGEST
