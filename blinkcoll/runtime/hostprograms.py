@@ -68,8 +68,9 @@ _DIRECT_BYTES = {
 _SHARED_CACHE_BYTES = 32 << 20
 #: Bytes that move from or to a root, between two ranks, from which on each copies a part, where they lie in huge pages: half of it up to the
 #: second size (12 us a MiB, and 20 to 31 through slots), and beyond, where the cores share no cache, 3/5 are read and 2/5 written
-#: (the kernel reads faster: broadcasts of 16 MiB 290 us, and 570 through slots; of 64 MiB 2.0 ms, and 2.6).
-_BOTH_WAYS_BYTES = (1 << 20, 10 << 20)
+#: (the kernel reads faster: broadcasts of 16 MiB 290 us, and 570 through slots; of 64 MiB 2.0 ms, and 2.6). Where they share none and only
+#: what is sent lies in such pages, all is read, up to the third size (24 us a MiB).
+_BOTH_WAYS_BYTES = (1 << 20, 10 << 20, 6 << 20)
 #: ``enum Pages``: small, at least half of them huge, of a kind that the kernel does not tell, at least two thirds of them huge.
 SMALL_PAGES, MIXED_PAGES, UNKNOWN_PAGES, HUGE_PAGES = range(4)
 
@@ -79,7 +80,8 @@ class HostProgram:
     """A program with the largest size that it is for.
 
     ``pooled``: its slots lie in the pool. ``least_pages``: it serves where what ranks reach of others' lies in such pages, or better, and, from
-    ``most_near`` bytes on, where peers do not share a cache; else the last one before that makes no conditions.
+    ``most_near`` bytes on, where peers do not share a cache; else one behind it that is for such sizes, or the last one before that makes
+    no conditions.
     """
 
     program: Program
@@ -175,10 +177,10 @@ def _with_direct(made: list[HostProgram], topology: Topology, collective: str, r
     """The same with those that use other ranks' buffers, where there are any for the collective and so many ranks."""
     n = topology.nranks
     if n == 2 and root is not None and collective in ("broadcast", "gather", "scatter"):
-        begin, end = (nbytes if collective == "broadcast" else 2 * nbytes for nbytes in _BOTH_WAYS_BYTES)
-        halves, parts = (lower_both_ways(topology, collective, root, pieces=pieces, read=read, written=written) for pieces, read, written in ((4, 1, 1), (1, 3, 2)))
-        both = [HostProgram(halves, end, CHUNK_BYTES, False, HUGE_PAGES), HostProgram(parts, LARGEST, CHUNK_BYTES, False, HUGE_PAGES, most_near=0)]
-        return [*_up_to(begin, made), *both]
+        begin, halved, read = (nbytes if collective == "broadcast" else 2 * nbytes for nbytes in _BOTH_WAYS_BYTES)
+        ways = ((4, 1, 1, halved, LARGEST), (1, 3, 2, LARGEST, 0), (1, 1, 0, read, 0))
+        programs = [(lower_both_ways(topology, collective, root, pieces=p, read=r, written=w), most, near) for p, r, w, most, near in ways]
+        return [*_up_to(begin, made), *(HostProgram(program, most, CHUNK_BYTES, False, HUGE_PAGES, near) for program, most, near in programs)]
     begin = _DIRECT_BYTES[collective][n > 2] if n <= _MOST_DIRECT and collective in _DIRECT_BYTES else LARGEST
     if begin == LARGEST:
         return made

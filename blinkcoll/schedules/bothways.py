@@ -12,7 +12,7 @@ from ..topology import Topology, route
 from .direct import CHUNK_BYTES, buffer_at
 from .program import INPUT, OUTPUT, Channel, Connection, Program, Step
 
-_OTHERS, _ROOTS = 0, 1  # who moves a share: even ones are the others', odd ones the root's
+_OTHERS, _ROOT = 0, 1  # who moves a share
 
 
 def lower_both_ways(topology: Topology, collective: str, root: int, *, pieces: int = 4, read: int = 1, written: int = 1) -> Program:
@@ -27,12 +27,12 @@ def lower_both_ways(topology: Topology, collective: str, root: int, *, pieces: i
     pieces
         Where some of the memory is slower to reach than the rest, several pieces spread it over those who move it.
     read, written
-        What a rank moves by reading another's memory, and by writing it, where one is faster.
+        What a rank moves by reading another's memory, and by writing it, where one is faster; 0: nothing.
 
     Raises
     ------
     ScheduleError
-        Where it is another collective, or there is one rank only.
+        Where it is another collective, there is one rank only, or nothing is moved.
     TopologyError
         Where nothing leads from the root to another rank, or back.
     """
@@ -41,10 +41,13 @@ def lower_both_ways(topology: Topology, collective: str, root: int, *, pieces: i
     n = topology.nranks
     if n < 2:
         raise ScheduleError("a program both ways needs two ranks")
+    if min(read, written) < 0 or max(read, written) == 0 or pieces < 1:
+        raise ScheduleError(f"{pieces} pieces of {read} parts read and {written} written move nothing")
     others, own = (written, read) if collective == "gather" else (read, written)
-    made = _BothWays(topology, collective, root, 2 * pieces)
+    shares = [(mover, weight) for mover, weight in ((_OTHERS, (n - 1) * others), (_ROOT, own)) if weight] * pieces
+    made = _BothWays(topology, collective, root, [mover for mover, _ in shares])
     return Program(
-        algorithm="both-ways", collective=collective, topology=topology, nshards=1 if collective == "broadcast" else n, weights=((n - 1) * others, own) * pieces,
+        algorithm="both-ways", collective=collective, topology=topology, nshards=1 if collective == "broadcast" else n, weights=tuple(weight for _, weight in shares),
         connections=tuple(made.connections), ranks=tuple(made.channels(rank) for rank in range(n)), root=root, chunk_bytes=CHUNK_BYTES,
     )  # fmt: skip
 
@@ -52,18 +55,18 @@ def lower_both_ways(topology: Topology, collective: str, root: int, *, pieces: i
 class _BothWays:
     """Each rank's channels, one a share: first those that let others use its buffers, then those that use theirs."""
 
-    def __init__(self, topology: Topology, collective: str, root: int, nshares: int) -> None:
-        self.topology, self.collective, self.root, self.nshares = topology, collective, root, nshares
+    def __init__(self, topology: Topology, collective: str, root: int, movers: list[int]) -> None:
+        self.topology, self.collective, self.root, self.movers = topology, collective, root, movers
         self.others = [rank for rank in range(topology.nranks) if rank != root]
         self.connections: list[Connection] = []
-        self._begun = {(rank, share): self._connect(rank, share, by_mover=False) for rank in self.others for share in range(nshares)}
-        self._done = {(rank, share): self._connect(rank, share, by_mover=True) for rank in self.others for share in range(nshares)}
+        self._begun = {(rank, share): self._connect(rank, share, by_mover=False) for rank in self.others for share in range(len(movers))}
+        self._done = {(rank, share): self._connect(rank, share, by_mover=True) for rank in self.others for share in range(len(movers))}
 
     def channels(self, rank: int) -> tuple[Channel, ...]:
         """Of one rank."""
-        mine = _ROOTS if rank == self.root else _OTHERS
-        lending = [Channel(self._lend(rank, share)) for share in range(self.nshares) if share % 2 != mine]
-        moving = [Channel(self._move(rank, share)) for share in range(self.nshares) if share % 2 == mine]
+        mine = _ROOT if rank == self.root else _OTHERS
+        lending = [Channel(self._lend(rank, share)) for share, mover in enumerate(self.movers) if mover != mine]
+        moving = [Channel(self._move(rank, share)) for share, mover in enumerate(self.movers) if mover == mine]
         return (*lending, *moving)
 
     def _lend(self, rank: int, share: int) -> tuple[Step, ...]:
@@ -93,6 +96,6 @@ class _BothWays:
 
     def _connect(self, other: int, share: int, *, by_mover: bool) -> int:
         """A signal between the root and another rank, by who moves the share or by who lets it."""
-        src, dst = (self.root, other) if by_mover == (share % 2 == _ROOTS) else (other, self.root)
+        src, dst = (self.root, other) if by_mover == (self.movers[share] == _ROOT) else (other, self.root)
         self.connections.append(Connection(src, dst, route(self.topology, src, dst), 1))
         return len(self.connections) - 1

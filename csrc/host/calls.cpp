@@ -135,11 +135,14 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   last_ = number;
   if (!begin(word, timeout_ns, caller)) return false;
   const BufferAddresses begins = wholes(t, input, output, count, kind);
-  if (i > 0 && agreement_ >= 0 && t.entries[i].least_pages != Pages::kSmall) {
-    const bool serves = reached_pages(*programs_[number], begins, count, kind) >= t.entries[i].least_pages && (nbytes <= t.entries[i].most_near || nearness().far());
-    const std::optional<bool> all = all_say(serves, word, timeout_ns, caller);
-    if (!all) return false;
-    while (!*all && i > 0 && t.entries[i].least_pages != Pages::kSmall) i--;
+  if (const size_t first = i; i > 0 && agreement_ >= 0 && t.entries[i].least_pages != Pages::kSmall) {
+    const std::optional<u8> served = in_common(served_by(t, i, begins, count, kind), word, timeout_ns, caller);
+    if (!served) return false;
+    if (*served) {
+      while (!(*served >> (i - first) & 1)) i++;
+    } else {
+      while (i > 0 && t.entries[i].least_pages != Pages::kSmall) i--;
+    }
     last_ = number = t.entries[i].program;
     set(*programs_[number], count, kind);
   }
@@ -201,7 +204,19 @@ Pages HostCalls::reached_pages(const Program& program, const BufferAddresses& wh
   return worst;
 }
 
-std::optional<bool> HostCalls::all_say(bool mine, u64 word, u64 timeout_ns, Caller& caller) {
+u8 HostCalls::served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
+  const u64 nbytes = count * kind.elem_size;
+  u8 served = 0;
+  for (size_t i = first; i < table.entries.size() && i < first + 8; i++) {
+    const TableEntry& entry = table.entries[i];
+    if (i > first && nbytes > entry.most_bytes) continue;
+    const bool serves = reached_pages(*programs_[entry.program], wholes, count, kind) >= entry.least_pages && (nbytes <= entry.most_near || nearness().far());
+    served |= u8(serves << (i - first));
+  }
+  return served;
+}
+
+std::optional<u8> HostCalls::in_common(u8 mine, u64 word, u64 timeout_ns, Caller& caller) {
   std::vector<u8> said(nranks_, 0);
   said[rank_] = mine;
   last_ = u32(agreement_);
@@ -210,7 +225,9 @@ std::optional<bool> HostCalls::all_say(bool mine, u64 word, u64 timeout_ns, Call
   BufferAddresses& buffers = pointer<BufferAddresses>(agreement.launch.buffers)[rank_];
   buffers.buffer[kInput] = buffers.buffer[kOutput] = u64(said.data());
   if (!start(agreement, word, timeout_ns, caller, true)) return std::nullopt;
-  return std::find(said.begin(), said.end(), 0) == said.end();
+  u8 common = 0xff;
+  for (u8 bits : said) common &= bits;
+  return common;
 }
 
 // What is to be run. Throws where it cannot be, before anybody is told of the call.

@@ -28,7 +28,8 @@ struct TableEntry {
   u32 program;
   bool premultiplies;     // whether it can; if not, and the call does, the entry before serves it
   // Where not kSmall: what ranks reach of others' is to lie in such pages, or better, and calls of more than `most_near` bytes are for
-  // peers that are far (nearness.h). Where that is not so for all ranks, the last entry before that makes no conditions serves.
+  // peers that are far (nearness.h). Where that is not so for all ranks, the next entry for which it is serves, if it is for such sizes, or else
+  // the last one before that makes no conditions.
   Pages least_pages;
   u64 most_near;
 };
@@ -177,8 +178,10 @@ class HostCalls {
   void set(Program& program, u64 count, const CallKind& kind);
   bool begin(u64 word, u64 timeout_ns, Caller& caller);
   bool start(Program& program, u64 word, u64 timeout_ns, Caller& caller, bool timed = false);
-  // Whether all ranks say so; nothing where the call has to end.
-  std::optional<bool> all_say(bool mine, u64 word, u64 timeout_ns, Caller& caller);
+  // The bits that all ranks have set; nothing where the call has to end.
+  std::optional<u8> in_common(u8 mine, u64 word, u64 timeout_ns, Caller& caller);
+  // Of the entries from `first` on, one bit each: which serve the call, as far as this rank can tell.
+  u8 served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind);
   // Where the whole of the input and of the output would begin.
   BufferAddresses wholes(const Table& table, const UserBuffer& input, const UserBuffer* output, u64 count, const CallKind& kind) const;
   // The worst pages that others would reach this rank's buffers in.
