@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from runtime.jobs import Job
+from runtime.jobs import Job, open_files
 
 import blinkcoll as bc
 
@@ -47,10 +47,10 @@ def one_call(comm, kind, count):
         assert (box == (rank - 1) % n).all()
 
 
-def open_files():
+def left_open():
     """What this process has open; the watching thread closes what it has a moment after the last communicator."""
     for _ in range(100):
-        held = sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}"))
+        held = open_files()
         if not any("event" in name for name in held):
             break
         time.sleep(0.02)
@@ -65,7 +65,7 @@ def survive(kinds):
             if comm.world_size == 1:
                 tell(("up", 1))
                 comm.close()
-                return open_files()
+                return left_open()
             rng = random.Random(comm.world_size)  # the same calls on all ranks
             try:
                 for kind in kinds:  # once it is set up, a rank that does not wait does so soon
