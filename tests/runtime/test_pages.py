@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import platform
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +25,27 @@ def array_in(huge: bool, nbytes: int = NBYTES):
     return array
 
 
-def huge_bytes() -> int:
-    """Of this process, in anonymous huge pages."""
-    return sum(int(line.split()[1]) << 10 for line in Path("/proc/self/smaps").read_text().splitlines() if line.startswith("AnonHugePages"))
+def huge_bytes(array) -> int:
+    """In anonymous huge pages, of the mappings that an array lies in."""
+    found, begin = 0, array.ctypes.data
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if place := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(place[1], 16) < begin + array.nbytes and begin < int(place[2], 16)
+        elif inside and line.startswith("AnonHugePages"):
+            found += int(line.split()[1]) << 10
+    return found
 
 
-def as_asked_for(huge: bool, nbytes: int, before: int) -> bool:
-    """Whether so much new memory lies in pages of that kind."""
-    found = huge_bytes() - before
-    return found >= 0.9 * nbytes if huge else found < HUGE
+def as_asked_for(huge: bool, *arrays) -> bool:
+    """Whether they lie in pages of that kind."""
+    return all(huge_bytes(array) >= 0.9 * array.nbytes if huge else huge_bytes(array) == 0 for array in arrays)
 
 
 def ran(comm, huge: bool):
     """Which programs serve an all-gather in place, one of parts that differ, and an all-to-all; and whether pages were as asked for."""
-    before = huge_bytes()
     array, part, out = array_in(huge), array_in(huge, NBYTES // 2), array_in(huge)
-    as_asked = as_asked_for(huge, array.nbytes + part.nbytes + out.nbytes, before)
+    as_asked = as_asked_for(huge, array, part, out)
     n, r, found = comm.world_size, comm.rank, []
 
     def last():
@@ -63,9 +69,8 @@ def ran(comm, huge: bool):
 
 def ran_from_a_root(comm, huge: bool):
     """The same of broadcasts, gathers and scatters from and to rank 1."""
-    before = huge_bytes()
     array, part = array_in(huge, 8 << 20), array_in(huge, 4 << 20)
-    as_asked = as_asked_for(huge, array.nbytes + part.nbytes, before)
+    as_asked = as_asked_for(huge, array, part)
     half, r, found = array.size // 2, comm.rank, []
 
     def last():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from runtime.ranks import as_processes, as_threads
-from runtime.test_pages import array_in, as_asked_for, can_tell, huge_bytes
+from runtime.test_pages import array_in, as_asked_for, can_tell
 
 import blinkcoll as bc
 
@@ -102,10 +102,9 @@ def test_sizes_at_which_ranks_read_each_others_memory(tmp_path):
 
     def body(comm):
         check_sharded(comm, [400_001, 0, 300_000])
-        before = huge_bytes()
         part, out = array_in(True, 4 * counts[comm.rank]), np.zeros(sum(counts), np.float32)
         part[:] = comm.rank + np.arange(part.size) % 1000
-        huge = as_asked_for(True, part.nbytes, before)
+        huge = as_asked_for(True, part)
         comm.all_gather(part, out, counts=counts)
         assert (out == np.concatenate([r + np.arange(c) % 1000 for r, c in enumerate(counts)])).all()
         return comm._host.direct and can_tell(), huge, comm._host.program(comm._host.calls.last).algorithm
