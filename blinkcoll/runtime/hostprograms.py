@@ -79,8 +79,8 @@ SMALL_PAGES, MIXED_PAGES, UNKNOWN_PAGES, HUGE_PAGES = range(4)
 class HostProgram:
     """A program with the largest size that it is for.
 
-    ``pooled``: its slots lie in the pool. ``least_pages``: it serves where what ranks reach of others' lies in such pages, or better, and, from
-    ``most_near`` bytes on, where peers do not share a cache; else one behind it that is for such sizes, or the last one before that makes
+    ``pooled``: its slots lie in the pool. ``least_pages``: it serves where what ranks reach of others' lies in such pages, or better, and, of more
+    than ``most_near`` bytes, where peers do not share a cache; else one behind it that is for such sizes, or the last one before that makes
     no conditions.
     """
 

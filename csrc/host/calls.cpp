@@ -163,7 +163,7 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   if (!start(program, word, timeout_ns, caller)) return false;
   if (!collective()) return true;
   // Nothing is returned of a call in which a rank has died: another process may have got its number, and its memory been
-  // read in good faith.
+  // read, or written, in good faith.
   if (watch_.boards->alarmed() && watch_.boards->must_leave()) return false;
   watch_.boards->end();
   return true;
