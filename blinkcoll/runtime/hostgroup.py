@@ -246,6 +246,8 @@ class HostGroup:
             self.calls.set_agreement(numbers[0])
             self._tables[call] = -1
             return -1
+        if _AGREEMENT not in self._tables and any(part.least_pages != SMALL_PAGES for part in parts):
+            self.prepare(_AGREEMENT)
         entries = [(p.most_bytes, number, p.program.premultiplies, p.least_pages, p.most_near) for p, number in zip(parts, numbers, strict=True)]
         name, root = call
         views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
@@ -254,8 +256,6 @@ class HostGroup:
         self._kinds[call] = placed[0].part.program
         if not all(one.part.program.in_place for one in placed):
             self.apart.add(table)
-        if _AGREEMENT not in self._tables and any(part.least_pages != SMALL_PAGES for part in parts):
-            self.prepare(_AGREEMENT)
         return table
 
     def _propose(self, call: Call) -> tuple[list[HostProgram], Segment, Segment | None]:

@@ -55,14 +55,14 @@ _SMALL_BYTES = 8 << 10
 #: Ranks that the exchanges of everybody with everybody are for.
 _MOST_DIRECT = 32
 LARGEST = 1 << 62
-#: Where ranks can read each other's memory, they do beyond these sizes: between two ranks, and among more. Below, the
+#: Where ranks can read each other's memory, they do beyond these sizes: among more than two ranks, and between two. Below, the
 #: system calls and the pinning of pages cost more than the second copy; and what two ranks add up comes through slots as fast at
 #: any size, for it is read once from there, added, and stored where the other reads it (measured: benchmarks/host.py).
 #: All-gathers and all-to-alls do so only where all inputs lie in huge pages (:attr:`HostProgram.least_pages`).
 _DIRECT_BYTES = {
-    "allreduce": (LARGEST, 8 << 20), "reduce": (LARGEST, 32 << 20), "reducescatter": (LARGEST, 32 << 20), "allgather": (3 << 20, 3 << 20),
-    "alltoall": (3 << 20, 8 << 20), "gather": (LARGEST, 8 << 20), "scatter": (LARGEST, 6 << 20),
+    "allreduce": 8 << 20, "reduce": 32 << 20, "reducescatter": 32 << 20, "allgather": 3 << 20, "alltoall": 8 << 20, "gather": 8 << 20, "scatter": 6 << 20,
 }  # fmt: skip
+_DIRECT_BYTES_OF_TWO = {"allgather": 3 << 20, "alltoall": 3 << 20}
 #: The same, between two ranks, where peers share a last-level cache: from this size on slots serve (all-gathers of 64 MiB: 2.0 ms, and 2.9
 #: by reading; of 16 MiB alike).
 _SHARED_CACHE_BYTES = 32 << 20
@@ -181,13 +181,13 @@ def _with_direct(made: list[HostProgram], topology: Topology, collective: str, r
         ways = ((4, 1, 1, halved, LARGEST), (1, 3, 2, LARGEST, 0), (1, 1, 0, read, 0))
         programs = [(lower_both_ways(topology, collective, root, pieces=p, read=r, written=w), most, near) for p, r, w, most, near in ways]
         return [*_up_to(begin, made), *(HostProgram(program, most, CHUNK_BYTES, False, HUGE_PAGES, near) for program, most, near in programs)]
-    begin = _DIRECT_BYTES[collective][n > 2] if n <= _MOST_DIRECT and collective in _DIRECT_BYTES else LARGEST
-    if begin == LARGEST:
+    begins = _DIRECT_BYTES if n > 2 else _DIRECT_BYTES_OF_TWO
+    if collective not in begins or n > _MOST_DIRECT:
         return made
     exchanges = collective in ("allgather", "alltoall")
     pages = SMALL_PAGES if not exchanges else UNKNOWN_PAGES if n == 2 else MIXED_PAGES
     direct = HostProgram(lower_direct(topology, collective, root), LARGEST, CHUNK_BYTES, False, pages, _SHARED_CACHE_BYTES if n == 2 else LARGEST)
-    return [*_up_to(begin, made), direct]
+    return [*_up_to(begins[collective], made), direct]
 
 
 def _up_to(nbytes: int, parts: list[HostProgram]) -> list[HostProgram]:

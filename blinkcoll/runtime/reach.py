@@ -1,8 +1,8 @@
-"""Whether the ranks of a group can read each other's memory, found out by reading it.
+"""Whether the ranks of a group can read and write each other's memory, found out by doing it.
 
-``process_vm_readv`` may be refused by Yama (``/proc/sys/kernel/yama/ptrace_scope``), a seccomp filter or a container's
-capabilities, and means nothing where process numbers are not shared. So each rank shows the others where 16 random bytes
-lie, and they see whether they find them.
+``process_vm_readv`` and ``process_vm_writev`` may be refused by Yama (``/proc/sys/kernel/yama/ptrace_scope``), a seccomp filter
+(one of them alone, too) or a container's capabilities, and mean nothing where process numbers are not shared. So each rank
+shows the others where 16 random bytes lie; they see whether they find them, and write the same ones there.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ from .bootstrap import Group
 
 _LOG = logging.getLogger("blinkcoll")
 _BYTES = 16
-_DOING = "finding out whether ranks can read each other's memory"
+#: What this process shows, by its number, which a child of fork does not have. Kept: a rank that is late may still write there.
+_SHOWN: dict[int, Any] = {}
+_DOING = "finding out whether ranks can read and write each other's memory"
 
 
 def processes_within_reach(group: Group, timeout_s: float) -> list[int] | None:
-    """Every rank's process as this one numbers it (0: this process itself), or None where some rank cannot read another's memory.
+    """Every rank's process as this one numbers it (0: this process itself), or None where some rank cannot read or write another's memory.
 
     The same answer on all ranks. Rank 0 says no, too, where ``BLINKCOLL_DIRECT`` is 0 in its environment.
     """
-    shown = ctypes.create_string_buffer(secrets.token_bytes(_BYTES), _BYTES)
+    shown = _SHOWN.setdefault(os.getpid(), ctypes.create_string_buffer(secrets.token_bytes(_BYTES), _BYTES))
     mine = {"process": os.getpid(), "numbers": _namespace(), "address": ctypes.addressof(shown), "bytes": shown.raw.hex()}
     places = _exchange(group, mine, timeout_s)
     if places is None:
         return None
     processes = [0 if (p["process"], p["numbers"]) == (mine["process"], mine["numbers"]) else int(p["process"]) for p in places]
-    complaints = [f"rank {group.rank} cannot read rank {rank}'s memory: {why}" for rank, why in enumerate(map(_try, processes, places)) if why]
+    complaints = [f"rank {group.rank} cannot {why[0]} rank {rank}'s memory: {why[1]}" for rank, why in enumerate(map(_try, processes, places)) if why]
     return processes if _all_agree(group, complaints, timeout_s) else None
 
 
@@ -62,14 +64,20 @@ def _all_agree(group: Group, complaints: list[str], timeout_s: float) -> bool:
     return not complaints
 
 
-def _try(process: int, place: dict[str, Any]) -> str | None:
+def _try(process: int, place: dict[str, Any]) -> tuple[str, str] | None:
+    """What cannot be done, and why."""
     if process == 0:
         return None
+    doing = "read"
     try:
         found = _core.read_memory(process, place["address"], _BYTES)
+        if found.hex() != place["bytes"]:
+            return doing, f"process {process} is another one here (process numbers are not shared)"
+        doing = "write"
+        _core.write_memory(process, place["address"], found)
     except (OSError, RuntimeError) as error:
-        return str(error)
-    return None if found.hex() == place["bytes"] else f"process {process} is another one here (process numbers are not shared)"
+        return doing, str(error)
+    return None
 
 
 def _namespace() -> str:

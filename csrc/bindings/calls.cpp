@@ -56,6 +56,10 @@ void bind_calls(nb::module_& m) {
     if (!peers.read(0, held.data(), pointer<const char>(address), nbytes)) throw std::system_error(peers.error(), std::generic_category(), "process " + std::to_string(process));
     return nb::bytes(held.data(), held.size());
   }, nb::arg("process"), nb::arg("address"), nb::arg("nbytes"), "Bytes of another process's memory.");
+  m.def("write_memory", [](int process, u64 address, const nb::bytes& held) {
+    Peers peers(&process);
+    if (!peers.write(0, pointer<char>(address), held.c_str(), held.size())) throw std::system_error(peers.error(), std::generic_category(), "process " + std::to_string(process));
+  }, nb::arg("process"), nb::arg("address"), nb::arg("held"), "Bytes into another process's memory.");
   nb::class_<HostCalls>(m, "HostCalls", "One rank's programs, set up once, and calls of them.")
       .def(nb::init<u32, u32>(), nb::arg("rank"), nb::arg("nranks"))
       .def("add_program", [](HostCalls& calls, const nb::bytes& record, const nb::bytes& code, const nb::bytes& connections, bool pooled) {

@@ -8,6 +8,7 @@
 #include "host/callword.h"
 #include "host/doorbell.h"
 #include "host/nearness.h"
+#include "host/platform.h"
 #include "host/run.h"
 
 namespace blinkcoll {
@@ -48,6 +49,8 @@ u32 HostCalls::add_program(const Launch& launch, std::string code, const std::st
   made->cursors.resize(made->connections.size());
   made->credit.resize(made->connections.size());
   made->pooled = pooled;
+  // Of programs that use others' buffers, peers wrote what is looked at a call ago: it tells where lines go meanwhile, not how near peers are.
+  made->timed_bytes = launch.buffers ? kNeverTimed : kTimedBytes;
   find_reached(*made);
   Launch& mine = made->launch = launch;
   mine.program = u64(made->code.data());
@@ -136,7 +139,8 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   if (!begin(word, timeout_ns, caller)) return false;
   const BufferAddresses begins = wholes(t, input, output, count, kind);
   if (const size_t first = i; i > 0 && agreement_ >= 0 && t.entries[i].least_pages != Pages::kSmall) {
-    const std::optional<u8> served = in_common(served_by(t, i, begins, count, kind), word, timeout_ns, caller);
+    const bool timed = std::any_of(t.entries.begin() + i64(i), t.entries.end(), [nbytes](const TableEntry& e) { return nbytes <= e.most_bytes && nbytes > e.most_near; });
+    const std::optional<u8> served = in_common(served_by(t, i, begins, count, kind), timed, word, timeout_ns, caller);
     if (!served) return false;
     if (*served) {
       while (!(*served >> (i - first) & 1)) i++;
@@ -181,42 +185,46 @@ void HostCalls::find_reached(Program& program) const {
           if (operand.buffer > kOutput || operand.index != rank_) continue;
           Reached& reached = program.reached[operand.buffer];
           const u32 shard = operand.use ? operand.use - 1 : step.shard;
-          reached = reached.end ? Reached{std::min(reached.first, shard), std::max(reached.end, shard + 1)} : Reached{shard, shard + 1};
+          reached.first = reached.end ? std::min(reached.first, shard) : shard;
+          reached.end = std::max(reached.end, shard + 1);
         }
       }
     }
   }
 }
 
-Pages HostCalls::reached_pages(const Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
+Pages HostCalls::reached_pages(Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
   const u64 nshards = ProgramView{program.code.data()}.header().nshards;
   Pages worst = Pages::kHuge;
   for (u32 buffer : {kInput, kOutput}) {
-    const Reached& reached = program.reached[buffer];
+    Reached& reached = program.reached[buffer];
     if (!reached.end) continue;
     const u64 first = kind.shards ? kind.shards->bounds[reached.first] : reached.first * (count / nshards);
     const u64 end = kind.shards ? kind.shards->bounds[reached.end] : reached.end * (count / nshards);
     const u64 address = wholes.buffer[buffer] + first * kind.elem_size, nbytes = (end - first) * kind.elem_size;
-    LookedAt& last = looked_at_;
-    if (last.address != address || last.nbytes != nbytes || last.calls++ % kLookEvery == 0) last = {address, nbytes, 1, pages_of(address, nbytes)};
-    worst = std::min(worst, last.found);
+    if (reached.address != address || reached.nbytes != nbytes || reached.calls == kLookEvery) {
+      reached.address = address, reached.nbytes = nbytes, reached.calls = 0;
+      reached.found = pages_of(address, nbytes);
+    }
+    reached.calls++;
+    worst = std::min(worst, reached.found);
   }
   return worst;
 }
 
-u8 HostCalls::served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
+u8 HostCalls::served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind) const {
   const u64 nbytes = count * kind.elem_size;
   u8 served = 0;
   for (size_t i = first; i < table.entries.size() && i < first + 8; i++) {
     const TableEntry& entry = table.entries[i];
     if (i > first && nbytes > entry.most_bytes) continue;
-    const bool serves = reached_pages(*programs_[entry.program], wholes, count, kind) >= entry.least_pages && (nbytes <= entry.most_near || nearness().far());
+    const bool serves = (nbytes <= entry.most_near || nearness().far()) && reached_pages(*programs_[entry.program], wholes, count, kind) >= entry.least_pages;
     served |= u8(serves << (i - first));
   }
   return served;
 }
 
-std::optional<u8> HostCalls::in_common(u8 mine, u64 word, u64 timeout_ns, Caller& caller) {
+std::optional<u8> HostCalls::in_common(u8 mine, bool timed, u64 word, u64 timeout_ns, Caller& caller) {
   std::vector<u8> said(nranks_, 0);
   said[rank_] = mine;
   last_ = u32(agreement_);
@@ -224,13 +232,16 @@ std::optional<u8> HostCalls::in_common(u8 mine, u64 word, u64 timeout_ns, Caller
   set(agreement, nranks_, CallKind{kUInt8, 1});
   BufferAddresses& buffers = pointer<BufferAddresses>(agreement.launch.buffers)[rank_];
   buffers.buffer[kInput] = buffers.buffer[kOutput] = u64(said.data());
-  if (!start(agreement, word, timeout_ns, caller, true)) return std::nullopt;
+  agreement.timed_bytes = kNeverTimed;
+  if (!start(agreement, word, timeout_ns, caller)) return std::nullopt;
+  agreement.timed_bytes = 0;  // peers have just written what is looked at now, whose time so tells how near they are
+  if (timed && !start(agreement, word, timeout_ns, caller)) return std::nullopt;
   u8 common = 0xff;
   for (u8 bits : said) common &= bits;
   return common;
 }
 
-// What is to be run. Throws where it cannot be, before anybody is told of the call.
+// What is to be run. Throws where it cannot be: before anybody is told of the call, since all of a table's programs can do what one of them can.
 void HostCalls::set(Program& program, u64 count, const CallKind& kind) {
   Launch& launch = program.launch;
   launch.count = count;
@@ -252,10 +263,10 @@ bool HostCalls::begin(u64 word, u64 timeout_ns, Caller& caller) {
   return watch_.boards->begin(word) && (!compared_ || watch_.boards->assemble(timeout_ns, caller));
 }
 
-bool HostCalls::start(Program& program, u64 word, u64 timeout_ns, Caller& caller, bool timed) {
+bool HostCalls::start(Program& program, u64 word, u64 timeout_ns, Caller& caller) {
   program.launch.timeout_ns = timeout_ns;
   program.launch.epoch++;
-  return run_checked(program.launch, {processes_.empty() ? nullptr : processes_.data(), word, watch_.boards ? &watch_ : nullptr, program.credit.data(), fenced_, timed, crowded_, &caller});
+  return run_checked(program.launch, {processes_.empty() ? nullptr : processes_.data(), word, watch_.boards ? &watch_ : nullptr, program.credit.data(), fenced_, crowded_, &caller, program.timed_bytes});
 }
 
 void HostCalls::announce(u64 word) {

@@ -141,9 +141,13 @@ class HostCalls {
   const Launch& launch(u32 program) const { return programs_[program]->launch; }
 
  private:
-  // Shards of a buffer that other ranks use where they lie: from `first` to before `end`.
+  // Shards of a buffer that other ranks use where they lie: from `first` to before `end`; and what was found of the last such memory whose
+  // pages were looked at. The same is looked at once in so many calls.
+  static constexpr u32 kLookEvery = 16;
   struct Reached {
-    u32 first = 0, end = 0;
+    u32 first = 0, end = 0, calls = 0;
+    u64 address = 0, nbytes = 0;
+    Pages found = Pages::kSmall;
   };
 
   struct Program {
@@ -154,6 +158,7 @@ class HostCalls {
     std::vector<u64> cursors, credit;
     CallKind checked;  // the last kind that check_launch() has passed
     bool any_checked = false, pooled = false;
+    u64 timed_bytes = 0;  // see Around
     Reached reached[2];  // of this rank's input and output
   };
   struct Table {
@@ -167,25 +172,17 @@ class HostCalls {
     bool apart;
   };
 
-  // What was found of the last memory whose pages were looked at: the same is looked at once in so many calls.
-  static constexpr u32 kLookEvery = 16;
-  struct LookedAt {
-    u64 address = 0, nbytes = 0;
-    u32 calls = 0;
-    Pages found = Pages::kSmall;
-  };
-
   void set(Program& program, u64 count, const CallKind& kind);
   bool begin(u64 word, u64 timeout_ns, Caller& caller);
-  bool start(Program& program, u64 word, u64 timeout_ns, Caller& caller, bool timed = false);
-  // The bits that all ranks have set; nothing where the call has to end.
-  std::optional<u8> in_common(u8 mine, u64 word, u64 timeout_ns, Caller& caller);
+  bool start(Program& program, u64 word, u64 timeout_ns, Caller& caller);
+  // The bits that all ranks have set; nothing where the call has to end. `timed`: it takes a moment longer to find out how near peers are.
+  std::optional<u8> in_common(u8 mine, bool timed, u64 word, u64 timeout_ns, Caller& caller);
   // Of the entries from `first` on, one bit each: which serve the call, as far as this rank can tell.
-  u8 served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind);
+  u8 served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind) const;
   // Where the whole of the input and of the output would begin.
   BufferAddresses wholes(const Table& table, const UserBuffer& input, const UserBuffer* output, u64 count, const CallKind& kind) const;
   // The worst pages that others would reach this rank's buffers in.
-  Pages reached_pages(const Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind);
+  static Pages reached_pages(Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind);
   void find_reached(Program& program) const;
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 uneven_total(const Table& table, const UserBuffer& input, const UserBuffer* output, const UnevenShards& shards) const;
@@ -206,7 +203,6 @@ class HostCalls {
   std::vector<std::unique_ptr<Program>> programs_;
   std::vector<Table> tables_;
   std::vector<int> processes_;
-  LookedAt looked_at_;
 };
 
 }  // namespace blinkcoll

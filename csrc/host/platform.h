@@ -40,8 +40,8 @@ static_assert(kHeadData >= offsetof(CounterLine, call) + sizeof(u64) && kHeadDat
 
 // Pieces that are added up and written to slots by copying, at least.
 constexpr u64 kCopiedBytes = 8 << 10;
-// Calls of this size tell how near the peers are; smaller ones would not be worth the clock.
-constexpr u64 kTimedBytes = 64 << 10;
+// Calls of this size tell how near the peers are, where nothing else is said; smaller ones would not be worth the clock.
+constexpr u64 kTimedBytes = 64 << 10, kNeverTimed = ~u64(0);
 
 // What a call has around it, beside its launch.
 struct Around {
@@ -50,9 +50,9 @@ struct Around {
   const Watch* watch = nullptr;    // what is looked at, and shown, before a sleep
   u64* credit = nullptr;           // by connection: chunks that are known to have been taken; kept from call to call
   bool fenced = false;             // all ranks have joined the fences (fences.h)
-  bool timed = false;              // it tells how near the peers are, whatever its size
   bool crowded = false;            // there are more ranks than cores that they may run on
   Caller* caller = nullptr;        // told of waits, and asked whether to go on
+  u64 timed_bytes = kTimedBytes;   // a call of this size tells how near the peers are
 };
 
 class HostPlatform {
@@ -60,7 +60,7 @@ class HostPlatform {
   explicit HostPlatform(const Launch& launch, const Around& around = {})
       : launch_(launch), peers_(around.processes), word_(around.word), credit_(around.credit), fenced_(around.fenced), output_(own(launch).buffer[kOutput]),
         extent_(launch.count * launch.elem_size) {
-    timed_ = around.timed || extent_ >= kTimedBytes;
+    timed_ = extent_ >= around.timed_bytes;
     if (extent_ < kPassedSums) return;
     const Sums sums = sums_of(launch);
     hands_on_ = sums == Sums::kHandedOn;

@@ -31,7 +31,7 @@ struct Task {
 inline bool has(u64 mask, u32 d) { return d < 64 && (mask >> d & 1); }
 
 constexpr u64 kBlock = 1024;  // elements: sources, values and results of a block together stay in 32 KB
-constexpr u64 kStreamedBlock = 256;  // of those that are written past the caches (measured: 64 to 1024)
+constexpr u64 kStreamedBytesAtATime = 1 << 10;  // of those that are written past the caches (measured: 256 to 4,096)
 // What is copied at a time: long enough for the C library to store whole lines without reading them first (`rep movsb`; from 2 to 8 KiB on).
 constexpr u64 kSpanBytes = 16 << 10;
 
@@ -113,11 +113,11 @@ void reduce_block(StoredAs<kType>* result, const Task& t, u64 begin, u64 n) {
   give_block<kType>(result, values, n);
 }
 
-// Elements before the first whole cache line, where all that follow lie in whole ones; else a span's first as well.
+// Elements before the first whole cache line, where all that follow lie in whole ones and there are any; else a span.
 template <class Stored>
-u64 lead_of(const char* at) {
+u64 lead_of(const char* at, u64 span) {
   const u64 nbytes = u64(-reinterpret_cast<i64>(at)) & 63;
-  return nbytes % sizeof(Stored) || nbytes == 0 ? kBlock : nbytes / sizeof(Stored);
+  return nbytes % sizeof(Stored) || nbytes == 0 ? span : nbytes / sizeof(Stored);
 }
 
 // Results are made in the first destination that is neither written past the caches nor another rank's to read (nor a caller's that
@@ -129,11 +129,11 @@ void run(const Task& t) {
   using Stored = StoredAs<kType>;
   constexpr u64 kSpan = kSpanBytes / sizeof(Stored);
   // Stores past the caches are best spread among the loads: those of a block are on their way while the next one is made.
-  const u64 span = t.streamed ? kStreamedBlock : kSpan;
+  const u64 span = t.streamed ? kStreamedBytesAtATime / sizeof(Stored) : kSpan;
   alignas(64) Stored apart[kSpan];
   u32 made_in = 0;
   while (made_in < t.ndsts && (has(t.streamed | t.copied, made_in) || reinterpret_cast<u64>(t.dsts[made_in]) % alignof(Stored))) made_in++;
-  u64 n = lead_of<Stored>(made_in < t.ndsts ? t.dsts[made_in] : t.srcs[0]);
+  u64 n = lead_of<Stored>(made_in < t.ndsts ? t.dsts[made_in] : t.srcs[0], span);
   for (u64 begin = 0; begin < t.count; begin += n, n = span) {
     if (n > t.count - begin) n = t.count - begin;
     Stored* result = made_in < t.ndsts ? reinterpret_cast<Stored*>(t.dsts[made_in]) + begin : apart;

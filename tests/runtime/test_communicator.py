@@ -92,7 +92,8 @@ def take_way(way, monkeypatch):
     if way == "slots":
         monkeypatch.setenv("BLINKCOLL_DIRECT", "0")
     if way == "direct":
-        monkeypatch.setattr(hostprograms, "_DIRECT_BYTES", {name: (0, 0) for name in hostprograms._DIRECT_BYTES})
+        for begins in ("_DIRECT_BYTES", "_DIRECT_BYTES_OF_TWO"):
+            monkeypatch.setattr(hostprograms, begins, dict.fromkeys(hostprograms._DIRECT_BYTES, 0))
     if way == "dgx1-v100":
         monkeypatch.setenv("BLINKCOLL_TOPO", way)
 
@@ -201,8 +202,8 @@ def test_where_memory_cannot_be_read_slots_are_used(tmp_path, monkeypatch):
     assert as_processes(2, tmp_path, body) == [(False, data.sum(axis=0).tobytes())] * 2
 
 
-def test_one_line_says_which_rank_cannot_read_anothers_memory(monkeypatch, caplog):
-    monkeypatch.setattr(reach, "_try", lambda process, place: "Operation not permitted")
+def test_one_line_says_which_rank_cannot_write_anothers_memory(monkeypatch, caplog):
+    monkeypatch.setattr(reach, "_try", lambda process, place: ("write", "Operation not permitted"))
     here, there = socket.socketpair()
     groups = [Group(0, 2, {1: here}), Group(1, 2, {0: there})]
     answers = {}
@@ -214,7 +215,7 @@ def test_one_line_says_which_rank_cannot_read_anothers_memory(monkeypatch, caplo
             thread.join(10)
     assert answers == {0: None, 1: None}
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "rank 0 cannot read rank 0's memory: Operation not permitted" in line and "copied twice" in line
+    assert "rank 0 cannot write rank 0's memory: Operation not permitted" in line and "copied twice" in line
 
 
 def test_the_cases_cover_all_pairs_of_choices():

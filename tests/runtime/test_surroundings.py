@@ -155,9 +155,11 @@ def refuse(numbers):
         os._exit(77)
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the filter's numbers are x86-64's")
-def test_a_filter_that_refuses_other_processes_memory_and_descriptors(tmp_path):
-    """Slots carry the data then, and the sockets tell of deaths."""
+@pytest.fixture
+def filtered():
+    """A job whose ranks may not make these calls."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("the filter's numbers are x86-64's")
     before = os.fork()
     if before == 0:
         refuse([])
@@ -165,12 +167,37 @@ def test_a_filter_that_refuses_other_processes_memory_and_descriptors(tmp_path):
     if os.waitstatus_to_exitcode(os.waitpid(before, 0)[1]):
         pytest.skip("no seccomp filter may be set")
 
-    class Filtered(Job):
-        def _run(self, rank, pipe):
-            refuse(list(REFUSED.values()))
-            with pytest.raises(PermissionError):
-                os.pidfd_open(os.getpid())
-            super()._run(rank, pipe)
+    def make(refused, *args):
+        class Filtered(Job):
+            def _run(self, rank, pipe):
+                refuse([REFUSED[name] for name in refused])
+                if "pidfd_open" in refused:
+                    with pytest.raises(PermissionError):
+                        os.pidfd_open(os.getpid())
+                super()._run(rank, pipe)
+
+        return Filtered(*args)
+
+    return make
+
+
+@pytest.mark.parametrize("refused", ["process_vm_readv", "process_vm_writev"])
+def test_where_memory_may_be_read_or_written_only_slots_carry_the_data(refused, filtered, tmp_path):
+    """Of two ranks, one reads a part of what a root sends, and the other writes the rest: both have to be allowed."""
+
+    def body(comm, tell):
+        tell(comm._host.direct)
+        for count in (10, 1 << 20, 3 << 20):
+            data = np.arange(count, dtype=np.int32)
+            assert (comm.broadcast(data if comm.rank == 1 else np.zeros_like(data), 1) == data).all()
+        tell("right")
+
+    with filtered([refused], 2, tmp_path, body) as job:
+        assert [[job.heard(rank), job.heard(rank)] for rank in range(2)] == [[("told", False), ("told", "right")]] * 2
+
+
+def test_a_filter_that_refuses_other_processes_memory_and_descriptors(filtered, tmp_path):
+    """Slots carry the data then, and the sockets tell of deaths."""
 
     def body(comm, tell):
         for count in (10, 100_000, 3_000_000):
@@ -180,7 +207,7 @@ def test_a_filter_that_refuses_other_processes_memory_and_descriptors(tmp_path):
             comm.all_reduce(np.ones(10))
 
     for victim in (0, 2):
-        with Filtered(3, tmp_path / str(victim), body) as job:
+        with filtered(list(REFUSED), 3, tmp_path / str(victim), body) as job:
             assert [job.heard(rank) for rank in range(3)] == [("told", "right")] * 3
             when = job.signal(victim, signal.SIGKILL)
             for rank in {0, 1, 2} - {victim}:
