@@ -26,7 +26,7 @@ from ..topology import Topology
 from .board import ABORTED, MISMATCH, TIMED_OUT
 from .bootstrap import Group
 from .callword import call_base
-from .hostprograms import SMALL_PAGES, HostProgram, agreement_program, programs_for
+from .hostprograms import HostProgram, agreement_program, programs_for
 from .launch import (
     LINE_BYTES,
     OTHER_CALL,
@@ -246,9 +246,11 @@ class HostGroup:
             self.calls.set_agreement(numbers[0])
             self._tables[call] = -1
             return -1
-        if _AGREEMENT not in self._tables and any(part.least_pages != SMALL_PAGES for part in parts):
+        if _AGREEMENT not in self._tables and any(part.conditional for part in parts):
             self.prepare(_AGREEMENT)
-        entries = [(p.most_bytes, number, p.program.premultiplies, p.least_pages, p.most_near) for p, number in zip(parts, numbers, strict=True)]
+        entries = [
+            (p.most_bytes, number, p.program.premultiplies, p.huge_near, p.huge_far, p.blind, p.most_near) for p, number in zip(parts, numbers, strict=True)
+        ]
         name, root = call
         views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
         table: int = self.calls.add_table(*views, entries, call_base(name, root))

@@ -58,29 +58,32 @@ LARGEST = 1 << 62
 #: Where ranks can read each other's memory, they do beyond these sizes: among more than two ranks, and between two. Below, the
 #: system calls and the pinning of pages cost more than the second copy; and what two ranks add up comes through slots as fast at
 #: any size, for it is read once from there, added, and stored where the other reads it (measured: benchmarks/host.py).
-#: All-gathers and all-to-alls do so only where all inputs lie in huge pages (:attr:`HostProgram.least_pages`).
+#: All-gathers and all-to-alls do so only where inputs lie in huge pages (:attr:`HostProgram.huge_near`).
 _DIRECT_BYTES = {
     "allreduce": 8 << 20, "reduce": 32 << 20, "reducescatter": 32 << 20, "allgather": 3 << 20, "alltoall": 8 << 20, "gather": 8 << 20, "scatter": 6 << 20,
 }  # fmt: skip
-_DIRECT_BYTES_OF_TWO = {"allgather": 3 << 20, "alltoall": 3 << 20}
-#: The same, between two ranks, where peers share a last-level cache: from this size on slots serve (all-gathers of 64 MiB: 2.0 ms, and 2.9
-#: by reading; of 16 MiB alike).
-_SHARED_CACHE_BYTES = 32 << 20
+#: Between two ranks: from the first size on. In all-gathers up to the second each reads one half and writes the other, since one array lies in
+#: huge pages to another extent than the next (numpy's of 4 MiB: one half does, the other does not; 98 us, and 140 where each only reads).
+#: Where cores share a last-level cache, slots serve beyond the third (64 MiB: 2.0 ms, and 2.9 by reading), and up to it, too, unless
+#: most pages are huge (a MiB to each rank: 40 us through slots, 21 to 35 from huge pages, and 70 to 110 from small ones; where they share
+#: none 65, 21, and 70 to 90).
+_EXCHANGE_BYTES = (3 << 20, 10 << 20, 32 << 20)
 #: Bytes that move from or to a root, between two ranks, from which on each copies a part, where they lie in huge pages: half of it up to the
 #: second size (12 us a MiB, and 20 to 31 through slots), and beyond, where the cores share no cache, 3/5 are read and 2/5 written
 #: (the kernel reads faster: broadcasts of 16 MiB 290 us, and 570 through slots; of 64 MiB 2.0 ms, and 2.6). Where they share none and only
 #: what is sent lies in such pages, all is read, up to the third size (24 us a MiB).
 _BOTH_WAYS_BYTES = (1 << 20, 10 << 20, 6 << 20)
-#: ``enum Pages``: small, at least half of them huge, of a kind that the kernel does not tell, at least two thirds of them huge.
-SMALL_PAGES, MIXED_PAGES, UNKNOWN_PAGES, HUGE_PAGES = range(4)
+#: More than all pages.
+_NEVER = 101
 
 
 @dataclass(frozen=True)
 class HostProgram:
     """A program with the largest size that it is for.
 
-    ``pooled``: its slots lie in the pool. ``least_pages``: it serves where what ranks reach of others' lies in such pages, or better, and, of more
-    than ``most_near`` bytes, where peers do not share a cache; else one behind it that is for such sizes, or the last one before that makes
+    ``pooled``: its slots lie in the pool. ``huge_near``, ``huge_far``: how much of what ranks reach of each one's memory is to lie in huge pages for
+    it to serve, in percent, where peers share a cache and where they do not; ``blind``: it does where the kernel does not tell. Calls of more
+    than ``most_near`` bytes it serves only where they do not. Else one behind it that is for such sizes does, or the last one before that makes
     no conditions.
     """
 
@@ -88,8 +91,15 @@ class HostProgram:
     most_bytes: int
     chunk_bytes: int
     pooled: bool
-    least_pages: int = SMALL_PAGES
+    huge_near: int = 0
+    huge_far: int = 0
+    blind: bool = False
     most_near: int = LARGEST
+
+    @property
+    def conditional(self) -> bool:
+        """Whether ranks have to agree that it serves."""
+        return self.huge_near > 0 or self.huge_far > 0
 
 
 def agreement_program(topology: Topology) -> HostProgram:
@@ -176,18 +186,35 @@ def _planned(topology: Topology, collective: str, root: int | None) -> list[Host
 def _with_direct(made: list[HostProgram], topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
     """The same with those that use other ranks' buffers, where there are any for the collective and so many ranks."""
     n = topology.nranks
-    if n == 2 and root is not None and collective in ("broadcast", "gather", "scatter"):
-        begin, halved, read = (nbytes if collective == "broadcast" else 2 * nbytes for nbytes in _BOTH_WAYS_BYTES)
-        ways = ((4, 1, 1, halved, LARGEST), (1, 3, 2, LARGEST, 0), (1, 1, 0, read, 0))
-        programs = [(lower_both_ways(topology, collective, root, pieces=p, read=r, written=w), most, near) for p, r, w, most, near in ways]
-        return [*_up_to(begin, made), *(HostProgram(program, most, CHUNK_BYTES, False, HUGE_PAGES, near) for program, most, near in programs)]
-    begins = _DIRECT_BYTES if n > 2 else _DIRECT_BYTES_OF_TWO
-    if collective not in begins or n > _MOST_DIRECT:
+    if n == 2:
+        return _with_direct_of_two(made, topology, collective, root)
+    if collective not in _DIRECT_BYTES or n > _MOST_DIRECT:
         return made
-    exchanges = collective in ("allgather", "alltoall")
-    pages = SMALL_PAGES if not exchanges else UNKNOWN_PAGES if n == 2 else MIXED_PAGES
-    direct = HostProgram(lower_direct(topology, collective, root), LARGEST, CHUNK_BYTES, False, pages, _SHARED_CACHE_BYTES if n == 2 else LARGEST)
-    return [*_up_to(begins[collective], made), direct]
+    direct = HostProgram(lower_direct(topology, collective, root), LARGEST, CHUNK_BYTES, False)
+    if collective in ("allgather", "alltoall"):
+        direct = replace(direct, huge_near=50, huge_far=50, blind=True)
+    return [*_up_to(_DIRECT_BYTES[collective], made), direct]
+
+
+def _with_direct_of_two(made: list[HostProgram], topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
+    def both_ways(most_bytes: int, *, near: int, far: int, pieces: int, read: int = 1, written: int = 1) -> HostProgram:
+        program = lower_both_ways(topology, collective, root, pieces=pieces, read=read, written=written)
+        return HostProgram(program, most_bytes, CHUNK_BYTES, False, huge_near=near, huge_far=far)
+
+    if collective in ("allgather", "alltoall"):
+        begin, halved, most_near = _EXCHANGE_BYTES
+        read = HostProgram(lower_direct(topology, collective), LARGEST, CHUNK_BYTES, False, huge_near=90, huge_far=30, blind=True, most_near=most_near)
+        halves = [both_ways(halved, near=70, far=30, pieces=2)] if collective == "allgather" else []
+        return [*_up_to(begin, made), *halves, read]
+    if collective in ("broadcast", "gather", "scatter"):
+        begin, halved, all_read = (nbytes if collective == "broadcast" else 2 * nbytes for nbytes in _BOTH_WAYS_BYTES)
+        return [
+            *_up_to(begin, made),
+            both_ways(halved, near=67, far=45, pieces=4),
+            both_ways(LARGEST, near=_NEVER, far=50, pieces=1, read=3, written=2),
+            both_ways(all_read, near=_NEVER, far=67, pieces=1, written=0),
+        ]
+    return made
 
 
 def _up_to(nbytes: int, parts: list[HostProgram]) -> list[HostProgram]:

@@ -89,7 +89,7 @@ class Pairs:
         calls.set_waiting(self._waiting.fenced, self._waiting.crowded)
         number = calls.add_program(bytes(record), self._code, connection_table(self.program, self._arenas, bases), False)
         views = (_WHOLE, _NONE) if role == _SENDER else (_NONE, _WHOLE)
-        return calls, calls.add_table(*views, [(1 << 62, number, False, 0, 0)], call_base("sendrecv", None))
+        return calls, calls.add_table(*views, [(1 << 62, number, False, 0, 0, False, 0)], call_base("sendrecv", None))
 
 
 def _up(nbytes: int) -> int:

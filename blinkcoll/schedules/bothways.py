@@ -1,29 +1,41 @@
-"""Direct programs from or to a root in which the root does its share of the copying.
+"""Direct programs in which who has data and who gets it share the copying.
 
-As those of :mod:`.direct`, but what the root and another rank have to move is cut in two: the other rank reads (or writes) one
-part in the root's memory, and the root writes (or reads) the rest in the other's. Of n ranks the root moves 1/n of each part, so
-all copy as much, where reading and writing take as long.
+As those of :mod:`.direct`, but what goes from one rank to another is cut in two: the one that gets it reads one part where it lies, and the
+one that has it writes the rest where it belongs. In an all-gather, where all ranks move something anyway, that evens out what some
+memory costs more than other; from and to a root it gives the root work, too: of n ranks it moves 1/n of each part, so all copy as much,
+where reading and writing take as long.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from ..errors import ScheduleError
 from ..topology import Topology, route
 from .direct import CHUNK_BYTES, buffer_at
 from .program import INPUT, OUTPUT, Channel, Connection, Program, Step
 
-_OTHERS, _ROOT = 0, 1  # who moves a share
+_COLLECTIVES = ("broadcast", "scatter", "gather", "allgather")
 
 
-def lower_both_ways(topology: Topology, collective: str, root: int, *, pieces: int = 4, read: int = 1, written: int = 1) -> Program:
-    """The program of two shares a piece: one that the others move, and one that the root moves.
+@dataclass(frozen=True)
+class _Transfer:
+    """From a rank's input into another's output."""
+
+    src: int
+    dst: int
+    shard: int
+
+
+def lower_both_ways(topology: Topology, collective: str, root: int | None = None, *, pieces: int = 4, read: int = 1, written: int = 1) -> Program:
+    """The program of two shares a piece: one that is read, and one that is written.
 
     Parameters
     ----------
     topology
-        Two ranks or more; the root and every other one need ways to each other, for the signals.
+        Two ranks or more; all that exchange data need ways to each other, for the signals.
     collective, root
-        ``broadcast``, ``scatter`` or ``gather``.
+        ``broadcast``, ``scatter`` or ``gather``, with a root; ``allgather``, without.
     pieces
         Where some of the memory is slower to reach than the rest, several pieces spread it over those who move it.
     read, written
@@ -34,18 +46,20 @@ def lower_both_ways(topology: Topology, collective: str, root: int, *, pieces: i
     ScheduleError
         Where it is another collective, there is one rank only, or nothing is moved.
     TopologyError
-        Where nothing leads from the root to another rank, or back.
+        Where nothing leads from one rank to another that has data for it, or back.
     """
-    if collective not in ("broadcast", "scatter", "gather"):
-        raise ScheduleError(f"no program both ways for {collective}; known: broadcast, scatter, gather")
+    if collective not in _COLLECTIVES:
+        raise ScheduleError(f"no program both ways for {collective}; known: {', '.join(_COLLECTIVES)}")
+    if (root is None) != (collective == "allgather"):
+        raise ScheduleError(f"{collective} has {'a' if root is None else 'no'} root")
     n = topology.nranks
     if n < 2:
         raise ScheduleError("a program both ways needs two ranks")
     if min(read, written) < 0 or max(read, written) == 0 or pieces < 1:
         raise ScheduleError(f"{pieces} pieces of {read} parts read and {written} written move nothing")
-    others, own = (written, read) if collective == "gather" else (read, written)
-    shares = [(mover, weight) for mover, weight in ((_OTHERS, (n - 1) * others), (_ROOT, own)) if weight] * pieces
-    made = _BothWays(topology, collective, root, [mover for mover, _ in shares])
+    weights = (read * (n - 1 if collective in ("broadcast", "scatter") else 1), written * (n - 1 if collective == "gather" else 1))
+    shares = [(reads, weight) for reads, weight in ((True, weights[0]), (False, weights[1])) if weight] * pieces
+    made = _BothWays(topology, collective, root, [reads for reads, _ in shares])
     return Program(
         algorithm="both-ways", collective=collective, topology=topology, nshards=1 if collective == "broadcast" else n, weights=tuple(weight for _, weight in shares),
         connections=tuple(made.connections), ranks=tuple(made.channels(rank) for rank in range(n)), root=root, chunk_bytes=CHUNK_BYTES,
@@ -55,47 +69,68 @@ def lower_both_ways(topology: Topology, collective: str, root: int, *, pieces: i
 class _BothWays:
     """Each rank's channels, one a share: first those that let others use its buffers, then those that use theirs."""
 
-    def __init__(self, topology: Topology, collective: str, root: int, movers: list[int]) -> None:
-        self.topology, self.collective, self.root, self.movers = topology, collective, root, movers
-        self.others = [rank for rank in range(topology.nranks) if rank != root]
+    def __init__(self, topology: Topology, collective: str, root: int | None, reads: list[bool]) -> None:
+        self.topology, self.reads = topology, reads
+        self.transfers = _transfers(collective, root, topology.nranks)
+        #: Ranks that keep a part of their own, and which shard that is.
+        self.kept = {rank: 0 if collective == "broadcast" else rank for rank in (range(topology.nranks) if root is None else (root,))}
         self.connections: list[Connection] = []
-        self._begun = {(rank, share): self._connect(rank, share, by_mover=False) for rank in self.others for share in range(len(movers))}
-        self._done = {(rank, share): self._connect(rank, share, by_mover=True) for rank in self.others for share in range(len(movers))}
+        places = [(transfer, share) for transfer in self.transfers for share in range(len(reads))]
+        self._begun = {(t, share): self._connect(self._lender(t, share), self._mover(t, share)) for t, share in places}
+        self._done = {(t, share): self._connect(self._mover(t, share), self._lender(t, share)) for t, share in places}
 
     def channels(self, rank: int) -> tuple[Channel, ...]:
         """Of one rank."""
-        mine = _ROOT if rank == self.root else _OTHERS
-        lending = [Channel(self._lend(rank, share)) for share, mover in enumerate(self.movers) if mover != mine]
-        moving = [Channel(self._move(rank, share)) for share, mover in enumerate(self.movers) if mover == mine]
+        lending, moving = [], []
+        for share in range(len(self.reads)):
+            lent = [t for t in self.transfers if self._lender(t, share) == rank]
+            moved = [t for t in self.transfers if self._mover(t, share) == rank]
+            kept = self.kept.get(rank)
+            by_lender = not moved or any(t.src == rank for t in lent)  # once what it keeps has been sent
+            if lent:
+                lending.append(Channel(self._lend(lent, share, kept if by_lender else None)))
+            if moved:
+                moving.append(Channel(self._move(moved, share, None if by_lender else kept)))
         return (*lending, *moving)
 
-    def _lend(self, rank: int, share: int) -> tuple[Step, ...]:
-        """Say that it has begun; wait until who moves the share has done so. The root then keeps its own: in place that is where it is."""
-        with_whom = self._others_of(rank)
-        begun, done = (tuple(of[other, share] for other in with_whom) for of in (self._begun, self._done))
-        last = self._keep(share, done) if rank == self.root else Step("nop", share, wait=done, signal=done)
-        return (Step("nop", share, wait=begun, signal=begun), last)
+    def _mover(self, transfer: _Transfer, share: int) -> int:
+        return transfer.dst if self.reads[share] else transfer.src
 
-    def _move(self, rank: int, share: int) -> tuple[Step, ...]:
+    def _lender(self, transfer: _Transfer, share: int) -> int:
+        return transfer.src if self.reads[share] else transfer.dst
+
+    def _lend(self, lent: list[_Transfer], share: int, kept: int | None) -> tuple[Step, ...]:
+        """Say that it has begun; wait until who moves the share has done so. Its own part a rank keeps: in place that is where it is."""
+        begun, done = (tuple(of[transfer, share] for transfer in lent) for of in (self._begun, self._done))
+        return (Step("nop", share, wait=begun, signal=begun), _keep(share, kept, done))
+
+    def _move(self, moved: list[_Transfer], share: int, kept: int | None) -> tuple[Step, ...]:
         steps = []
-        for other in self._others_of(rank):
-            touched = (self._begun[other, share], self._done[other, share])
-            source, target = (other, self.root) if self.collective == "gather" else (self.root, other)
-            src, dst = buffer_at("input", source, rank), buffer_at("output", target, rank)
-            steps.append(Step("copy", share, (src,), (dst,), wait=touched, signal=touched, shard=self._shard(other)))
-        return (*steps, self._keep(share, ())) if rank == self.root else tuple(steps)
+        for transfer in moved:
+            rank, touched = self._mover(transfer, share), (self._begun[transfer, share], self._done[transfer, share])
+            src, dst = buffer_at("input", transfer.src, rank), buffer_at("output", transfer.dst, rank)
+            steps.append(Step("copy", share, (src,), (dst,), wait=touched, signal=touched, shard=transfer.shard))
+        return (*steps, *([] if kept is None else [_keep(share, kept, ())]))
 
-    def _keep(self, share: int, done: tuple[int, ...]) -> Step:
-        return Step("copy", share, (INPUT,), (OUTPUT,), wait=done, signal=done, shard=self._shard(self.root))
-
-    def _others_of(self, rank: int) -> list[int]:
-        return self.others if rank == self.root else [rank]
-
-    def _shard(self, rank: int) -> int:
-        return 0 if self.collective == "broadcast" else rank
-
-    def _connect(self, other: int, share: int, *, by_mover: bool) -> int:
-        """A signal between the root and another rank, by who moves the share or by who lets it."""
-        src, dst = (self.root, other) if by_mover == (self.movers[share] == _ROOT) else (other, self.root)
+    def _connect(self, src: int, dst: int) -> int:
+        """A signal from one rank to another."""
         self.connections.append(Connection(src, dst, route(self.topology, src, dst), 1))
         return len(self.connections) - 1
+
+
+def _keep(share: int, shard: int | None, done: tuple[int, ...]) -> Step:
+    if shard is None:
+        return Step("nop", share, wait=done, signal=done)
+    return Step("copy", share, (INPUT,), (OUTPUT,), wait=done, signal=done, shard=shard)
+
+
+def _transfers(collective: str, root: int | None, n: int) -> list[_Transfer]:
+    """What goes from one rank to another. Each rank begins with the next one, so that not all begin with the same."""
+    pairs = [(rank, (rank + i) % n) for rank in range(n) for i in range(1, n)]
+    if collective == "broadcast":
+        return [_Transfer(a, b, 0) for a, b in pairs if a == root]
+    if collective == "scatter":
+        return [_Transfer(a, b, b) for a, b in pairs if a == root]
+    if collective == "gather":
+        return [_Transfer(a, b, a) for a, b in pairs if b == root]
+    return [_Transfer(a, b, a) for a, b in pairs]

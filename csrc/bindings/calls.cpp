@@ -68,9 +68,10 @@ void bind_calls(nb::module_& m) {
         std::memcpy(&launch, record.c_str(), sizeof launch);
         return calls.add_program(launch, {code.c_str(), code.size()}, {connections.c_str(), connections.size()}, pooled);
       }, nb::arg("record"), nb::arg("code"), nb::arg("connections"), nb::arg("pooled"))
-      .def("add_table", [](HostCalls& calls, int input, int output, const std::vector<std::tuple<u64, u32, bool, u32, u64>>& entries, u64 word) {
+      .def("add_table", [](HostCalls& calls, int input, int output, const std::vector<std::tuple<u64, u32, bool, u32, u32, bool, u64>>& entries, u64 word) {
         std::vector<TableEntry> table;
-        for (const auto& [most_bytes, program, premultiplies, least_pages, most_near] : entries) table.push_back({most_bytes, program, premultiplies, Pages(least_pages), most_near});
+        for (const auto& [most_bytes, program, premultiplies, huge_near, huge_far, blind, most_near] : entries)
+          table.push_back({most_bytes, program, premultiplies, huge_near, huge_far, blind, most_near});
         return calls.add_table(View(input), View(output), std::move(table), word);
       }, nb::arg("input"), nb::arg("output"), nb::arg("entries"), nb::arg("word") = 0)
       .def("set_boards", &HostCalls::set_boards, nb::arg("boards"), nb::arg("peer"), nb::arg("compared"), nb::keep_alive<1, 2>())

@@ -8,6 +8,7 @@
 #include "host/callword.h"
 #include "host/doorbell.h"
 #include "host/nearness.h"
+#include "host/pages.h"
 #include "host/platform.h"
 #include "host/run.h"
 
@@ -138,14 +139,15 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   last_ = number;
   if (!begin(word, timeout_ns, caller)) return false;
   const BufferAddresses begins = wholes(t, input, output, count, kind);
-  if (const size_t first = i; i > 0 && agreement_ >= 0 && t.entries[i].least_pages != Pages::kSmall) {
-    const bool timed = std::any_of(t.entries.begin() + i64(i), t.entries.end(), [nbytes](const TableEntry& e) { return nbytes <= e.most_bytes && nbytes > e.most_near; });
+  if (const size_t first = i; i > 0 && agreement_ >= 0 && t.entries[i].conditional()) {
+    const bool timed = std::any_of(t.entries.begin() + i64(i), t.entries.end(),
+                                   [nbytes](const TableEntry& e) { return nbytes <= e.most_bytes && e.least_huge(nbytes, false) != e.least_huge(nbytes, true); });
     const std::optional<u8> served = in_common(served_by(t, i, begins, count, kind), timed, word, timeout_ns, caller);
     if (!served) return false;
     if (*served) {
       while (!(*served >> (i - first) & 1)) i++;
     } else {
-      while (i > 0 && t.entries[i].least_pages != Pages::kSmall) i--;
+      while (i > 0 && t.entries[i].conditional()) i--;
     }
     last_ = number = t.entries[i].program;
     set(*programs_[number], count, kind);
@@ -193,9 +195,9 @@ void HostCalls::find_reached(Program& program) const {
   }
 }
 
-Pages HostCalls::reached_pages(Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
+std::optional<u32> HostCalls::reached_huge(Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
   const u64 nshards = ProgramView{program.code.data()}.header().nshards;
-  Pages worst = Pages::kHuge;
+  u64 all = 0, huge = 0;
   for (u32 buffer : {kInput, kOutput}) {
     Reached& reached = program.reached[buffer];
     if (!reached.end) continue;
@@ -204,12 +206,13 @@ Pages HostCalls::reached_pages(Program& program, const BufferAddresses& wholes, 
     const u64 address = wholes.buffer[buffer] + first * kind.elem_size, nbytes = (end - first) * kind.elem_size;
     if (reached.address != address || reached.nbytes != nbytes || reached.calls == kLookEvery) {
       reached.address = address, reached.nbytes = nbytes, reached.calls = 0;
-      reached.found = pages_of(address, nbytes);
+      reached.huge = huge_bytes_of(address, nbytes);
     }
     reached.calls++;
-    worst = std::min(worst, reached.found);
+    if (!reached.huge) return std::nullopt;
+    all += nbytes, huge += *reached.huge;
   }
-  return worst;
+  return all ? u32(huge * 100 / all) : 100;
 }
 
 u8 HostCalls::served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind) const {
@@ -218,8 +221,10 @@ u8 HostCalls::served_by(const Table& table, size_t first, const BufferAddresses&
   for (size_t i = first; i < table.entries.size() && i < first + 8; i++) {
     const TableEntry& entry = table.entries[i];
     if (i > first && nbytes > entry.most_bytes) continue;
-    const bool serves = (nbytes <= entry.most_near || nearness().far()) && reached_pages(*programs_[entry.program], wholes, count, kind) >= entry.least_pages;
-    served |= u8(serves << (i - first));
+    const u32 least = entry.least_huge(nbytes, nearness().far());
+    if (least == TableEntry::kNever) continue;
+    const std::optional<u32> huge = reached_huge(*programs_[entry.program], wholes, count, kind);
+    served |= u8((huge ? *huge >= least : entry.blind) << (i - first));
   }
   return served;
 }

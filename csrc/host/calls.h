@@ -16,7 +16,6 @@
 #include "blinkcoll/launch.h"
 #include "host/board.h"
 #include "host/caller.h"
-#include "host/pages.h"
 
 namespace blinkcoll {
 
@@ -27,11 +26,17 @@ struct TableEntry {
   u64 most_bytes;  // of the collective's size; the last entry serves what is larger, too
   u32 program;
   bool premultiplies;     // whether it can; if not, and the call does, the entry before serves it
-  // Where not kSmall: what ranks reach of others' is to lie in such pages, or better, and calls of more than `most_near` bytes are for
-  // peers that are far (nearness.h). Where that is not so for all ranks, the next entry for which it is serves, if it is for such sizes, or else
-  // the last one before that makes no conditions.
-  Pages least_pages;
+  // How much of what others reach of a rank's memory is to lie in huge pages, in percent, where peers are near (nearness.h) and the call is
+  // of `most_near` bytes at most, and where they are far; above 100: it never serves there. `blind`: it does where the kernel does not tell.
+  // Where that is not so for all ranks, the next entry for which it is serves, if it is for such sizes, or else the last one before
+  // that makes no conditions.
+  u32 huge_near, huge_far;
+  bool blind;
   u64 most_near;
+
+  bool conditional() const { return huge_near > 0 || huge_far > 0; }
+  u32 least_huge(u64 nbytes, bool far) const { return far ? huge_far : nbytes <= most_near ? huge_near : kNever; }
+  static constexpr u32 kNever = 101;
 };
 
 // A buffer of the caller's.
@@ -141,13 +146,13 @@ class HostCalls {
   const Launch& launch(u32 program) const { return programs_[program]->launch; }
 
  private:
-  // Shards of a buffer that other ranks use where they lie: from `first` to before `end`; and what was found of the last such memory whose
-  // pages were looked at. The same is looked at once in so many calls.
+  // Shards of a buffer that other ranks use where they lie: from `first` to before `end`; and how much of the last such memory whose pages
+  // were looked at is in huge ones. The same is looked at once in so many calls.
   static constexpr u32 kLookEvery = 16;
   struct Reached {
     u32 first = 0, end = 0, calls = 0;
     u64 address = 0, nbytes = 0;
-    Pages found = Pages::kSmall;
+    std::optional<u64> huge;
   };
 
   struct Program {
@@ -181,8 +186,8 @@ class HostCalls {
   u8 served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind) const;
   // Where the whole of the input and of the output would begin.
   BufferAddresses wholes(const Table& table, const UserBuffer& input, const UserBuffer* output, u64 count, const CallKind& kind) const;
-  // The worst pages that others would reach this rank's buffers in.
-  static Pages reached_pages(Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind);
+  // How much of what others would reach of this rank's buffers lies in huge pages, in percent; nothing where the kernel does not tell.
+  static std::optional<u32> reached_huge(Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind);
   void find_reached(Program& program) const;
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 uneven_total(const Table& table, const UserBuffer& input, const UserBuffer* output, const UnevenShards& shards) const;

@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #endif
 
@@ -40,18 +41,19 @@ int pagemap() {
 
 }  // namespace
 
-Pages pages_of(u64 address, u64 nbytes) {
+std::optional<u64> huge_bytes_of(u64 address, u64 nbytes) {
+  if (nbytes == 0) return 0;
   const u64 looked_at = nbytes < kLookedAt ? nbytes : kLookedAt, begin = address + (nbytes - looked_at) / 2;
   PageRegion regions[32];
   ScanPages scan{sizeof scan, 0, begin / kPage * kPage, (begin + looked_at + kPage - 1) / kPage * kPage, 0, u64(regions), 32, 0, 0, kIsHuge, 0, kIsHuge};
   const int found = ioctl(pagemap(), kScan, &scan);
-  if (found < 0) return Pages::kUnknown;
+  if (found < 0) return std::nullopt;
   u64 huge = 0;
   for (int i = 0; i < found; i++) huge += regions[i].end - regions[i].start;
-  return 3 * huge >= 2 * looked_at ? Pages::kHuge : 2 * huge >= looked_at ? Pages::kMixed : Pages::kSmall;
+  return u64(double(std::min(huge, looked_at)) / double(looked_at) * double(nbytes));
 }
 #else
-Pages pages_of(u64, u64) { return Pages::kUnknown; }
+std::optional<u64> huge_bytes_of(u64, u64) { return std::nullopt; }
 #endif
 
 }  // namespace blinkcoll

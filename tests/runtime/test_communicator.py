@@ -6,6 +6,7 @@ import itertools
 import random
 import socket
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from blinkcoll import _core
 from blinkcoll.runtime import hostprograms, reach
 from blinkcoll.runtime.arrays import as_array
 from blinkcoll.runtime.bootstrap import Group
+from blinkcoll.schedules import lower_both_ways, lower_direct
+from blinkcoll.schedules.direct import CHUNK_BYTES
 
 ROOTED = ("broadcast", "reduce", "gather", "scatter")
 COLLECTIVES = ("allreduce", "reduce", "broadcast", "allgather", "reducescatter", "gather", "scatter", "alltoall")
@@ -79,12 +82,21 @@ def covering(seed, factors):
     return rows
 
 
-#: Which programs run: as chosen; none, or all, that use other ranks' buffers; those of a DGX-1.
-WAYS = ("chosen", "slots", "direct", "dgx1-v100")
+#: Which programs run: as chosen; none that use other ranks' buffers, or only such, as readers or as both; those of a DGX-1.
+WAYS = ("chosen", "slots", "direct", "both-ways", "dgx1-v100")
+BOTH_WAYS = ("broadcast", "gather", "scatter", "allgather")
 ROWS = covering(7, {"collective": COLLECTIVES, "kind": PAIRS, "world": WORLDS, "size": tuple(SIZES), "in_place": (False, True), "way": WAYS})
 for row in ROWS:  # a DGX-1 has eight GPUs; sixteen ranks take their time
     if row["world"] == 16 or (row["world"] > 8 and row["way"] == "dgx1-v100"):
         row["way"] = "chosen"
+
+
+def with_only(collectives, lowered, made, topology, collective, root):
+    """What runs, whatever the size and the pages, where ranks can read each other's memory."""
+    if collective not in collectives:
+        return made
+    first = replace(made[0], most_bytes=0)
+    return [first, hostprograms.HostProgram(lowered(topology, collective, root), hostprograms.LARGEST, CHUNK_BYTES, pooled=False)]
 
 
 def take_way(way, monkeypatch):
@@ -92,8 +104,9 @@ def take_way(way, monkeypatch):
     if way == "slots":
         monkeypatch.setenv("BLINKCOLL_DIRECT", "0")
     if way == "direct":
-        for begins in ("_DIRECT_BYTES", "_DIRECT_BYTES_OF_TWO"):
-            monkeypatch.setattr(hostprograms, begins, dict.fromkeys(hostprograms._DIRECT_BYTES, 0))
+        monkeypatch.setattr(hostprograms, "_with_direct", lambda *args: with_only(COLLECTIVES, lower_direct, *args))
+    if way == "both-ways":
+        monkeypatch.setattr(hostprograms, "_with_direct", lambda *args: with_only(BOTH_WAYS, lower_both_ways, *args))
     if way == "dgx1-v100":
         monkeypatch.setenv("BLINKCOLL_TOPO", way)
 

@@ -39,8 +39,8 @@ def _programs():
         yield f"dgx1 {collective}", bc.schedule(bc.plan(part, collective, root=root), nbytes=1 << 20, protocol="simple")
     for collective in ("allreduce", "reduce", "broadcast", "allgather", "reducescatter", "gather", "scatter", "alltoall"):
         yield f"direct {collective}", lower_direct(hosts, collective, 1 if collective in ("reduce", "broadcast", "gather", "scatter") else None)
-    for collective in ("broadcast", "gather", "scatter"):
-        yield f"both ways {collective}", lower_both_ways(hosts, collective, 1, pieces=2)
+    for collective in ("broadcast", "gather", "scatter", "allgather"):
+        yield f"both ways {collective}", lower_both_ways(hosts, collective, 1 if collective in ("broadcast", "gather", "scatter") else None, pieces=2)
 
 
 PROGRAMS = dict(_programs())

@@ -15,12 +15,15 @@ NBYTES = 24 << 20
 HUGE = 2 << 20
 
 
-def array_in(huge: bool, nbytes: int = NBYTES):
-    """float32 zeros in pages of that kind (as far as the kernel has such)."""
+def array_in(huge: bool, nbytes: int = NBYTES, small_end: int = 0):
+    """float32 zeros in pages of that kind (as far as the kernel has such); in small ones at the end."""
     memory = mmap.mmap(-1, nbytes + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
     whole = np.frombuffer(memory, np.uint8)
-    array = whole[-whole.ctypes.data % HUGE :][:nbytes].view(np.float32)
+    begin = -whole.ctypes.data % HUGE
+    if small_end:
+        memory.madvise(mmap.MADV_NOHUGEPAGE, begin + nbytes - small_end)
+    array = whole[begin:][:nbytes].view(np.float32)
     array[:] = 0
     return array
 
@@ -125,6 +128,31 @@ def test_pages_decide_which_program_runs(pages, tmp_path):
         pytest.skip("the kernel has no huge pages to give")
     for _, _, found in results:
         assert [name == "direct" for name in found] == [pages == "huge"] * 3
+
+
+@pytest.mark.skipif(not can_tell(), reason="PAGEMAP_SCAN came with Linux 6.7")
+@pytest.mark.parametrize(("small_end", "runs"), [(0, "both-ways"), (2 << 20, "both-ways"), (6 << 20, "trees")])
+def test_two_ranks_share_the_copying_of_arrays_that_lie_partly_in_huge_pages(small_end, runs, tmp_path):
+    """As numpy's of a few MiB do, whose ends are small pages. At 6 of 8 MiB in small ones slots serve."""
+
+    def body(comm):
+        array, n, r, found = array_in(True, 8 << 20, small_end), comm.world_size, comm.rank, []
+        for turn in range(3):
+            array[:] = 0
+            array.reshape(n, -1)[r] = np.arange(array.size // n) % 1009 + r + turn
+            comm.all_gather(array)
+            found.append(comm._host.program(comm._host.calls.last).algorithm)
+            for rank, part in enumerate(array.reshape(n, -1)):
+                assert (part == np.arange(part.size) % 1009 + rank + turn).all()
+        return comm._host.direct, abs(huge_bytes(array) + small_end - array.nbytes) <= HUGE // 2, found
+
+    results = as_processes(2, tmp_path, body)
+    if not all(direct for direct, *_ in results):
+        pytest.skip("ranks cannot read each other's memory here")
+    if not all(as_asked for _, as_asked, _ in results):
+        pytest.skip("the kernel has no huge pages to give")
+    for _, _, found in results:
+        assert found == [runs] * 3
 
 
 @pytest.mark.skipif(not can_tell(), reason="PAGEMAP_SCAN came with Linux 6.7")

@@ -100,8 +100,8 @@ def _programs():
         yield _opaque([2, 1], collective, root)
     for collective in ("allreduce", "broadcast", "reduce", "allgather", "reducescatter", "gather", "scatter", "alltoall"):
         yield lower_direct(_complete(3), collective, 1 if collective in rooted else None)
-    for collective in ("broadcast", "gather", "scatter"):
-        yield lower_both_ways(_complete(3), collective, 1, pieces=1)
+    for collective in ("broadcast", "gather", "scatter", "allgather"):
+        yield lower_both_ways(_complete(3), collective, 1 if collective in rooted else None, pieces=1)
 
 
 def _opaque(sizes: list[int], collective: str, root: int | None) -> Program:

@@ -100,6 +100,7 @@ def _in_lines(make: Make) -> Make:
 
 
 TREES = ("allreduce", "broadcast", "reduce", "allgather", "reducescatter")
+BOTH_WAYS = ("broadcast", "gather", "scatter", "allgather")
 ACROSS = ("allreduce", "broadcast", "reduce")
 RINGS = ("allreduce", "allgather", "reducescatter", "broadcast")
 #: The classic families of all-reduce on graphs in which every pair is joined.
@@ -137,11 +138,11 @@ FAMILIES: dict[tuple[str, str], tuple[frozenset[int], Make]] = {
     **{("three-phase", c): (SEVERAL, _opaque) for c in ACROSS},
     **{("three-phase, expanded", c): (SEVERAL, lambda n, c, root: expand_exchanges(_opaque(n, c, root))) for c in ACROSS},
     **{(DIRECT, c): (EVERY, lambda n, c, root: lower_direct(complete(n), c, root)) for c in PLANNED},
-    **{("both-ways", c): (SEVERAL, lambda n, c, root: lower_both_ways(complete(n), c, root)) for c in ("broadcast", "gather", "scatter")},
+    **{("both-ways", c): (SEVERAL, lambda n, c, root: lower_both_ways(complete(n), c, root)) for c in BOTH_WAYS},
     **{
         (name, c): (SEVERAL, lambda n, c, root, w=weights: lower_both_ways(complete(n), c, root, pieces=1, read=w[0], written=w[1]))
         for name, weights in (("both-ways, 3 to 2", (3, 2)), ("both-ways, read only", (1, 0)), ("both-ways, written only", (0, 1)))
-        for c in ("broadcast", "gather", "scatter")
+        for c in BOTH_WAYS
     },
     **{("star", c): (EVERY, lambda n, c, root: lower_star(complete(n), c, root)) for c in ("broadcast", "reduce", "barrier")},
     ("dissemination", "barrier"): (EVERY, lambda n, c, root: lower_barrier(complete(n))),
