@@ -208,9 +208,12 @@ def _with_direct_of_two(made: list[HostProgram], topology: Topology, collective:
         return [*_up_to(begin, made), *halves, read]
     if collective in ("broadcast", "gather", "scatter"):
         begin, halved, all_read = (nbytes if collective == "broadcast" else 2 * nbytes for nbytes in _BOTH_WAYS_BYTES)
+        # What is read is the sender's, what is written lies where it belongs; so the less of that is huge, the sooner all is read.
         return [
             *_up_to(begin, made),
-            both_ways(halved, near=67, far=45, pieces=4),
+            both_ways(halved, near=67, far=75, pieces=4),
+            both_ways(all_read, near=_NEVER, far=90, pieces=1, written=0),
+            both_ways(halved, near=_NEVER, far=45, pieces=4),
             both_ways(LARGEST, near=_NEVER, far=50, pieces=1, read=3, written=2),
             both_ways(all_read, near=_NEVER, far=67, pieces=1, written=0),
         ]
