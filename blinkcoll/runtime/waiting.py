@@ -19,8 +19,8 @@ class Waiting:
     Parameters
     ----------
     fenced
-        A rank that goes to sleep can fence all others (membarrier(2), ``csrc/host/fences.h``). If not, each counter that is
-        raised costs its writer a fence.
+        A rank that goes to sleep can fence all others (membarrier(2), ``csrc/host/fences.h``), and that takes microseconds. If not, each
+        counter that is raised costs its writer a fence.
     crowded
         There are more ranks than cores that they may run on: who waits then lets others run sooner.
     """
@@ -31,7 +31,7 @@ class Waiting:
 
 def agree_on_waiting(group: Group, timeout_s: float) -> Waiting:
     """Join the fences, and count the cores that any of the ranks may use: each may be bound to one of its own."""
-    mine: dict[str, Any] = {"fences": _core.join_fences(), "cores": _own_cores()}
+    mine: dict[str, Any] = {"fences": _core.join_fences() and _core.fences_are_prompt(), "cores": _own_cores()}
     if group.world_size == 1:
         return Waiting(mine["fences"], False)
     if group.rank != 0:

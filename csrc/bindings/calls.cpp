@@ -50,6 +50,7 @@ int run_addresses(HostCalls& calls, u32 table, u64 input, u64 input_count, u64 o
 
 void bind_calls(nb::module_& m) {
   m.def("join_fences", &join_fences, "Whether this process takes part in membarrier(2) from now on, and may fence.");
+  m.def("fences_are_prompt", &fences_are_prompt, nb::call_guard<nb::gil_scoped_release>(), "Whether they take microseconds here; measured once, having joined.");
   m.def("read_memory", [](int process, u64 address, u64 nbytes) {
     std::string held(nbytes, '\0');
     Peers peers(&process);

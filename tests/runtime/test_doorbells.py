@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import blinkcoll as bc
+from blinkcoll import _core
 from blinkcoll.runtime.waiting import agree_on_waiting
 
 SOURCE = Path(__file__).resolve().parents[2]
 ROUNDS, SEEDS = 50_000, range(3)
+#: Where a fence takes milliseconds.
+SLOW_ROUNDS = 500
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to build with")
 
@@ -23,8 +27,9 @@ def outcomes(folder, fenced, *options, seeds=SEEDS):
     binary = folder / "doorbells"
     subprocess.run(["g++", "-std=c++17", "-O2", "-pthread", *options, f"-I{SOURCE / 'csrc'}", str(SOURCE / "tests" / "csrc" / "doorbells.cpp"), "-o", str(binary)], check=True)
     codes: list[int] = []
+    rounds = SLOW_ROUNDS if fenced and not options and not (_core.join_fences() and _core.fences_are_prompt()) else ROUNDS
     while len(codes) < len(seeds) and not any(codes):
-        codes.append(subprocess.run([binary, str(int(fenced)), str(ROUNDS), str(seeds[len(codes)])], timeout=120, stdout=subprocess.DEVNULL).returncode)
+        codes.append(subprocess.run([binary, str(int(fenced)), str(rounds), str(seeds[len(codes)])], timeout=120, stdout=subprocess.DEVNULL).returncode)
     if 5 in codes:
         pytest.skip("this kernel has no membarrier(2), or refuses it")
     return codes
@@ -70,12 +75,48 @@ def test_one_rank_without_fences_leaves_all_without():
     assert not agree_on_waiting(Meeting({"fences": True, "cores": [0]}, {"fences": False, "cores": [1]}), 1).fenced
 
 
-def test_a_group_without_fences_works(monkeypatch, tmp_path):
+#: The C library's syscall(), but membarrier(2) takes as long as FENCE_US says, and does nothing else.
+SHIM = r"""
+#include <cstdarg>
+#include <cstdlib>
+#include <dlfcn.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+extern "C" long syscall(long number, ...) {
+  va_list rest;
+  va_start(rest, number);
+  long a[6];
+  for (long& one : a) one = va_arg(rest, long);
+  va_end(rest);
+  if (number == SYS_membarrier) {
+    if (const int us = atoi(getenv("FENCE_US"))) usleep(unsigned(us));
+    return 0;
+  }
+  static const auto next = reinterpret_cast<long (*)(long, ...)>(dlsym(RTLD_NEXT, "syscall"));
+  return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+"""
+
+
+@needs_compiler
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: nobody is ever interrupted")
+@pytest.mark.parametrize(("fence_us", "prompt"), [(0, True), (3000, False)])
+def test_fences_that_take_long_are_not_used(fence_us, prompt, tmp_path):
+    (tmp_path / "shim.cpp").write_text(SHIM)
+    subprocess.run(["g++", "-O1", "-shared", "-fPIC", str(tmp_path / "shim.cpp"), "-o", str(tmp_path / "shim.so"), "-ldl"], check=True)
+    code = "from blinkcoll import _core; print(_core.join_fences() and _core.fences_are_prompt())"
+    environment = os.environ | {"LD_PRELOAD": str(tmp_path / "shim.so"), "FENCE_US": str(fence_us)}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.strip() == str(prompt)
+
+
+@pytest.mark.parametrize("missing", ["join_fences", "fences_are_prompt"])
+def test_a_group_without_fences_works(missing, monkeypatch, tmp_path):
     import threading
 
     import numpy as np
 
-    monkeypatch.setattr("blinkcoll._core.join_fences", lambda: False)
+    monkeypatch.setattr(_core, missing, lambda: False)
     sums = []
 
     def rank(number):
