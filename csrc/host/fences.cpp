@@ -19,8 +19,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::microseconds kPrompt{50};
-constexpr std::chrono::milliseconds kMostForAMove{20};
-constexpr int kMoves = 10, kMost = 5;
+constexpr std::chrono::milliseconds kMostInAll{200};
+constexpr int kMost = 5;
 
 // A thread of this process that is never off its core, for as long as this lives.
 class Busy {
@@ -37,26 +37,22 @@ class Busy {
     stop_.store(true, std::memory_order_relaxed);
     thread_.join();
   }
-  // Return once it is at it.
-  void meet() const {
-    const u64 seen = turns_.load(std::memory_order_relaxed);
-    while (turns_.load(std::memory_order_relaxed) < seen + 2) std::this_thread::yield();
+  // Grows while it is at it.
+  u64 turns() const { return turns_.load(std::memory_order_relaxed); }
+
+  // Let it run on any core but the caller's, also where that is bound to it: a moment of any other's that this process may have. False
+  // where there is none.
+  bool leave_this_core() {
+    const int here = sched_getcpu();
+    cpu_set_t others;
+    CPU_ZERO(&others);
+    for (int core = 0; core < CPU_SETSIZE; core++)
+      if (core != here) CPU_SET(core, &others);
+    return pthread_setaffinity_np(thread_.native_handle(), sizeof others, &others) == 0;
   }
-  // Whether it runs on another core than the caller, one of `allowed`.
-  bool goes_elsewhere(const cpu_set_t& allowed) {
-    for (int move = 0; move < kMoves; move++) {
-      const int here = sched_getcpu();
-      cpu_set_t other;
-      CPU_ZERO(&other);
-      for (int core = 0; core < CPU_SETSIZE && CPU_COUNT(&other) == 0; core++)
-        if (core != here && CPU_ISSET(core, &allowed)) CPU_SET(core, &other);
-      pthread_setaffinity_np(thread_.native_handle(), sizeof other, &other);
-      for (const Clock::time_point began = Clock::now(); Clock::now() - began < kMostForAMove; std::this_thread::yield()) {
-        const int core = core_.load(std::memory_order_relaxed);
-        if (core >= 0 && CPU_ISSET(core, &other) && core != sched_getcpu()) return true;
-      }
-    }
-    return false;
+  bool elsewhere() const {
+    const int core = core_.load(std::memory_order_relaxed);
+    return core >= 0 && core != sched_getcpu();
   }
 
  private:
@@ -68,17 +64,23 @@ class Busy {
 
 // Most of a few: each may have been interrupted.
 bool most_are_prompt() {
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return false;  // more cores than it holds
-  if (CPU_COUNT(&allowed) == 1) return true;  // as far as this rank can tell
   Busy busy;
-  if (!busy.goes_elsewhere(allowed)) return false;
+  if (!busy.leave_this_core()) return true;  // one core: there is nobody to be interrupted
   int prompt = 0, slow = 0;
-  while (prompt < kMost && slow < kMost) {
-    busy.meet();
+  for (const Clock::time_point first = Clock::now(); prompt < kMost && slow < kMost;) {
+    const u64 turns = busy.turns();
+    while (busy.turns() == turns && Clock::now() - first < kMostInAll) std::this_thread::yield();
     const Clock::time_point began = Clock::now();
+    if (began - first >= kMostInAll) return false;
+    if (!busy.elsewhere()) {
+      busy.leave_this_core();
+      continue;
+    }
+    const u64 met = busy.turns();
     if (!fence_everybody()) return false;
-    (Clock::now() - began < kPrompt ? prompt : slow)++;
+    const Clock::duration took = Clock::now() - began;
+    if (busy.turns() == met) continue;  // it was off its core meanwhile
+    (took < kPrompt ? prompt : slow)++;
   }
   return prompt == kMost;
 }
