@@ -197,6 +197,8 @@ def _with_direct(made: list[HostProgram], topology: Topology, collective: str, r
 
 
 def _with_direct_of_two(made: list[HostProgram], topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
+    """In the order in which those for a size are preferred."""
+
     def both_ways(most_bytes: int, *, near: int, far: int, pieces: int, read: int = 1, written: int = 1) -> HostProgram:
         program = lower_both_ways(topology, collective, root, pieces=pieces, read=read, written=written)
         return HostProgram(program, most_bytes, CHUNK_BYTES, False, huge_near=near, huge_far=far)

@@ -31,7 +31,7 @@ class Waiting:
 
 def agree_on_waiting(group: Group, timeout_s: float) -> Waiting:
     """Join the fences, and count the cores that any of the ranks may use: each may be bound to one of its own."""
-    mine: dict[str, Any] = {"fences": _core.join_fences() and _core.fences_are_prompt(), "cores": _own_cores()}
+    mine: dict[str, Any] = {"fences": _core.join_fences(), "cores": _own_cores()}
     if group.world_size == 1:
         return Waiting(mine["fences"], False)
     if group.rank != 0:
@@ -39,7 +39,8 @@ def agree_on_waiting(group: Group, timeout_s: float) -> Waiting:
         return Waiting(**group.hear(_DOING, timeout_s)[0]["waiting"])
     all_of_them = [mine, *group.answers(_DOING, timeout_s).values()]
     cores = {core for one in all_of_them for core in one["cores"]}
-    told = {"fenced": all(one["fences"] for one in all_of_them), "crowded": group.world_size > len(cores)}
+    fenced = all(one["fences"] for one in all_of_them) and _core.fences_are_prompt()  # on this host; the others stand still meanwhile
+    told = {"fenced": fenced, "crowded": group.world_size > len(cores)}
     group.tell_all({"waiting": told})
     return Waiting(**told)
 
