@@ -104,7 +104,7 @@ class HostProgram:
 
 def agreement_program(topology: Topology) -> HostProgram:
     """An all-gather of a byte a rank, by which ranks agree on the program of a call. Of one slot: each call looks at a counter of the
-    peer's, and so learns how near it is."""
+    peer's, and the second of two in a row so learns how near it is."""
     program = in_one_channel(lower(make_plan(topology, "allgather"), slots=1))
     verify(program, repeated=True)
     return HostProgram(program, LARGEST, 64, pooled=False)

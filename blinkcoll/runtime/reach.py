@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import secrets
+from collections import deque
 from typing import Any
 
 from .. import _core
@@ -18,8 +19,8 @@ from .bootstrap import Group
 
 _LOG = logging.getLogger("blinkcoll")
 _BYTES = 16
-#: What this process shows, by its number, which a child of fork does not have. Kept: a rank that is late may still write there.
-_SHOWN: dict[int, Any] = {}
+#: What this process has shown lately. Kept: a rank that is late may still write there.
+_SHOWN: deque[Any] = deque(maxlen=4096)
 _DOING = "finding out whether ranks can read and write each other's memory"
 
 
@@ -28,7 +29,8 @@ def processes_within_reach(group: Group, timeout_s: float) -> list[int] | None:
 
     The same answer on all ranks. Rank 0 says no, too, where ``BLINKCOLL_DIRECT`` is 0 in its environment.
     """
-    shown = _SHOWN.setdefault(os.getpid(), ctypes.create_string_buffer(secrets.token_bytes(_BYTES), _BYTES))
+    shown = ctypes.create_string_buffer(secrets.token_bytes(_BYTES), _BYTES)
+    _SHOWN.append(shown)
     mine = {"process": os.getpid(), "numbers": _namespace(), "address": ctypes.addressof(shown), "bytes": shown.raw.hex()}
     places = _exchange(group, mine, timeout_s)
     if places is None:

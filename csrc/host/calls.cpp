@@ -187,42 +187,47 @@ void HostCalls::find_reached(Program& program) const {
           if (operand.buffer > kOutput || operand.index != rank_) continue;
           Reached& reached = program.reached[operand.buffer];
           const u32 shard = operand.use ? operand.use - 1 : step.shard;
-          reached.first = reached.end ? std::min(reached.first, shard) : shard;
-          reached.end = std::max(reached.end, shard + 1);
+          reached = reached.end ? Reached{std::min(reached.first, shard), std::max(reached.end, shard + 1)} : Reached{shard, shard + 1};
         }
       }
     }
   }
 }
 
-std::optional<u32> HostCalls::reached_huge(Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
+std::optional<u32> HostCalls::reached_huge(const Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
   const u64 nshards = ProgramView{program.code.data()}.header().nshards;
   u64 all = 0, huge = 0;
   for (u32 buffer : {kInput, kOutput}) {
-    Reached& reached = program.reached[buffer];
+    const Reached& reached = program.reached[buffer];
     if (!reached.end) continue;
     const u64 first = kind.shards ? kind.shards->bounds[reached.first] : reached.first * (count / nshards);
     const u64 end = kind.shards ? kind.shards->bounds[reached.end] : reached.end * (count / nshards);
     const u64 address = wholes.buffer[buffer] + first * kind.elem_size, nbytes = (end - first) * kind.elem_size;
-    if (reached.address != address || reached.nbytes != nbytes || reached.calls == kLookEvery) {
-      reached.address = address, reached.nbytes = nbytes, reached.calls = 0;
-      reached.huge = huge_bytes_of(address, nbytes);
-    }
-    reached.calls++;
-    if (!reached.huge) return std::nullopt;
-    all += nbytes, huge += *reached.huge;
+    const std::optional<u64> found = huge_bytes(address, nbytes);
+    if (!found) return std::nullopt;
+    all += nbytes, huge += *found;
   }
   return all ? u32(huge * 100 / all) : 100;
 }
 
-u8 HostCalls::served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind) const {
+std::optional<u64> HostCalls::huge_bytes(u64 address, u64 nbytes) {
+  if (nbytes == 0) return 0;
+  LookedAt* at = std::find_if(looked_at_, looked_at_ + kRemembered, [&](const LookedAt& one) { return one.address == address && one.nbytes == nbytes; });
+  if (at != looked_at_ + kRemembered && looking_calls_ - at->call < kLookEvery) return at->huge;
+  if (at == looked_at_ + kRemembered) at = &looked_at_[next_look_++ % kRemembered];
+  *at = {address, nbytes, looking_calls_, huge_bytes_of(address, nbytes)};
+  return at->huge;
+}
+
+u8 HostCalls::served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
   const u64 nbytes = count * kind.elem_size;
+  looking_calls_++;
   u8 served = 0;
   for (size_t i = first; i < table.entries.size() && i < first + 8; i++) {
     const TableEntry& entry = table.entries[i];
     if (i > first && nbytes > entry.most_bytes) continue;
     const u32 least = entry.least_huge(nbytes, nearness().far());
-    if (least == TableEntry::kNever) continue;
+    if (least >= TableEntry::kNever) continue;
     const std::optional<u32> huge = reached_huge(*programs_[entry.program], wholes, count, kind);
     served |= u8((huge ? *huge >= least : entry.blind) << (i - first));
   }

@@ -146,12 +146,14 @@ class HostCalls {
   const Launch& launch(u32 program) const { return programs_[program]->launch; }
 
  private:
-  // Shards of a buffer that other ranks use where they lie: from `first` to before `end`; and how much of the last such memory whose pages
-  // were looked at is in huge ones. The same is looked at once in so many calls.
-  static constexpr u32 kLookEvery = 16;
+  // Shards of a buffer that other ranks use where they lie: from `first` to before `end`.
   struct Reached {
-    u32 first = 0, end = 0, calls = 0;
-    u64 address = 0, nbytes = 0;
+    u32 first = 0, end = 0;
+  };
+  // What was found of memory whose pages were looked at, in which call: the same is looked at once in so many.
+  static constexpr u32 kLookEvery = 16, kRemembered = 8;
+  struct LookedAt {
+    u64 address = 0, nbytes = 0, call = 0;
     std::optional<u64> huge;
   };
 
@@ -183,11 +185,12 @@ class HostCalls {
   // The bits that all ranks have set; nothing where the call has to end. `timed`: it takes a moment longer to find out how near peers are.
   std::optional<u8> in_common(u8 mine, bool timed, u64 word, u64 timeout_ns, Caller& caller);
   // Of the entries from `first` on, one bit each: which serve the call, as far as this rank can tell.
-  u8 served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind) const;
+  u8 served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind);
   // Where the whole of the input and of the output would begin.
   BufferAddresses wholes(const Table& table, const UserBuffer& input, const UserBuffer* output, u64 count, const CallKind& kind) const;
   // How much of what others would reach of this rank's buffers lies in huge pages, in percent; nothing where the kernel does not tell.
-  static std::optional<u32> reached_huge(Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind);
+  std::optional<u32> reached_huge(const Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind);
+  std::optional<u64> huge_bytes(u64 address, u64 nbytes);
   void find_reached(Program& program) const;
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 uneven_total(const Table& table, const UserBuffer& input, const UserBuffer* output, const UnevenShards& shards) const;
@@ -208,6 +211,9 @@ class HostCalls {
   std::vector<std::unique_ptr<Program>> programs_;
   std::vector<Table> tables_;
   std::vector<int> processes_;
+  LookedAt looked_at_[kRemembered];
+  u32 next_look_ = 0;
+  u64 looking_calls_ = 0;  // in which pages mattered
 };
 
 }  // namespace blinkcoll

@@ -41,7 +41,7 @@ class Busy {
   u64 turns() const { return turns_.load(std::memory_order_relaxed); }
 
   // Let it run on any core but the caller's, also where that is bound to it: a moment of any other's that this process may have. False
-  // where there is none.
+  // where there is none, or that is refused.
   bool leave_this_core() {
     const int here = sched_getcpu();
     cpu_set_t others;
@@ -65,7 +65,7 @@ class Busy {
 // Most of a few: each may have been interrupted.
 bool most_are_prompt() {
   Busy busy;
-  if (!busy.leave_this_core()) return true;  // one core: there is nobody to be interrupted
+  if (!busy.leave_this_core()) return false;
   int prompt = 0, slow = 0;
   for (const Clock::time_point first = Clock::now(); prompt < kMost && slow < kMost;) {
     const u64 turns = busy.turns();

@@ -37,8 +37,9 @@ inline bool fence_everybody() {
 #endif
 }
 
-// Of this process's own threads, one of which runs while another fences; measured once. Only after join_fences(); takes less than a
-// millisecond where they are, else some 20.
+// Measured once, while another thread of this process's keeps some other core busy, whatever core the caller is bound to; false where nothing can be
+// measured, as with one core. Only after join_fences(). Takes less than a millisecond where they are, else until five have been slow (some 15 ms
+// on that machine), and 0.2 s at most.
 bool fences_are_prompt();
 
 }  // namespace blinkcoll

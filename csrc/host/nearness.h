@@ -5,7 +5,7 @@
 // they do not, a line of a peer's takes as long as one from memory, and each is asked for twice, to be read and to be written anew;
 // chunks stored past the caches make the same trip once (0.89 ms, and 1.06 through the caches). How long one copy takes does not tell,
 // for the reader pays as well. Which it is depends on where ranks run, and may change while they do, so it is looked at
-// all the time: by loads of counters that peers have just written. What is stored is the same.
+// again and again: by loads of counters that peers have just written, in calls that go through slots and where a choice depends on it. What is stored is the same.
 #pragma once
 
 #include <algorithm>

@@ -42,7 +42,6 @@ int pagemap() {
 }  // namespace
 
 std::optional<u64> huge_bytes_of(u64 address, u64 nbytes) {
-  if (nbytes == 0) return 0;
   const u64 looked_at = nbytes < kLookedAt ? nbytes : kLookedAt, begin = address + (nbytes - looked_at) / 2;
   PageRegion regions[32];
   ScanPages scan{sizeof scan, 0, begin / kPage * kPage, (begin + looked_at + kPage - 1) / kPage * kPage, 0, u64(regions), 32, 0, 0, kIsHuge, 0, kIsHuge};

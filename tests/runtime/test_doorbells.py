@@ -15,9 +15,7 @@ from blinkcoll import _core
 from blinkcoll.runtime.waiting import agree_on_waiting
 
 SOURCE = Path(__file__).resolve().parents[2]
-ROUNDS, SEEDS = 50_000, range(3)
-#: Where a fence takes milliseconds.
-SLOW_ROUNDS = 500
+ROUNDS, SEEDS, SECONDS = 50_000, range(3), 5
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to build with")
 
@@ -27,9 +25,8 @@ def outcomes(folder, fenced, *options, seeds=SEEDS):
     binary = folder / "doorbells"
     subprocess.run(["g++", "-std=c++17", "-O2", "-pthread", *options, f"-I{SOURCE / 'csrc'}", str(SOURCE / "tests" / "csrc" / "doorbells.cpp"), "-o", str(binary)], check=True)
     codes: list[int] = []
-    rounds = SLOW_ROUNDS if fenced and not options and not (_core.join_fences() and _core.fences_are_prompt()) else ROUNDS
     while len(codes) < len(seeds) and not any(codes):
-        codes.append(subprocess.run([binary, str(int(fenced)), str(rounds), str(seeds[len(codes)])], timeout=120, stdout=subprocess.DEVNULL).returncode)
+        codes.append(subprocess.run([binary, str(int(fenced)), str(ROUNDS), str(seeds[len(codes)]), str(SECONDS)], timeout=120, stdout=subprocess.DEVNULL).returncode)
     if 5 in codes:
         pytest.skip("this kernel has no membarrier(2), or refuses it")
     return codes
@@ -106,8 +103,11 @@ def test_fences_that_take_long_are_not_used(fence_us, prompt, tmp_path):
     subprocess.run(["g++", "-O1", "-shared", "-fPIC", str(tmp_path / "shim.cpp"), "-o", str(tmp_path / "shim.so"), "-ldl"], check=True)
     code = "from blinkcoll import _core; print(_core.join_fences() and _core.fences_are_prompt())"
     environment = os.environ | {"LD_PRELOAD": str(tmp_path / "shim.so"), "FENCE_US": str(fence_us)}
-    ran = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
-    assert ran.stdout.strip() == str(prompt)
+    said = []
+    while str(prompt) not in said and len(said) < (5 if prompt else 1):  # other work may keep its two threads off their cores
+        ran = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+        said.append(ran.stdout.strip())
+    assert said[-1] == str(prompt)
 
 
 @pytest.mark.parametrize("missing", ["join_fences", "fences_are_prompt"])
