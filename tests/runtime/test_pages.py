@@ -42,7 +42,7 @@ def huge_bytes(array) -> int:
 
 def as_asked_for(huge: bool, *arrays) -> bool:
     """Whether they lie in pages of that kind."""
-    return all(huge_bytes(array) >= array.nbytes if huge else huge_bytes(array) == 0 for array in arrays)
+    return all(huge_bytes(array) >= array.nbytes // HUGE * HUGE if huge else huge_bytes(array) == 0 for array in arrays)
 
 
 def ran(comm, huge: bool):
