@@ -55,9 +55,9 @@ _SMALL_BYTES = 8 << 10
 #: Ranks that the exchanges of everybody with everybody are for.
 _MOST_DIRECT = 32
 LARGEST = 1 << 62
-#: Where ranks can read each other's memory, they do beyond these sizes: among more than two ranks, and between two. Below, the
-#: system calls and the pinning of pages cost more than the second copy; and what two ranks add up comes through slots as fast at
-#: any size, for it is read once from there, added, and stored where the other reads it (measured: benchmarks/host.py).
+#: Where more than two ranks can use each other's memory, they do beyond these sizes. Below, the
+#: system calls and the pinning of pages cost more than the second copy (measured: benchmarks/host.py). What two ranks add up comes through slots as fast at
+#: any size, for it is read once from there, added, and stored where the other reads it.
 #: All-gathers and all-to-alls do so only where inputs lie in huge pages (:attr:`HostProgram.huge_near`).
 _DIRECT_BYTES = {
     "allreduce": 8 << 20, "reduce": 32 << 20, "reducescatter": 32 << 20, "allgather": 3 << 20, "alltoall": 8 << 20, "gather": 8 << 20, "scatter": 6 << 20,
@@ -197,7 +197,7 @@ def _with_direct(made: list[HostProgram], topology: Topology, collective: str, r
 
 
 def _with_direct_of_two(made: list[HostProgram], topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
-    """In the order in which those for a size are preferred."""
+    """In the order in which those for a size are preferred. How much has to be huge follows from what a MiB of either takes (above), not from a measurement of each."""
 
     def both_ways(most_bytes: int, *, near: int, far: int, pieces: int, read: int = 1, written: int = 1) -> HostProgram:
         program = lower_both_ways(topology, collective, root, pieces=pieces, read=read, written=written)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from .. import _core
 from .bootstrap import Group
 
+_LOG = logging.getLogger("blinkcoll")
 _DOING = "finding out how to wait for each other"
 
 
@@ -39,7 +41,10 @@ def agree_on_waiting(group: Group, timeout_s: float) -> Waiting:
         return Waiting(**group.hear(_DOING, timeout_s)[0]["waiting"])
     all_of_them = [mine, *group.answers(_DOING, timeout_s).values()]
     cores = {core for one in all_of_them for core in one["cores"]}
-    fenced = all(one["fences"] for one in all_of_them) and _core.fences_are_prompt()  # on this host; the others stand still meanwhile
+    joined = all(one["fences"] for one in all_of_them)
+    fenced = joined and _core.fences_are_prompt()  # on this host; the others stand still meanwhile
+    if joined and not fenced:
+        _LOG.info("blinkcoll: membarrier(2) is slow here, or how slow cannot be measured; counters that are raised cost their writers a fence")
     told = {"fenced": fenced, "crowded": group.world_size > len(cores)}
     group.tell_all({"waiting": told})
     return Waiting(**told)

@@ -18,7 +18,7 @@ namespace blinkcoll {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::microseconds kPrompt{50};
+constexpr std::chrono::microseconds kPrompt{50};  // between the one or two that an interrupt takes, and the 2,600 of fences.h
 constexpr std::chrono::milliseconds kMostInAll{200};
 constexpr int kMost = 5;
 
