@@ -30,7 +30,6 @@ from .hostprograms import HostProgram, agreement_program, programs_for
 from .launch import (
     LINE_BYTES,
     OTHER_CALL,
-    SKEW_BYTES,
     UNREACHABLE,
     Arena,
     HostArena,
@@ -222,7 +221,7 @@ class HostGroup:
         """Plan (rank 0), agree, map and set up the programs of a collective; its table."""
         doing = f"setting up {call[0]}" + ("" if call[1] is None else f" with root {call[1]}")
         parts, segment, pool = self._propose(call) if self.rank == 0 else self._agree(call, doing)
-        placed, nbytes, pool_share = self._lay_out(parts)
+        placed, nbytes, pool_share = self._lay_out(_placed_apart(parts))
         error = None
         try:
             try:
@@ -241,22 +240,21 @@ class HostGroup:
         self._segments.append(segment)
         if pool is not None:
             self._replace_pool(pool, pool_share)
-        numbers = [self._set_up(one, segment) for one in placed]
+        numbers = {one.part.placed_as: self._set_up(one, segment) for one in placed}
         if call == _AGREEMENT:
-            self.calls.set_agreement(numbers[0])
+            self.calls.set_agreement(numbers[parts[0].placed_as])
             self._tables[call] = -1
             return -1
-        if _AGREEMENT not in self._tables and any(part.conditional for part in parts):
+        if _AGREEMENT not in self._tables and len({part.most_bytes for part in parts}) < len(parts):
             self.prepare(_AGREEMENT)
-        entries = [
-            (p.most_bytes, number, p.program.premultiplies, p.huge_near, p.huge_far, p.blind, p.most_near) for p, number in zip(parts, numbers, strict=True)
-        ]
+        entries = [(part.most_bytes, numbers[part.placed_as], part.program.premultiplies, part.stores, part.spread) for part in parts]
         name, root = call
         views = [VIEWS.index(view(name, buffer, self.rank, root)) for buffer in ("input", "output")]
-        table: int = self.calls.add_table(*views, entries, call_base(name, root))
+        apart = not all(one.part.program.in_place for one in placed)
+        table: int = self.calls.add_table(*views, entries, call_base(name, root), apart)
         self._tables[call] = table
         self._kinds[call] = placed[0].part.program
-        if not all(one.part.program.in_place for one in placed):
+        if apart:
             self.apart.add(table)
         return table
 
@@ -265,7 +263,7 @@ class HostGroup:
             parts = [agreement_program(self.topology)]
         else:
             parts = programs_for(self.topology, *call, direct=self.direct, crowded=self.waiting.crowded)
-        _, nbytes, pool_share = self._lay_out(parts)
+        _, nbytes, pool_share = self._lay_out(_placed_apart(parts))
         segment = Segment.sparse(nbytes)
         pool = Segment.sparse(pool_share * self.world_size) if pool_share > self._pool_share else None
         programs = list({p.program.hash: p.program for p in parts}.values())  # each once: one may serve several sizes
@@ -293,7 +291,7 @@ class HostGroup:
             raise ExecutionError(f"rank {self.rank} calls {_named(call)}, rank 0 calls {_named(tuple(theirs or ('?', None)))}")
         programs = [_verified(text) for text in message["programs"]]
         parts = [HostProgram(programs[u["program"]], **{name: u[name] for name in _USE}) for u in message["uses"]]
-        _, nbytes, pool_share = self._lay_out(parts)
+        _, nbytes, pool_share = self._lay_out(_placed_apart(parts))
         segment = Segment(nbytes, fds[0])
         pool = Segment(pool_share * self.world_size, fds[1]) if len(fds) > 1 else None
         return parts, segment, pool
@@ -380,8 +378,14 @@ class HostGroup:
         return number
 
 
+def _placed_apart(parts: Sequence[HostProgram]) -> list[HostProgram]:
+    """One of each that lie in the same memory."""
+    return list({part.placed_as: part for part in parts}.values())
+
+
 def _slot_bytes(part: HostProgram) -> int:
-    return part.chunk_bytes + (SKEW_BYTES if part.pooled else 0)
+    """With a line for each of the smallest chunks that may lie in it, since data may begin later (``Launch.skewed``)."""
+    return part.slot_bytes + (LINE_BYTES * max(1, part.slot_bytes // _core.LEAST_SPREAD) if part.pooled else 0)
 
 
 @lru_cache(maxsize=64)

@@ -8,9 +8,12 @@ host.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
+from .. import _core
 from ..packing import make_plan
 from ..schedules import (
     INPUT,
@@ -41,6 +44,8 @@ _CHUNKS_BYTES, _LEAST_CHUNK_BYTES = 512 << 10, 64 << 10
 #: Slots of a connection for large calls: a few chunks keep writer and reader apart, and are still in the caches when they are written
 #: again (measured: 4, 8 and 16).
 _LARGE_SLOTS = 4
+#: Between two ranks all slots of one together are of this size, or larger: twice that of a core's second cache (1 MiB since 2017).
+_LEAST_POOL_BYTES = 2 << 20
 #: Slots of programs for small calls: between two ranks (the more, the seldomer the writer looks what has been taken, and with more
 #: than eight of 8 KiB they outgrow the first cache), and among more, which may share cores: the more calls one rank can make ahead of
 #: the others, the fewer turns they have to take.
@@ -55,57 +60,52 @@ _SMALL_BYTES = 8 << 10
 #: Ranks that the exchanges of everybody with everybody are for.
 _MOST_DIRECT = 32
 LARGEST = 1 << 62
-#: Where more than two ranks can use each other's memory, they do beyond these sizes. Below, the
-#: system calls and the pinning of pages cost more than the second copy (measured: benchmarks/host.py). What two ranks add up comes through slots as fast at
-#: any size, for it is read once from there, added, and stored where the other reads it.
-#: All-gathers and all-to-alls do so only where inputs lie in huge pages (:attr:`HostProgram.huge_near`).
-_DIRECT_BYTES = {
-    "allreduce": 8 << 20, "reduce": 32 << 20, "reducescatter": 32 << 20, "allgather": 3 << 20, "alltoall": 8 << 20, "gather": 8 << 20, "scatter": 6 << 20,
-}  # fmt: skip
-#: Between two ranks: from the first size on. In all-gathers up to the second each reads one half and writes the other, since one array lies in
-#: huge pages to another extent than the next (numpy's of 4 MiB: one half does, the other does not; 98 us, and 140 where each only reads).
-#: Where cores share a last-level cache, slots serve beyond the third (64 MiB: 2.0 ms, and 2.9 by reading), and up to it, too, unless
-#: most pages are huge (a MiB to each rank: 40 us through slots, 21 to 35 from huge pages, and 70 to 110 from small ones; where they share
-#: none 65, 21, and 70 to 90).
-_EXCHANGE_BYTES = (3 << 20, 10 << 20, 32 << 20)
-#: Bytes that move from or to a root, between two ranks, from which on each copies a part, where they lie in huge pages: half of it up to the
-#: second size (12 us a MiB, and 20 to 31 through slots), and beyond, where the cores share no cache, 3/5 are read and 2/5 written
-#: (the kernel reads faster: broadcasts of 16 MiB 290 us, and 570 through slots; of 64 MiB 2.0 ms, and 2.6). Where they share none and only
-#: what is sent lies in such pages, all is read, up to the third size (24 us a MiB).
-_BOTH_WAYS_BYTES = (1 << 20, 10 << 20, 6 << 20)
-#: More than all pages.
-_NEVER = 101
+#: From this size on outputs may be too large to be left in the caches.
+_LARGE_OUTPUT_BYTES = 8 << 20
+#: Where ranks can use each other's memory, the size from which on more than two of them try to; two do beyond small calls. Reduces and reduce-scatters come out in other bits
+#: than through slots, so their size alone decides (measured: benchmarks/host.py). What two ranks add up comes through slots as fast at any size, for
+#: it is read once from there, added, and stored where the other reads it.
+_DIRECT_BYTES, _DIRECT_SUM_BYTES = 128 << 10, 32 << 20
+
+THROUGH_CACHES, SLOTS_PAST, OUTPUTS_PAST, ALL_PAST, BY_SIZE = _core.STORES
+#: How chunks are stored and cut. What is best depends on the CPU, and on what its cores share.
+_WAYS = ((THROUGH_CACHES, False), (THROUGH_CACHES, True), (SLOTS_PAST, True))
+_LARGE_WAYS = (*_WAYS, (OUTPUTS_PAST, True), (ALL_PAST, True))
 
 
 @dataclass(frozen=True)
 class HostProgram:
     """A program with the largest size that it is for.
 
-    ``pooled``: its slots lie in the pool. ``huge_near``, ``huge_far``: how much of what ranks reach of each one's memory is to lie in huge pages for
-    it to serve, in percent, where peers share a cache and where they do not; ``blind``: it does where the kernel does not tell. Calls of more
-    than ``most_near`` bytes it serves only where they do not. Else one behind it that is for such sizes does, or the last one before that makes
-    no conditions.
+    ``pooled``: its slots lie in the pool. ``stores``: what it writes past the caches. ``spread``: chunks are smaller, and go round in all memory of the
+    slots, of which each has ``room`` for so many of full size. Of those that are for the same sizes, and follow each
+    other, ranks run the one that took the least time lately (``csrc/host/choice.h``); all give the same bits.
     """
 
     program: Program
     most_bytes: int
     chunk_bytes: int
     pooled: bool
-    huge_near: int = 0
-    huge_far: int = 0
-    blind: bool = False
-    most_near: int = LARGEST
+    stores: int = BY_SIZE
+    spread: bool = False
+    room: int = 1
 
     @property
-    def conditional(self) -> bool:
-        """Whether ranks have to agree that it serves."""
-        return self.huge_near > 0 or self.huge_far > 0
+    def slot_bytes(self) -> int:
+        """What slots have room for."""
+        return self.chunk_bytes * self.room
+
+    @property
+    def placed_as(self) -> tuple[str, int, int, bool]:
+        """Those that have this in common lie in the same memory."""
+        return self.program.hash, self.chunk_bytes, self.room, self.pooled
 
 
 def agreement_program(topology: Topology) -> HostProgram:
-    """An all-gather of a byte a rank, by which ranks agree on the program of a call. Of one slot: each call looks at a counter of the
-    peer's, and the second of two in a row so learns how near it is."""
-    program = in_one_channel(lower(make_plan(topology, "allgather"), slots=1))
+    """An all-gather of eight bytes a rank, by which ranks choose the programs of calls."""
+    program = lower(make_plan(topology, "allgather"), slots=_SMALL_SLOTS[topology.nranks > 2])
+    if len(_memories(topology)) == 1:
+        program = in_one_channel(program)
     verify(program, repeated=True)
     return HostProgram(program, LARGEST, 64, pooled=False)
 
@@ -113,7 +113,8 @@ def agreement_program(topology: Topology) -> HostProgram:
 def programs_for(topology: Topology, collective: str, root: int | None, *, direct: bool, crowded: bool = False) -> list[HostProgram]:
     """The programs of one collective, by rising size; all verified.
 
-    ``direct``: ranks can read and write each other's memory. ``crowded``: there are more ranks than cores.
+    ``direct``: ranks can read and write each other's memory. ``crowded``: there are more ranks than cores. Where the environment says
+    ``BLINKCOLL_TUNE=0``, there is one for each size.
     """
     if topology.nranks == 1:
         return [HostProgram(_alone(topology, collective, root), LARGEST, _LEAST_CHUNK_BYTES, pooled=False)]
@@ -122,10 +123,12 @@ def programs_for(topology: Topology, collective: str, root: int | None, *, direc
         made = _barrier(topology, crowded)
     else:
         made = _allreduce(topology) if hosts and collective == "allreduce" else _planned(topology, collective, root)
-    if hosts and direct and len(_memories(topology)) == 1:
-        made = _with_direct(made, topology, collective, root)
-    for part in made:
-        verify(part.program, repeated=True)
+    if hosts and collective != "barrier":
+        made = _in_all_ways(made, topology, collective, root, direct and len(_memories(topology)) == 1)
+    if os.environ.get("BLINKCOLL_TUNE") == "0":
+        made = _first_of_each(made)
+    for program in {part.program.hash: part.program for part in made}.values():
+        verify(program, repeated=True)
     return made
 
 
@@ -183,50 +186,62 @@ def _planned(topology: Topology, collective: str, root: int | None) -> list[Host
     return [replace(small, program=program), large]
 
 
-def _with_direct(made: list[HostProgram], topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
-    """The same with those that use other ranks' buffers, where there are any for the collective and so many ranks."""
-    n = topology.nranks
-    if n == 2:
-        return _with_direct_of_two(made, topology, collective, root)
-    if collective not in _DIRECT_BYTES or n > _MOST_DIRECT:
-        return made
-    direct = HostProgram(lower_direct(topology, collective, root), LARGEST, CHUNK_BYTES, False)
-    if collective in ("allgather", "alltoall"):
-        direct = replace(direct, huge_near=50, huge_far=50, blind=True)
-    return [*_up_to(_DIRECT_BYTES[collective], made), direct]
+def _in_all_ways(made: list[HostProgram], topology: Topology, collective: str, root: int | None, direct: bool) -> list[HostProgram]:
+    """The same with what else serves large sizes: other ways to store and, if ``direct``, programs that use other ranks' buffers."""
+    n, parts, least = topology.nranks, [], 0
+    direct = direct and n <= _MOST_DIRECT
+    others = _direct_ways(topology, collective, root) if direct else []
+    ends = _DIRECT_SUM_BYTES if direct and n > 2 and collective in ("reduce", "reducescatter") else LARGEST
+    for part in made:
+        if part.pooled:
+            parts += _in_ways(replace(part, most_bytes=min(part.most_bytes, ends)), least, others, 0 if n == 2 else _DIRECT_BYTES)
+        else:
+            parts.append(part)
+        least = part.most_bytes
+    if ends < LARGEST:
+        parts.append(HostProgram(lower_direct(topology, collective, root), LARGEST, CHUNK_BYTES, pooled=False))
+    return parts
 
 
-def _with_direct_of_two(made: list[HostProgram], topology: Topology, collective: str, root: int | None) -> list[HostProgram]:
-    """In the order in which those for a size are preferred. How much has to be huge follows from what a MiB of either takes (above), not from a measurement of each."""
-
-    def both_ways(most_bytes: int, *, near: int, far: int, pieces: int, read: int = 1, written: int = 1) -> HostProgram:
-        program = lower_both_ways(topology, collective, root, pieces=pieces, read=read, written=written)
-        return HostProgram(program, most_bytes, CHUNK_BYTES, False, huge_near=near, huge_far=far)
-
-    if collective in ("allgather", "alltoall"):
-        begin, halved, most_near = _EXCHANGE_BYTES
-        read = HostProgram(lower_direct(topology, collective), LARGEST, CHUNK_BYTES, False, huge_near=90, huge_far=30, blind=True, most_near=most_near)
-        halves = [both_ways(halved, near=70, far=30, pieces=2)] if collective == "allgather" else []
-        return [*_up_to(begin, made), *halves, read]
-    if collective in ("broadcast", "gather", "scatter"):
-        begin, halved, all_read = (nbytes if collective == "broadcast" else 2 * nbytes for nbytes in _BOTH_WAYS_BYTES)
-        # What is read is the sender's, what is written lies where it belongs; so the less of that is huge, the sooner all is read.
-        return [
-            *_up_to(begin, made),
-            both_ways(halved, near=67, far=75, pieces=4),
-            both_ways(all_read, near=_NEVER, far=90, pieces=1, written=0),
-            both_ways(halved, near=_NEVER, far=45, pieces=4),
-            both_ways(LARGEST, near=_NEVER, far=50, pieces=1, read=3, written=2),
-            both_ways(all_read, near=_NEVER, far=67, pieces=1, written=0),
-        ]
-    return made
+def _in_ways(part: HostProgram, least: int, others: list[tuple[Program, int]], others_from: int) -> list[HostProgram]:
+    """Of a program whose slots lie in the pool, for calls of more than ``least`` bytes, and of others, which are for calls of more than ``others_from``."""
+    # From here on chunks that go round are as large as any, and so are slots: it is all the same.
+    alike = _core.SPREAD_CHUNKS * part.chunk_bytes if part.room == 1 else part.most_bytes
+    inner = (alike, _LARGE_OUTPUT_BYTES, *([others_from] if others else []))
+    parts = []
+    for begin, end in pairwise(sorted({least, *(cut for cut in inner if least < cut < part.most_bytes), part.most_bytes})):
+        wanted = _WAYS if begin < _LARGE_OUTPUT_BYTES else _LARGE_WAYS
+        ways = dict.fromkeys((stores, spread and begin < alike) for stores, spread in wanted)
+        parts += [replace(part, most_bytes=end, stores=stores, spread=spread) for stores, spread in ways]
+        parts += [HostProgram(program, end, CHUNK_BYTES, pooled=False) for program, from_bytes in others if begin >= max(others_from, from_bytes)]
+    return parts
 
 
-def _up_to(nbytes: int, parts: list[HostProgram]) -> list[HostProgram]:
-    return [replace(part, most_bytes=min(part.most_bytes, nbytes)) for part in parts]
+def _direct_ways(topology: Topology, collective: str, root: int | None) -> list[tuple[Program, int]]:
+    """Programs that use other ranks' buffers and give the bits that slots do, with the sizes from which on."""
+    if collective in ("reduce", "reducescatter", "alltoallv") or (collective == "allreduce" and topology.nranks == 2):
+        return []
+    if topology.nranks > 2 or collective == "alltoall":
+        return [(lower_direct(topology, collective, root), 0)]
+    if collective == "allgather":  # one array lies in huge pages to another extent than the next
+        return [(lower_both_ways(topology, collective, pieces=2), 0), (lower_direct(topology, collective), 0)]
+    # A core finds its own part in its own cache where parts are cut once; and the kernel reads faster than it writes.
+    return [
+        (lower_both_ways(topology, collective, root, pieces=4), 0),
+        (lower_both_ways(topology, collective, root, pieces=1, written=0), 0),
+        (lower_both_ways(topology, collective, root, pieces=1, read=3, written=2), _LARGE_OUTPUT_BYTES),
+    ]
+
+
+def _first_of_each(parts: list[HostProgram]) -> list[HostProgram]:
+    """Of those that are for the same sizes, stored by size."""
+    return [replace(part, stores=BY_SIZE) for i, part in enumerate(parts) if i == 0 or parts[i - 1].most_bytes != part.most_bytes]
 
 
 def _by_size(nranks: int, lowered: Callable[[int], Program]) -> list[HostProgram]:
     """The program twice: with small slots of its own, and with large ones in the pool, the larger the fewer peers there are."""
     chunk_bytes = max(_LEAST_CHUNK_BYTES, _CHUNKS_BYTES >> (nranks - 1).bit_length())
-    return [HostProgram(lowered(_SMALL_SLOTS[nranks > 2]), _SMALL_BYTES, _SMALL_BYTES, pooled=False), HostProgram(lowered(_LARGE_SLOTS), LARGEST, chunk_bytes, pooled=True)]
+    small, large = lowered(_SMALL_SLOTS[nranks > 2]), lowered(_LARGE_SLOTS)
+    read = max(sum(c.slots for c in large.connections if c.dst == rank) for rank in range(nranks)) * chunk_bytes
+    room = _LEAST_POOL_BYTES // read if nranks == 2 and 0 < read < _LEAST_POOL_BYTES else 1
+    return [HostProgram(small, _SMALL_BYTES, _SMALL_BYTES, pooled=False), HostProgram(large, LARGEST, chunk_bytes, pooled=True, room=room)]

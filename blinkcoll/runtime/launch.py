@@ -19,8 +19,6 @@ from .buffers import check_count
 from .shards import Shards, table_bytes
 
 LINE_BYTES = 128
-#: What slots have to have besides, where data in them begin like what they are copied from (``Launch.skewed``).
-SKEW_BYTES = 64
 _SLOT_ALIGNMENT = 256
 #: Numbers of ``enum DType``; any other dtype is only copied (0).
 DTYPES = {
@@ -38,7 +36,7 @@ class LaunchRecord(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_uint64) for name in ("program", "buffers", "connections", "cursors", "progress", "records", "abort", "doorbell")),
-        *((name, ctypes.c_uint64) for name in ("bounds", "places", "count", "chunk_bytes", "slot_bytes", "skewed", "timeout_ns")),
+        *((name, ctypes.c_uint64) for name in ("bounds", "places", "count", "chunk_bytes", "slot_bytes", "skewed", "spots", "timeout_ns")),
         ("prescale", ctypes.c_double),
         *((name, ctypes.c_uint32) for name in ("rank", "elem_size", "dtype", "op", "epoch", "divisor")),
         ("multicast", ctypes.c_uint64 * 3),

@@ -13,6 +13,7 @@ from ..schedules import encode, lower_sendrecv, verify
 from ..topology import host_topology
 from .board import Boards
 from .callword import call_base
+from .hostprograms import BY_SIZE, LARGEST
 from .launch import Arena, LaunchRecord, connection_table, counter_lines, lay_out
 from .segment import Segment
 from .waiting import Waiting
@@ -89,7 +90,7 @@ class Pairs:
         calls.set_waiting(self._waiting.fenced, self._waiting.crowded)
         number = calls.add_program(bytes(record), self._code, connection_table(self.program, self._arenas, bases), False)
         views = (_WHOLE, _NONE) if role == _SENDER else (_NONE, _WHOLE)
-        return calls, calls.add_table(*views, [(1 << 62, number, False, 0, 0, False, 0)], call_base("sendrecv", None))
+        return calls, calls.add_table(*views, [(LARGEST, number, False, BY_SIZE, False)], call_base("sendrecv", None))
 
 
 def _up(nbytes: int) -> int:

@@ -61,6 +61,16 @@ void bind_calls(nb::module_& m) {
     Peers peers(&process);
     if (!peers.write(0, pointer<char>(address), held.c_str(), held.size())) throw std::system_error(peers.error(), std::generic_category(), "process " + std::to_string(process));
   }, nb::arg("process"), nb::arg("address"), nb::arg("held"), "Bytes into another process's memory.");
+  m.attr("STORES") = nb::make_tuple(u32(kThroughCaches), u32(kSlotsPast), u32(kOutputsPast), u32(kAllPast), u32(kBySize));
+  m.attr("SPREAD_CHUNKS") = kSpreadChunks;
+  m.attr("LEAST_SPREAD") = kLeastSpread;
+  nb::class_<Choice>(m, "Choice", "Which of several ways calls go, by what each cost lately.")
+      .def(nb::init<u32>(), nb::arg("nways"))
+      .def_prop_ro("way", &Choice::way, "That of the next calls.")
+      .def_prop_ro("cost", &Choice::cost, "What it cost lately; 0: it is on trial.")
+      .def("learn", &Choice::learn, nb::arg("cost"), nb::arg("calls"), "So many calls went that way, and the first one cost so much.")
+      .def("of_others", &Choice::of_others, "Of calls that are much like these.")
+      .def_prop_ro("begins", &Choice::begins, "Whether a trial begins: more than one call may come before the next ones are looked at.");
   nb::class_<HostCalls>(m, "HostCalls", "One rank's programs, set up once, and calls of them.")
       .def(nb::init<u32, u32>(), nb::arg("rank"), nb::arg("nranks"))
       .def("add_program", [](HostCalls& calls, const nb::bytes& record, const nb::bytes& code, const nb::bytes& connections, bool pooled) {
@@ -69,12 +79,11 @@ void bind_calls(nb::module_& m) {
         std::memcpy(&launch, record.c_str(), sizeof launch);
         return calls.add_program(launch, {code.c_str(), code.size()}, {connections.c_str(), connections.size()}, pooled);
       }, nb::arg("record"), nb::arg("code"), nb::arg("connections"), nb::arg("pooled"))
-      .def("add_table", [](HostCalls& calls, int input, int output, const std::vector<std::tuple<u64, u32, bool, u32, u32, bool, u64>>& entries, u64 word) {
+      .def("add_table", [](HostCalls& calls, int input, int output, const std::vector<std::tuple<u64, u32, bool, u32, bool>>& entries, u64 word, bool apart) {
         std::vector<TableEntry> table;
-        for (const auto& [most_bytes, program, premultiplies, huge_near, huge_far, blind, most_near] : entries)
-          table.push_back({most_bytes, program, premultiplies, huge_near, huge_far, blind, most_near});
-        return calls.add_table(View(input), View(output), std::move(table), word);
-      }, nb::arg("input"), nb::arg("output"), nb::arg("entries"), nb::arg("word") = 0)
+        for (const auto& [most_bytes, program, premultiplies, stores, spread] : entries) table.push_back({most_bytes, program, premultiplies, Stores(stores), spread});
+        return calls.add_table(View(input), View(output), std::move(table), word, apart);
+      }, nb::arg("input"), nb::arg("output"), nb::arg("entries"), nb::arg("word") = 0, nb::arg("apart") = false)
       .def("set_boards", &HostCalls::set_boards, nb::arg("boards"), nb::arg("peer"), nb::arg("compared"), nb::keep_alive<1, 2>())
       .def("announce", &HostCalls::announce, nb::arg("word"), nb::call_guard<nb::gil_scoped_release>())
       .def("cancel", &HostCalls::cancel, nb::call_guard<nb::gil_scoped_release>())

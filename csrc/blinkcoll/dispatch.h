@@ -26,6 +26,7 @@
 //   kSkewed                      whether data in slots may begin later than slots do (launch.h). If so:
 //   u32 skew(tail, number, slots)              how much later a chunk does
 //   void set_skew(tail, number, slots, skew)   says it of one, before publish()
+//   kSpots                       whether chunks may lie in several places of a slot in turn (launch.h)
 //   kKeepsCredit                 whether it remembers what its looks at `head` have seen. If so:
 //   Look look_for_credit(connection, word, target)     look(), where that does not know already
 //   kFar                         whether other ranks' buffers may lie in memory that loads and stores do not reach. If so:
@@ -424,6 +425,7 @@ class ChannelRun {
       if (headed(addresses(connection))) return {reinterpret_cast<char*>(tail_of(connection, n + 1)) + headed_offset(nbytes), 0, kSimple, false};
     }
     char* at = pointer<char>(addresses(connection).slots + n % c.slots * slot_stride(c.protocol, launch_.slot_bytes));
+    if constexpr (Platform::kSpots) at += spot_of(launch_, n / c.slots);
     return {at, flag_of(n), in_lines(c) ? c.protocol : u32(kSimple), c.protocol == kLL && sweeps(n, c.slots)};
   }
 

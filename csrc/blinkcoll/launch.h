@@ -83,6 +83,7 @@ struct Launch {
   u64 bounds, places;  // u64[nshards + 1] and u64[nshards] where shards are unequal, see partition.h; else 0
   u64 count, chunk_bytes, slot_bytes;
   u64 skewed;       // not zero: data in slots may begin up to kSkews bytes later (CounterLine::skew), and slot_bytes has room for that
+  u64 spots;        // chunks lie in so many places of a slot in turn (spot_of()); 0, 1: at its beginning. For hosts
   u64 timeout_ns;   // the longest a channel waits without progress
   double prescale;  // inputs marked so are multiplied by it, this rank's own; 1: they are not
   u32 rank, elem_size, dtype, op;
@@ -91,5 +92,9 @@ struct Launch {
   u64 multicast[3]; // this rank's mappings of the multicast objects that inputs, outputs, scratch of all ranks are bound
                     // to, by the address at which the whole would begin; 0: none, all ranks' memory is accessed one by one
 };
+
+// Where in its slot the `turn`-th chunk begins that lies there. Chunks that are smaller than slots so go round in all of the slots' memory, which
+// is more than a core's own caches hold.
+BC_HD u64 spot_of(const Launch& launch, u64 turn) { return launch.spots > 1 ? turn % launch.spots * (launch.slot_bytes / launch.spots / kLineBytes * kLineBytes) : 0; }
 
 }  // namespace blinkcoll

@@ -29,6 +29,7 @@ class CudaPlatform {
   static constexpr bool kSigned = false;
   static constexpr bool kHeaded = false;
   static constexpr bool kSkewed = false;
+  static constexpr bool kSpots = false;
   static constexpr bool kFar = false;  // peers' memory is mapped
   static constexpr bool kKeepsCredit = false;
   static constexpr bool kLines = true;

@@ -1,13 +1,13 @@
 #include "calls.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <stdexcept>
 
 #include "blinkcoll/dispatch.h"
 #include "host/callword.h"
 #include "host/doorbell.h"
-#include "host/nearness.h"
 #include "host/pages.h"
 #include "host/platform.h"
 #include "host/run.h"
@@ -22,6 +22,50 @@ View held(View input, View output) {
 
 // What is moved while the caller holds its locks, at most: a few microseconds' worth.
 constexpr u64 kShortBytes = 16 << 10;
+
+// What ranks tell each other when they choose: what calls cost, above so many bits about their buffers.
+constexpr u32 kBuffersBits = 8;
+// They choose anew after so much time (more where the ranks have to take turns on their cores for it), or so many calls: it takes some 0.5 to 2 us.
+// An odd number, so that of calls of two kinds that take turns both are looked at.
+constexpr double kRunNs = 400e3, kCrowdedRunNs = 4e6, kMostRun = 63, kMostTrial = 256, kMostCrowdedTrial = 32;
+// A way on trial shows what it costs once it has been through all of its slots, of which each rank writes a part of the data to, twice.
+constexpr u64 kTrialBytes = 8 << 20;
+// Costs are nanoseconds for so many bytes, since sizes of a class differ.
+constexpr u64 kCostBytes = 1 << 20, kMostCost = u64(1) << 40;
+
+using Clock = std::chrono::steady_clock;
+
+u64 cost_of(std::chrono::nanoseconds took, u64 nbytes) { return std::clamp<u64>(u64(double(took.count()) * kCostBytes / double(nbytes)), 1, kMostCost); }
+
+// How many entries there are for the sizes that this one is for, which is the first of them.
+u32 ways(const std::vector<TableEntry>& entries, size_t first) {
+  size_t end = first + 1;
+  while (end < entries.size() && entries[end].most_bytes == entries[first].most_bytes) end++;
+  return u32(end - first);
+}
+
+// How many of them serve the call: those that pre-multiply come first.
+u32 ways_for(const std::vector<TableEntry>& entries, size_t first, bool premultiplied) {
+  u32 nways = ways(entries, first);
+  while (premultiplied && nways > 1 && !entries[first + nways - 1].premultiplies) nways--;
+  return nways;
+}
+
+// The first one for that size, or, where the call has factors that it can do nothing with, for the next smaller ones that can.
+size_t entry_for(const std::vector<TableEntry>& entries, u64 nbytes, bool premultiplied) {
+  size_t i = 0, before = 0;
+  for (u32 n = ways(entries, 0); i + n < entries.size() && nbytes > entries[i].most_bytes; n = ways(entries, i)) {
+    if (entries[i].premultiplies) before = i;
+    i += n;
+  }
+  return premultiplied && !entries[i].premultiplies ? before : i;
+}
+
+// Two classes for each doubling.
+u32 size_class(u64 nbytes) {
+  const u32 top = nbytes > 1 ? 63 - u32(__builtin_clzll(nbytes)) : 1;
+  return 2 * top + u32(nbytes >> (top - 1) & 1);
+}
 
 // Says whose call is under way, for as long as it is.
 class Owned {
@@ -50,9 +94,10 @@ u32 HostCalls::add_program(const Launch& launch, std::string code, const std::st
   made->cursors.resize(made->connections.size());
   made->credit.resize(made->connections.size());
   made->pooled = pooled;
-  // Of programs that use others' buffers, peers wrote what is looked at a call ago: it tells where lines go meanwhile, not how near peers are.
-  made->timed_bytes = launch.buffers ? kNeverTimed : kTimedBytes;
-  find_reached(*made);
+  made->chunk_bytes = launch.chunk_bytes;
+  made->reaches = launch.buffers != 0;
+  const ProgramView view{made->code.data()};
+  for (u32 s = 0; s < view.header().nsteps; s++) made->reduces |= view.step(s).op == kReduce;
   Launch& mine = made->launch = launch;
   mine.program = u64(made->code.data());
   mine.connections = u64(made->connections.data());
@@ -64,15 +109,33 @@ u32 HostCalls::add_program(const Launch& launch, std::string code, const std::st
   return u32(programs_.size() - 1);
 }
 
-u32 HostCalls::add_table(View input, View output, std::vector<TableEntry> entries, u64 word) {
+u32 HostCalls::add_table(View input, View output, std::vector<TableEntry> entries, u64 word, bool apart) {
   if (entries.empty()) throw std::invalid_argument("a table needs at least one program");
-  tables_.push_back({input, output, std::move(entries), word});
+  tables_.push_back({input, output, std::move(entries), word, apart, {}});
   return u32(tables_.size() - 1);
+}
+
+// What is known of calls that are alike but for their size, of up to four times it.
+const Choice* HostCalls::Table::nearest(u64 key, u64 buffers) const {
+  for (u64 distance = 1; distance <= 4; distance++) {
+    for (u64 near : {key - distance, key + distance}) {
+      const auto at = tuned.find(near);
+      if (at == tuned.end()) continue;
+      const auto known = at->second.choices.find(buffers);
+      if (known != at->second.choices.end() && known->second.complete()) return &known->second;
+    }
+  }
+  return nullptr;
 }
 
 // The collective's size in elements, from whichever buffer this rank has.
 u64 HostCalls::total(const Table& table, const UserBuffer& input, const UserBuffer* output) const {
-  auto of = [&](View view, const UserBuffer& buffer) { return view == View::kOwn ? buffer.count * nranks_ : buffer.count; };
+  const ProgramView program{programs_[table.entries[0].program]->code.data()};
+  auto of = [&](View view, const UserBuffer& buffer) {
+    if (view == View::kWhole && program.header().equal_shards && buffer.count % nranks_ != 0)
+      throw std::invalid_argument(std::to_string(buffer.count) + " elements are no equal parts for " + std::to_string(nranks_) + " ranks; counts say how large others are");
+    return view == View::kOwn ? buffer.count * nranks_ : buffer.count;
+  };
   if (!output) return of(held(table.input, table.output), input);
   if (table.input == View::kNone) return of(table.output, *output);
   const u64 count = of(table.input, input);
@@ -104,6 +167,11 @@ u64 HostCalls::uneven_total(const Table& table, const UserBuffer& input, const U
   return bounds[table.input == View::kRow ? n * n : n];
 }
 
+u64 HostCalls::total_of(const Table& table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind) const {
+  if (table.input == View::kRow && !kind.shards) throw std::invalid_argument("this collective needs counts");
+  return kind.shards ? uneven_total(table, input, output, *kind.shards) : total(table, input, output);
+}
+
 // Where the whole of the data would begin; the sum wraps around where that is before 0.
 u64 HostCalls::whole(View view, const UserBuffer& buffer, u64 count, const CallKind& kind) const {
   u64 first = 0;  // element of the whole that the buffer begins with
@@ -117,7 +185,38 @@ BufferAddresses HostCalls::wholes(const Table& table, const UserBuffer& input, c
   return {{begin, output ? whole(table.output, *output, count, kind) : begin, 0}};
 }
 
+// Where they touch each other but are not one, or would be one to programs that need them apart: a copy of the input, to be taken in its place.
+std::vector<char> HostCalls::copied_aside(const Table& table, const UserBuffers& buffers, u64 count, const CallKind& kind) const {
+  if (!buffers.output) return {};
+  const u64 from = buffers.input.address, to = buffers.output->address, read = buffers.input.count * kind.elem_size, written = buffers.output->count * kind.elem_size;
+  const BufferAddresses begins = wholes(table, buffers.input, buffers.output, count, kind);
+  if (from >= to + written || to >= from + read || (!table.apart && begins.buffer[kInput] == begins.buffer[kOutput])) return {};
+  const char* const begin = pointer<const char>(from);
+  return {begin, begin + read};
+}
+
+// Elements that are only moved: slots might not hold the fewest that end with 16 bytes (partition.h), and equal words of calls are to mean equal chunks.
+bool HostCalls::run_in_bytes(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, Caller& caller) {
+  const Table& t = tables_.at(table);
+  total_of(t, input, output, kind);  // so that it is told in elements what does not fit
+  CallKind bytes = kind;
+  bytes.elem_size = 1;
+  UserBuffer from = input, to = output ? *output : UserBuffer{};
+  from.count *= kind.elem_size, to.count *= kind.elem_size;
+  std::vector<u64> bounds, places;
+  UnevenShards shards{};
+  if (kind.shards) {
+    const u64 nshards = t.input == View::kRow ? u64(nranks_) * nranks_ : nranks_;
+    for (u64 i = 0; i <= nshards; i++) bounds.push_back(kind.shards->bounds[i] * kind.elem_size);
+    for (u64 i = 0; kind.shards->places && i < nshards; i++) places.push_back(kind.shards->places[i] * kind.elem_size);
+    shards = {bounds.data(), places.empty() ? nullptr : places.data()};
+    bytes.shards = &shards;
+  }
+  return run(table, from, output ? &to : nullptr, bytes, timeout_ns, caller);
+}
+
 bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, Caller& caller) {
+  if (kind.dtype == kOpaque && kind.elem_size > 1) return run_in_bytes(table, input, output, kind, timeout_ns, caller);
   if (inside()) throw std::invalid_argument("it is called in the middle of another call of this communicator, by a signal's handler");
   std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
   if (!turn) {  // whose call it is may want the caller's lock before it ends
@@ -126,47 +225,39 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   }
   if (closed_) throw std::invalid_argument("this communicator was closed meanwhile");
   const Owned owned(owner_);
-  const Table& t = tables_.at(table);
-  if (t.input == View::kRow && !kind.shards) throw std::invalid_argument("this collective needs counts");
-  const u64 count = kind.shards ? uneven_total(t, input, output, *kind.shards) : total(t, input, output), nbytes = count * kind.elem_size;
+  Table& t = tables_.at(table);
+  const u64 count = total_of(t, input, output, kind), nbytes = count * kind.elem_size;
   if (nbytes > kShortBytes) caller.takes_long();
-  size_t i = 0;
-  while (i + 1 < t.entries.size() && nbytes > t.entries[i].most_bytes) i++;
-  while (kind.premultiplied && i > 0 && !t.entries[i].premultiplies) i--;
+  size_t i = entry_for(t.entries, nbytes, kind.premultiplied);
   u32 number = t.entries[i].program;
   set(*programs_[number], count, kind);
   const u64 word = call_word(t.word, kind.dtype, kind.elem_size, kind.premultiplied ? kPremultiplied : kind.op, kind.divisor, count);
   last_ = number;
   if (!begin(word, timeout_ns, caller)) return false;
-  const BufferAddresses begins = wholes(t, input, output, count, kind);
-  if (const size_t first = i; i > 0 && agreement_ >= 0 && t.entries[i].conditional()) {
-    const bool timed = std::any_of(t.entries.begin() + i64(i), t.entries.end(),
-                                   [nbytes](const TableEntry& e) { return nbytes <= e.most_bytes && e.least_huge(nbytes, false) != e.least_huge(nbytes, true); });
-    const std::optional<u8> served = in_common(served_by(t, i, begins, count, kind), timed, word, timeout_ns, caller);
-    if (!served) return false;
-    if (*served) {
-      while (!(*served >> (i - first) & 1)) i++;
-    } else {
-      while (i > 0 && t.entries[i].conditional()) i--;
-    }
+  Tuned* tuned = nullptr;
+  if (ways_for(t.entries, i, kind.premultiplied) > 1 && agreement_ >= 0) {
+    const u64 sum = programs_[number]->reduces ? kind.dtype << 8 | kind.op << 16 | u32(kind.premultiplied) << 24 : 0;
+    const u64 key = u64(i) << 32 | sum | size_class(nbytes);
+    tuned = &t.tuned[key];
+    if (tuned->left == 0 && !choose(t, key, i, {input, output}, kind, nbytes, word, timeout_ns, caller)) return false;
+    i += tuned->choice->way();
     last_ = number = t.entries[i].program;
     set(*programs_[number], count, kind);
   }
   Program& program = *programs_[number];
-  if (program.pooled && pooled_ != int(number)) {
-    if (pooled_ >= 0 && barrier_ >= 0) {
-      Program& barrier = *programs_[size_t(barrier_)];
-      last_ = u32(barrier_);
-      set(barrier, 1, CallKind{});
-      if (!start(barrier, 0, timeout_ns, caller)) return false;
-    }
-    pooled_ = int(number);
-    last_ = number;
-  }
+  if (program.pooled && !take_pool(number, timeout_ns, caller)) return false;
   BufferAddresses& mine = pointer<BufferAddresses>(program.launch.buffers)[rank_];
+  const std::vector<char> aside = copied_aside(t, {input, output}, count, kind);
+  const BufferAddresses begins = wholes(t, aside.empty() ? input : UserBuffer{u64(aside.data()), input.count}, output, count, kind);
   mine.buffer[kInput] = begins.buffer[kInput];
   mine.buffer[kOutput] = begins.buffer[kOutput];
-  if (!start(program, word, timeout_ns, caller)) return false;
+  cut(program, nbytes, t.entries[i].spread);
+  // Of calls of ranks that have a core each the first one counts: all had just begun, so nobody waited for who came late. Others wait for their turns in any case.
+  const bool counts = tuned && (crowded_ || tuned->made == 0);
+  const Clock::time_point began = counts ? Clock::now() : Clock::time_point();
+  if (!start(program, word, t.entries[i].stores, timeout_ns, caller)) return false;
+  if (counts) tuned->took += cost_of(Clock::now() - began, nbytes);
+  if (tuned) tuned->made++, tuned->left--;
   if (!collective()) return true;
   // Nothing is returned of a call in which a rank has died: another process may have got its number, and its memory been
   // read, or written, in good faith.
@@ -175,39 +266,26 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   return true;
 }
 
-void HostCalls::find_reached(Program& program) const {
-  const ProgramView view{program.code.data()};
-  for (u32 r = 0; r < view.header().nranks; r++) {
-    const RankEntry& of = view.rank(r);
-    for (u32 c = of.first_channel; r != rank_ && c < of.first_channel + of.nchannels; c++) {
-      for (u32 s = 0; s < view.channel(c).nsteps; s++) {
-        const StepEntry& step = view.step(view.channel(c).first_step + s);
-        for (u32 i = 0; i < u32(step.nsrcs) + step.ndsts; i++) {
-          const OperandEntry& operand = view.operands(step.first_operand)[i];
-          if (operand.buffer > kOutput || operand.index != rank_) continue;
-          Reached& reached = program.reached[operand.buffer];
-          const u32 shard = operand.use ? operand.use - 1 : step.shard;
-          reached = reached.end ? Reached{std::min(reached.first, shard), std::max(reached.end, shard + 1)} : Reached{shard, shard + 1};
-        }
-      }
-    }
+bool HostCalls::take_pool(u32 number, u64 timeout_ns, Caller& caller) {
+  if (pooled_ >= 0 && pooled_ != int(number) && barrier_ >= 0) {
+    Program& barrier = *programs_[size_t(barrier_)];
+    last_ = u32(barrier_);
+    set(barrier, 1, CallKind{});
+    if (!start(barrier, 0, kThroughCaches, timeout_ns, caller)) return false;
   }
+  pooled_ = int(number);
+  last_ = number;
+  return true;
 }
 
-std::optional<u32> HostCalls::reached_huge(const Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
-  const u64 nshards = ProgramView{program.code.data()}.header().nshards;
-  u64 all = 0, huge = 0;
-  for (u32 buffer : {kInput, kOutput}) {
-    const Reached& reached = program.reached[buffer];
-    if (!reached.end) continue;
-    const u64 first = kind.shards ? kind.shards->bounds[reached.first] : reached.first * (count / nshards);
-    const u64 end = kind.shards ? kind.shards->bounds[reached.end] : reached.end * (count / nshards);
-    const u64 address = wholes.buffer[buffer] + first * kind.elem_size, nbytes = (end - first) * kind.elem_size;
-    const std::optional<u64> found = huge_bytes(address, nbytes);
-    if (!found) return std::nullopt;
-    all += nbytes, huge += *found;
-  }
-  return all ? u32(huge * 100 / all) : 100;
+// How much of a buffer lies in huge pages: little, some, most, or (almost) all.
+u32 HostCalls::pages_of(const UserBuffers& buffers, u32 elem_size) {
+  looking_calls_++;
+  auto of = [&](const UserBuffer& buffer) {
+    const u64 nbytes = buffer.count * elem_size, percent = nbytes ? huge_bytes(buffer.address, nbytes).value_or(0) * 100 / nbytes : 0;
+    return u32(percent >= 30) + (percent >= 60) + (percent >= 90);
+  };
+  return of(buffers.input) | (buffers.output ? of(*buffers.output) << 2 : 0);
 }
 
 std::optional<u64> HostCalls::huge_bytes(u64 address, u64 nbytes) {
@@ -219,36 +297,43 @@ std::optional<u64> HostCalls::huge_bytes(u64 address, u64 nbytes) {
   return at->huge;
 }
 
-u8 HostCalls::served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind) {
-  const u64 nbytes = count * kind.elem_size;
-  looking_calls_++;
-  u8 served = 0;
-  for (size_t i = first; i < table.entries.size() && i < first + 8; i++) {
-    const TableEntry& entry = table.entries[i];
-    if (i > first && nbytes > entry.most_bytes) continue;
-    const u32 least = entry.least_huge(nbytes, nearness().far());
-    if (least >= TableEntry::kNever) continue;
-    const std::optional<u32> huge = reached_huge(*programs_[entry.program], wholes, count, kind);
-    served |= u8((huge ? *huge >= least : entry.blind) << (i - first));
+bool HostCalls::choose(Table& table, u64 key, size_t first, const UserBuffers& buffers, const CallKind& kind, u64 nbytes, u64 word, u64 timeout_ns, Caller& caller) {
+  Tuned& tuned = table.tuned[key];
+  const u32 nways = ways_for(table.entries, first, kind.premultiplied);
+  bool reaches = false;
+  for (size_t i = first; i < first + nways; i++) reaches |= programs_[table.entries[i].program]->reaches;
+  const u64 mine = u64(!buffers.output) << 4 | (reaches ? pages_of(buffers, kind.elem_size) : 0);
+  const u64 took = tuned.took / (crowded_ ? std::max<u64>(tuned.made, 1) : 1);
+  const std::optional<std::vector<u64>> said = tell_all(took << kBuffersBits | mine, word, timeout_ns, caller);
+  if (!said) return false;
+  u64 slowest = 0, everyones = nranks_ > 2 ? ~u64(0) : 0;
+  for (u64 one : *said) {
+    slowest = std::max(slowest, one >> kBuffersBits);
+    const u64 its = one & ((1 << kBuffersBits) - 1);
+    everyones = nranks_ > 2 ? std::min(everyones, its & 3) : everyones << kBuffersBits | its;  // of more ranks there would be too many kinds
   }
-  return served;
+  if (tuned.made) tuned.choice->learn(slowest, tuned.made);
+  const auto [at, is_new] = tuned.choices.try_emplace(everyones, nways);
+  if (const Choice* const known = is_new ? table.nearest(key, everyones) : nullptr) at->second = known->of_others();
+  tuned.choice = &at->second;
+  const double call_ns = double(tuned.choice->cost()) * double(nbytes) / kCostBytes, run_ns = crowded_ ? kCrowdedRunNs : kRunNs;
+  const double trial = std::min(double(kTrialBytes) / double(nbytes), crowded_ ? kMostCrowdedTrial : kMostTrial);
+  const double run = call_ns > 0 ? std::min(run_ns / call_ns, kMostRun) : crowded_ || tuned.choice->begins() ? trial : 1;
+  tuned.left = u64(std::max(run, 1.0));
+  tuned.made = tuned.took = 0;
+  return true;
 }
 
-std::optional<u8> HostCalls::in_common(u8 mine, bool timed, u64 word, u64 timeout_ns, Caller& caller) {
-  std::vector<u8> said(nranks_, 0);
+std::optional<std::vector<u64>> HostCalls::tell_all(u64 mine, u64 word, u64 timeout_ns, Caller& caller) {
+  std::vector<u64> said(nranks_, 0);
   said[rank_] = mine;
   last_ = u32(agreement_);
   Program& agreement = *programs_[last_];
-  set(agreement, nranks_, CallKind{kUInt8, 1});
+  set(agreement, nranks_, CallKind{kInt64, sizeof(u64)});
   BufferAddresses& buffers = pointer<BufferAddresses>(agreement.launch.buffers)[rank_];
   buffers.buffer[kInput] = buffers.buffer[kOutput] = u64(said.data());
-  agreement.timed_bytes = kNeverTimed;
-  if (!start(agreement, word, timeout_ns, caller)) return std::nullopt;
-  agreement.timed_bytes = 0;  // peers have just written what is looked at now, whose time so tells how near they are
-  if (timed && !start(agreement, word, timeout_ns, caller)) return std::nullopt;
-  u8 common = 0xff;
-  for (u8 bits : said) common &= bits;
-  return common;
+  if (!start(agreement, word, kThroughCaches, timeout_ns, caller)) return std::nullopt;
+  return said;
 }
 
 // What is to be run. Throws where it cannot be: before anybody is told of the call, since all of a table's programs can do what one of them can.
@@ -268,15 +353,23 @@ void HostCalls::set(Program& program, u64 count, const CallKind& kind) {
   program.any_checked = true;
 }
 
+// Into chunks: as large as slots allow, or several a call, so that one is read while the next is written.
+void HostCalls::cut(Program& program, u64 nbytes, bool spread) {
+  Launch& launch = program.launch;
+  const u64 least = std::min(kLeastSpread, program.chunk_bytes), most = std::min(kMostSpread, program.chunk_bytes);
+  launch.chunk_bytes = spread ? std::clamp(nbytes / kSpreadChunks / kLineBytes * kLineBytes, least, most) : program.chunk_bytes;
+  launch.spots = spread ? launch.slot_bytes / (launch.chunk_bytes + kLineBytes) : 1;
+}
+
 bool HostCalls::begin(u64 word, u64 timeout_ns, Caller& caller) {
   if (!collective()) return true;
   return watch_.boards->begin(word) && (!compared_ || watch_.boards->assemble(timeout_ns, caller));
 }
 
-bool HostCalls::start(Program& program, u64 word, u64 timeout_ns, Caller& caller) {
+bool HostCalls::start(Program& program, u64 word, Stores stores, u64 timeout_ns, Caller& caller) {
   program.launch.timeout_ns = timeout_ns;
   program.launch.epoch++;
-  return run_checked(program.launch, {processes_.empty() ? nullptr : processes_.data(), word, watch_.boards ? &watch_ : nullptr, program.credit.data(), fenced_, crowded_, &caller, program.timed_bytes});
+  return run_checked(program.launch, {processes_.empty() ? nullptr : processes_.data(), word, watch_.boards ? &watch_ : nullptr, program.credit.data(), fenced_, crowded_, &caller, stores});
 }
 
 void HostCalls::announce(u64 word) {

@@ -1,11 +1,13 @@
 // One rank's programs, set up once, and calls of them: what a communicator's hot path is made of.
 //
-// A *table* is one collective (with its root): programs by the largest size that each is for. Programs whose slots lie in
+// A *table* is one collective (with its root): programs by the largest size that each is for. Where several are for the same sizes, ranks
+// choose together by what calls of about that size took lately (choice.h). Programs whose slots lie in
 // memory that others use too are `pooled`: before another pooled program runs, a barrier makes sure that all ranks have
 // finished with the last one. All ranks make the same calls in the same order, so all take that barrier alike.
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,32 +18,34 @@
 #include "blinkcoll/launch.h"
 #include "host/board.h"
 #include "host/caller.h"
+#include "host/choice.h"
+#include "host/platform.h"
 
 namespace blinkcoll {
 
 // What a buffer of the collective holds at this rank (contract.py).
 enum class View { kNone, kOwn, kWhole, kRow, kColumn };
 
+// Chunks that go round: so many a call, of so many bytes.
+constexpr u64 kSpreadChunks = 8, kLeastSpread = 16 << 10, kMostSpread = 256 << 10;
+
 struct TableEntry {
   u64 most_bytes;  // of the collective's size; the last entry serves what is larger, too
   u32 program;
   bool premultiplies;     // whether it can; if not, and the call does, the entry before serves it
-  // How much of what others reach of a rank's memory is to lie in huge pages, in percent, where peers are near (nearness.h) and the call is
-  // of `most_near` bytes at most, and where they are far; above 100: it never serves there. `blind`: it does where the kernel does not tell.
-  // Where that is not so for all ranks, the next entry for which it is serves, if it is for such sizes, or else the last one before
-  // that makes no conditions.
-  u32 huge_near, huge_far;
-  bool blind;
-  u64 most_near;
-
-  bool conditional() const { return huge_near > 0 || huge_far > 0; }
-  u32 least_huge(u64 nbytes, bool far) const { return far ? huge_far : nbytes <= most_near ? huge_near : kNever; }
-  static constexpr u32 kNever = 101;
+  Stores stores;
+  bool spread;  // in small chunks, which go round in all memory of the slots
 };
 
 // A buffer of the caller's.
 struct UserBuffer {
   u64 address = 0, count = 0;
+};
+
+// A call's; no output: it is in place.
+struct UserBuffers {
+  UserBuffer input;
+  const UserBuffer* output;
 };
 
 // Shards of the callers' that are not equal: where each begins in the whole and, for an all-to-all, in the output that holds
@@ -71,7 +75,8 @@ class HostCalls {
   u32 add_program(const Launch& launch, std::string code, const std::string& connections, bool pooled);
 
   // `word`: call_base() of the collective.
-  u32 add_table(View input, View output, std::vector<TableEntry> entries, u64 word = 0);
+  // `apart`: some of its programs need input and output in memory apart.
+  u32 add_table(View input, View output, std::vector<TableEntry> entries, u64 word = 0, bool apart = false);
 
   // Where calls are shown and others' looked at; `peer`: these calls are sends or receives, with that rank. `compared`: a
   // collective begins by waiting until all ranks have come to it, so that calls that differ move no data. Before any call.
@@ -110,7 +115,7 @@ class HostCalls {
 
   // The program that barriers run, which pooled programs are separated by.
   void set_barrier(u32 program) { barrier_ = int(program); }
-  // The program, an all-gather, by which ranks tell each other what pages they have.
+  // The program, an all-gather of eight bytes a rank, by which ranks tell each other what they choose by.
   void set_agreement(u32 program) { agreement_ = int(program); }
 
   // One call: `output` is null for a call in place, on a buffer that holds the whole (or all that this rank has). False
@@ -146,10 +151,6 @@ class HostCalls {
   const Launch& launch(u32 program) const { return programs_[program]->launch; }
 
  private:
-  // Shards of a buffer that other ranks use where they lie: from `first` to before `end`.
-  struct Reached {
-    u32 first = 0, end = 0;
-  };
   // What was found of memory whose pages were looked at, in which call: the same is looked at once in so many.
   static constexpr u32 kLookEvery = 16, kRemembered = 8;
   struct LookedAt {
@@ -164,14 +165,23 @@ class HostCalls {
     std::vector<BufferAddresses> buffers;
     std::vector<u64> cursors, credit;
     CallKind checked;  // the last kind that check_launch() has passed
-    bool any_checked = false, pooled = false;
-    u64 timed_bytes = 0;  // see Around
-    Reached reached[2];  // of this rank's input and output
+    u64 chunk_bytes = 0;    // at most
+    bool any_checked = false, pooled = false, reaches = false, reduces = false;  // whether it uses other ranks' buffers, and adds up
+  };
+  // Calls of about one size that there are several programs for. All ranks have the same, but for what calls took them.
+  struct Tuned {
+    std::map<u64, Choice> choices;  // by what the ranks' buffers are like: what pages they lie in, and whether input and output are one
+    Choice* choice = nullptr;       // of the run of calls that is under way
+    u64 made = 0, left = 0;         // its calls
+    u64 took = 0;                   // what its first one cost this rank or, where ranks are crowded, all of them
   };
   struct Table {
     View input, output;
     std::vector<TableEntry> entries;
     u64 word;
+    bool apart;
+    const Choice* nearest(u64 key, u64 buffers) const;
+    std::map<u64, Tuned> tuned;  // by entry, size and, where something is added up, what is
   };
 
   struct Quick {
@@ -180,18 +190,23 @@ class HostCalls {
   };
 
   void set(Program& program, u64 count, const CallKind& kind);
+  bool run_in_bytes(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, Caller& caller);
   bool begin(u64 word, u64 timeout_ns, Caller& caller);
-  bool start(Program& program, u64 word, u64 timeout_ns, Caller& caller);
-  // The bits that all ranks have set; nothing where the call has to end. `timed`: it takes a moment longer to find out how near peers are.
-  std::optional<u8> in_common(u8 mine, bool timed, u64 word, u64 timeout_ns, Caller& caller);
-  // Of the entries from `first` on, one bit each: which serve the call, as far as this rank can tell.
-  u8 served_by(const Table& table, size_t first, const BufferAddresses& wholes, u64 count, const CallKind& kind);
+  bool start(Program& program, u64 word, Stores stores, u64 timeout_ns, Caller& caller);
+  static void cut(Program& program, u64 nbytes, bool spread);
+  // Before a program whose slots lie in the pool. False where the call has to end.
+  bool take_pool(u32 number, u64 timeout_ns, Caller& caller);
+  // Begins another run of calls of about this size. False where the call has to end.
+  bool choose(Table& table, u64 key, size_t first, const UserBuffers& buffers, const CallKind& kind, u64 nbytes, u64 word, u64 timeout_ns, Caller& caller);
+  // What all ranks say, by rank; nothing where the call has to end.
+  std::optional<std::vector<u64>> tell_all(u64 mine, u64 word, u64 timeout_ns, Caller& caller);
   // Where the whole of the input and of the output would begin.
   BufferAddresses wholes(const Table& table, const UserBuffer& input, const UserBuffer* output, u64 count, const CallKind& kind) const;
-  // How much of what others would reach of this rank's buffers lies in huge pages, in percent; nothing where the kernel does not tell.
-  std::optional<u32> reached_huge(const Program& program, const BufferAddresses& wholes, u64 count, const CallKind& kind);
+  // What kind of pages these buffers of the caller's lie in: two bits each.
+  u32 pages_of(const UserBuffers& buffers, u32 elem_size);
   std::optional<u64> huge_bytes(u64 address, u64 nbytes);
-  void find_reached(Program& program) const;
+  std::vector<char> copied_aside(const Table& table, const UserBuffers& buffers, u64 count, const CallKind& kind) const;
+  u64 total_of(const Table& table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind) const;
   u64 total(const Table& table, const UserBuffer& input, const UserBuffer* output) const;
   u64 uneven_total(const Table& table, const UserBuffer& input, const UserBuffer* output, const UnevenShards& shards) const;
   u64 whole(View view, const UserBuffer& buffer, u64 count, const CallKind& kind) const;

@@ -12,7 +12,6 @@
 #include "host/doorbell.h"
 #include "host/farmovers.h"
 #include "host/movers.h"
-#include "host/nearness.h"
 #include "host/peers.h"
 
 // Tests hold ranks up here, wherever they look at what another one publishes or publish something (tests/csrc/delays.h).
@@ -24,24 +23,17 @@ inline void bc_delay() {}
 
 namespace blinkcoll {
 
-// Where a call's input and output together are of this size, about that of a last-level cache, or larger, outputs are written
-// past it: little of them would be left there in the end. (sysconf() counts the caches of all sockets together on some
-// machines, and is of no use here.)
+// What a call writes past the caches: slots, where a line that the peer has just read takes longer to get back than one from memory, and
+// outputs of which little would be left in the caches in the end.
+enum Stores : u32 { kThroughCaches = 0, kSlotsPast = 1, kOutputsPast = 2, kAllPast = 3, kBySize = 4 };
+// By size: outputs, where a call's input and output together are of this size, about that of a last-level cache, or larger. (sysconf()
+// counts the caches of all sockets together on some machines, and is of no use here.)
 constexpr u64 kStreamedBytes = 32 << 20;
-// Where nothing is added up, so that what an output held is never read, and the ranks' buffers share a cache, half of that
-// (broadcasts of 16 MiB between two: 320 us, and 480 to 890 through it; gathers where they share none: 300, and 240).
-constexpr u64 kStreamedCopies = 16 << 20;
-// Where peers are far (nearness.h), slots are written past the caches, too, by calls that are streamed, and from this size on by those
-// that hand on sums: they read and write slots at once. (All-reduces of 4 MiB: 226 us, and 255 through the caches; of 1 MiB no faster, reduces
-// and broadcasts of 4 to 16 MiB slower.)
-constexpr u64 kPassedSums = 2 << 20;
 // What lies in the line of a slot's own counter (launch.h): counter, call, small data; the mark of who sleeps has another.
 static_assert(kHeadData >= offsetof(CounterLine, call) + sizeof(u64) && kHeadData + kHeadRoom <= offsetof(CounterLine, waited), "data lie between");
 
 // Pieces that are added up and written to slots by copying, at least.
 constexpr u64 kCopiedBytes = 8 << 10;
-// Calls of this size tell how near the peers are, where nothing else is said; smaller ones would not be worth the clock.
-constexpr u64 kTimedBytes = 64 << 10, kNeverTimed = ~u64(0);
 
 // What a call has around it, beside its launch.
 struct Around {
@@ -52,7 +44,7 @@ struct Around {
   bool fenced = false;             // all ranks have joined the fences (fences.h)
   bool crowded = false;            // there are more ranks than cores that they may run on
   Caller* caller = nullptr;        // told of waits, and asked whether to go on
-  u64 timed_bytes = kTimedBytes;   // a call of this size tells how near the peers are
+  Stores stores = kBySize;
 };
 
 class HostPlatform {
@@ -60,11 +52,8 @@ class HostPlatform {
   explicit HostPlatform(const Launch& launch, const Around& around = {})
       : launch_(launch), peers_(around.processes), word_(around.word), credit_(around.credit), fenced_(around.fenced), output_(own(launch).buffer[kOutput]),
         extent_(launch.count * launch.elem_size) {
-    timed_ = extent_ >= around.timed_bytes;
-    if (extent_ < kPassedSums) return;
-    const Sums sums = sums_of(launch);
-    hands_on_ = sums == Sums::kHandedOn;
-    streams_ = (own(launch).buffer[kInput] == output_ ? 1 : 2) * extent_ >= kStreamedBytes || (sums == Sums::kNone && extent_ >= kStreamedCopies && !nearness().far());
+    const bool large = (own(launch).buffer[kInput] == output_ ? 1 : 2) * extent_ >= kStreamedBytes;
+    stores_ = around.stores != kBySize ? around.stores : large ? kOutputsPast : kThroughCaches;
   }
 
   // Lines save a fence and a trip of a flag over a link. Between threads a release store is a store, and a look at a
@@ -73,6 +62,7 @@ class HostPlatform {
   static constexpr bool kSigned = true;
   static constexpr bool kHeaded = true;
   static constexpr bool kSkewed = true;
+  static constexpr bool kSpots = true;
   static constexpr bool kFar = true;
   static constexpr bool kKeepsCredit = true;
 
@@ -98,10 +88,8 @@ class HostPlatform {
   Look look_for_credit(u32 connection, const u64* word, u64 target) const {
     if (!credit_) return look(word, target);
     if (credit_[connection] >= target) return Look::kReached;
-    const u64 began = timed_ ? Nearness::begin() : 0;
     const Look seen = look(word, target);
     if (seen != Look::kReached) return seen;
-    if (timed_) nearness().end(began);
     credit_[connection] = __atomic_load_n(word, __ATOMIC_ACQUIRE);  // as in look(); often more has come
     return seen;
   }
@@ -179,7 +167,7 @@ class HostPlatform {
   bool copy_far(const Remote* dsts, u32 ndsts, const Remote& src, u64 nbytes) { return copy_between(peers_, dsts, ndsts, src, nbytes); }
 
   bool reduce_far(const Remote* dsts, u32 ndsts, const Remote* srcs, u32 nsrcs, u64 count, const Scaling& scaling) {
-    return reduce_between(peers_, launch_, dsts, ndsts, srcs, nsrcs, count, scaling, streams_);
+    return reduce_between(peers_, launch_, dsts, ndsts, srcs, nsrcs, count, scaling, stores_ & kOutputsPast);
   }
 
   bool give_up = false;
@@ -188,23 +176,6 @@ class HostPlatform {
 
  private:
   static const BufferAddresses& own(const Launch& launch) { return pointer<const BufferAddresses>(launch.buffers)[launch.rank]; }
-
-  // What a program does with sums: it makes none, keeps them, or hands some on through slots.
-  enum class Sums { kNone, kKept, kHandedOn };
-
-  static Sums sums_of(const Launch& launch) {
-    const ProgramView view{pointer<const char>(launch.program)};
-    Sums found = Sums::kNone;
-    for (u32 i = 0; i < view.header().nsteps; i++) {
-      const StepEntry& step = view.step(i);
-      if (step.op != kReduce) continue;
-      found = Sums::kKept;
-      const OperandEntry* dsts = view.operands(step.first_operand) + step.nsrcs;
-      for (u32 d = 0; d < step.ndsts; d++)
-        if (dsts[d].buffer == kSlot) return Sums::kHandedOn;
-    }
-    return found;
-  }
 
   static u64 all_of(u32 ndsts) { return ndsts < 64 ? (u64(1) << ndsts) - 1 : ~u64(0); }
 
@@ -216,16 +187,16 @@ class HostPlatform {
   }
 
   // Which of these destinations are written past the caches.
-  u64 past_caches(u64 own, u64 others) const { return (streams_ ? own : 0) | ((hands_on_ || streams_) && nearness().far() ? others : 0); }
+  u64 past_caches(u64 own, u64 others) const { return (stores_ & kOutputsPast ? own : 0) | (stores_ & kSlotsPast ? others : 0); }
 
   const Launch& launch_;
   Peers peers_;
   u64 word_, differs_ = 0;
   u64* credit_;
-  bool fenced_, timed_;
+  bool fenced_;
   u32 differs_at_ = kMostSyncs;
   u64 output_, extent_;
-  bool hands_on_ = false, streams_ = false;
+  Stores stores_;
 };
 
 }  // namespace blinkcoll

@@ -5,7 +5,8 @@
 // The image is that of run_image.cpp. Each rank makes its CALLS one after the other, whatever the others do, and compares
 // its output (its address and size follow, a pair a rank) with that of its first call; the delays of a call come from
 // (SEED + call, rank). With an even SEED ranks remember credit and fence before they sleep, as those of a communicator do (a
-// kernel without membarrier aside). Exit 0: all calls ended and agree; 3: a wait ran out; 4: an output differs, or keeps what was there.
+// kernel without membarrier aside). Where slots have several spots, calls take turns in using all of them or fewer, for larger chunks, and in
+// what they store past the caches. Exit 0: all calls ended and agree; 3: a wait ran out; 4: an output differs, or keeps what was there.
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -71,6 +72,11 @@ int main(int argc, char** argv) {
         state = (seed + call) * 0x9e3779b97f4a7c15ull + r * 0xd1b54a32d192ed03ull + 1;
         if (call) std::memset(output, 0xA5, nbytes);
         launch.epoch = call + 1;
+        if (const u64 spots = first[r].spots; spots > 1) {
+          launch.spots = 1 + call % spots;
+          launch.chunk_bytes = first[r].chunk_bytes * (spots / launch.spots);
+          around.stores = Stores(call % kBySize);
+        }
         if (!run_checked(launch, around)) outcome = 3;
         if (call == 0) expected.assign(output, nbytes);
         if (std::memcmp(expected.data(), output, nbytes) != 0) {

@@ -10,7 +10,7 @@ import numpy as np
 
 from blinkcoll.runtime.buffers import buffers_of
 from blinkcoll.runtime.launch import (
-    SKEW_BYTES,
+    LINE_BYTES,
     LaunchRecord,
     buffer_table,
     connection_table,
@@ -41,15 +41,17 @@ class Image:
         return [held[at : at + nbytes].view(np.float32) for at, nbytes in self.outputs]
 
 
-def make_image(folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: int, in_place: bool, mapped: bool = False, headed: bool = False, skewed: bool = False, timeout_s: float = 60.0) -> Image:
+def make_image(folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: int, in_place: bool, mapped: bool = False, headed: bool = False, skewed: bool = False, spots: int = 1, timeout_s: float = 60.0) -> Image:
     """The image of a float32 sum (or what else the program does); ``headed``: with a counter in front of each slot; ``skewed``: data in slots
-    begin in their lines like what they are copied from."""
+    begin in their lines like what they are copied from; ``spots``: slots have room for so many chunks."""
     code = encode(program)
     given = next(i for i in inputs if i is not None)
     count = given.size * (program.nranks if view(program.collective, "input", 0, program.root) == "own" else 1)
     work = describe_work(program, count, count, "float32", 4, "sum", chunk_bytes)
     if skewed:
-        work = replace(work, slot_bytes=work.slot_bytes + SKEW_BYTES)
+        work = replace(work, slot_bytes=work.slot_bytes + LINE_BYTES)
+    if spots > 1:
+        work = replace(work, slot_bytes=-(-work.slot_bytes // LINE_BYTES) * LINE_BYTES * spots)
     arenas = [lay_out(program, code, rank, work.slot_bytes, headed=headed) for rank in range(program.nranks)]
     head = -(-program.nranks * ctypes.sizeof(LaunchRecord) // 4096) * 4096
     layout = lay_out_segment(arenas, [(4 * count,) * 3] * program.nranks)
@@ -67,7 +69,7 @@ def make_image(folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: 
         start = head + layout.arenas[rank]
         multicast = (NOWHERE, NOWHERE + (1 << 33), NOWHERE + (2 << 33)) if mapped else (0, 0, 0)
         record = launch_record(work, rank, arena, bases[rank], 1, timeout_s, multicast=multicast)
-        record.skewed = skewed
+        record.skewed, record.spots = skewed, spots
         store(rank * ctypes.sizeof(LaunchRecord), bytes(record))
         store(start + arena.program, code)
         store(start + arena.connections, connections)

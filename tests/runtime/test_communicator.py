@@ -82,8 +82,9 @@ def covering(seed, factors):
     return rows
 
 
-#: Which programs run: as chosen; none that use other ranks' buffers, or only such, as readers or as both; those of a DGX-1.
-WAYS = ("chosen", "slots", "direct", "both-ways", "dgx1-v100")
+#: Which programs run: as chosen; none that use other ranks' buffers; the same in chunks that go round, and stored past the caches; only such that do,
+#: as readers or as both; those of a DGX-1.
+WAYS = ("chosen", "slots", "spread", "past", "direct", "both-ways", "dgx1-v100")
 BOTH_WAYS = ("broadcast", "gather", "scatter", "allgather")
 ROWS = covering(7, {"collective": COLLECTIVES, "kind": PAIRS, "world": WORLDS, "size": tuple(SIZES), "in_place": (False, True), "way": WAYS})
 for row in ROWS:  # a DGX-1 has eight GPUs; sixteen ranks take their time
@@ -91,9 +92,9 @@ for row in ROWS:  # a DGX-1 has eight GPUs; sixteen ranks take their time
         row["way"] = "chosen"
 
 
-def with_only(collectives, lowered, made, topology, collective, root):
-    """What runs, whatever the size and the pages, where ranks can read each other's memory."""
-    if collective not in collectives:
+def with_only(collectives, lowered, made, topology, collective, root, direct):
+    """What runs, whatever the size, where ranks can read each other's memory."""
+    if collective not in collectives or not direct:
         return made
     first = replace(made[0], most_bytes=0)
     return [first, hostprograms.HostProgram(lowered(topology, collective, root), hostprograms.LARGEST, CHUNK_BYTES, pooled=False)]
@@ -101,12 +102,16 @@ def with_only(collectives, lowered, made, topology, collective, root):
 
 def take_way(way, monkeypatch):
     """Rank 0 of communicators made from now on plans so."""
-    if way == "slots":
+    if way in ("slots", "spread", "past"):
         monkeypatch.setenv("BLINKCOLL_DIRECT", "0")
+    if way in ("spread", "past"):
+        stores = hostprograms.THROUGH_CACHES if way == "spread" else hostprograms.ALL_PAST
+        for ways in ("_WAYS", "_LARGE_WAYS"):
+            monkeypatch.setattr(hostprograms, ways, ((stores, True),))
     if way == "direct":
-        monkeypatch.setattr(hostprograms, "_with_direct", lambda *args: with_only(COLLECTIVES, lower_direct, *args))
+        monkeypatch.setattr(hostprograms, "_in_all_ways", lambda *args: with_only(COLLECTIVES, lower_direct, *args))
     if way == "both-ways":
-        monkeypatch.setattr(hostprograms, "_with_direct", lambda *args: with_only(BOTH_WAYS, lower_both_ways, *args))
+        monkeypatch.setattr(hostprograms, "_in_all_ways", lambda *args: with_only(BOTH_WAYS, lower_both_ways, *args))
     if way == "dgx1-v100":
         monkeypatch.setenv("BLINKCOLL_TOPO", way)
 

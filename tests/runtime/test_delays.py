@@ -80,15 +80,16 @@ def binaries(tmp_path_factory):
     return build
 
 
-def run(binary: Path, folder: Path, program, calls: int, seed: int, timeout_s: float, patience_s: float = 60.0, headed_bytes: int = 0, skewed: bool = False) -> None:
+def run(binary: Path, folder: Path, program, calls: int, seed: int, timeout_s: float, patience_s: float = 60.0, headed_bytes: int = 0, skewed: bool = False, spots: int = 1) -> None:
     """So many calls, each with delays of its own; the last result is checked against numpy.
 
-    ``headed_bytes``: chunks are so large, and slots have counters in front; ``skewed``: data in slots begin like what they are copied from.
+    ``headed_bytes``: chunks are so large, and slots have counters in front; ``skewed``: data in slots begin like what they are copied from;
+    ``spots``: and have room for so many chunks.
     """
     count = 303
     inputs = make_inputs(program.collective, program.root, program.nranks, count, lambda rank, size: np.random.default_rng([seed, rank]).integers(-99, 99, size).astype(np.float32))
     chunk_bytes = headed_bytes or (48 if skewed else 64 if program.carrying else 1 << 30)
-    image = make_image(folder, program, inputs, chunk_bytes=chunk_bytes, in_place=False, timeout_s=patience_s, headed=headed_bytes > 0, skewed=skewed)
+    image = make_image(folder, program, inputs, chunk_bytes=chunk_bytes, in_place=False, timeout_s=patience_s, headed=headed_bytes > 0, skewed=skewed, spots=spots)
     outputs = [str(v) for at, nbytes in image.outputs for v in (BASE + at, nbytes)]
     done = subprocess.run([binary, image.path, str(image.nranks), str(calls), str(seed), *outputs], capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stderr[-3000:]}"
@@ -110,14 +111,15 @@ def test_delays_change_nothing_where_slots_have_their_own_counters(name, nbytes,
 
 @pytest.mark.parametrize("name", ["one-shot", "two-shot, staged", "ring", "dgx1 broadcast"])
 def test_delays_change_nothing_where_data_begin_anywhere_in_slots(name, binaries, tmp_path):
-    run(binaries("plain"), tmp_path, PROGRAMS[name], calls=60, seed=1000, timeout_s=120, skewed=True)
+    run(binaries("plain"), tmp_path, PROGRAMS[name], calls=60, seed=1000, timeout_s=120, skewed=True, spots=3)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("spots", [1, 3])
 @pytest.mark.parametrize("kind", ["plain", "tsan"])
 @pytest.mark.parametrize("name", HEADED)
-def test_a_thousand_seeds_of_delays_change_nothing_where_data_begin_anywhere_in_slots(name, kind, binaries, tmp_path):
-    run(binaries(kind), tmp_path, PROGRAMS[name], calls=1000, seed=30_000, timeout_s=900, skewed=True)
+def test_a_thousand_seeds_of_delays_change_nothing_where_data_begin_anywhere_in_slots(name, kind, spots, binaries, tmp_path):
+    run(binaries(kind), tmp_path, PROGRAMS[name], calls=1000, seed=30_000, timeout_s=900, skewed=True, spots=spots)
 
 
 @pytest.mark.slow

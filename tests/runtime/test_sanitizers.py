@@ -96,7 +96,7 @@ def test_handmade_programs_under_sanitizers(what, sanitizer, name, binaries, tmp
 def test_slots_whose_data_begin_anywhere_under_sanitizers(sanitizer, binaries, tmp_path):
     for name, program in HANDMADE.items():
         inputs = integers(program.nranks, 301, 0)
-        outputs = run_image(binaries("host", sanitizer), tmp_path, program, inputs, chunk_bytes=48, threads=1, in_place=False, skewed=True)
+        outputs = run_image(binaries("host", sanitizer), tmp_path, program, inputs, chunk_bytes=48, threads=1, in_place=False, skewed=True, spots=3)
         assert_result(program.collective, program.root, inputs, outputs, name)
 
 

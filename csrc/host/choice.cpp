@@ -1,0 +1,107 @@
+#include "choice.h"
+
+#include <algorithm>
+
+namespace blinkcoll {
+namespace {
+
+// Trials of ways that are not the best may cost one part in so many of all calls; one in fewer once something has changed.
+constexpr u64 kPatience = 64, kUrgentPatience = 4;
+// What a way costs more than the best counts as so much of the best, at least and at most: else one that costs hardly more would be tried at
+// every turn, and one that was far worse never again.
+constexpr u64 kLeastExcess = 2, kMostExcess = 8;
+// A first call that cost so many times what the best does ends its way's trial.
+constexpr u64 kFarWorse = 4;
+
+// Of one call that was interrupted no more is believed than twice what is known.
+u64 believed(u64 known, u64 seen) { return std::min(seen, 2 * known); }
+
+}  // namespace
+
+bool Choice::complete() const {
+  return std::all_of(ways_.begin(), ways_.end(), [](const Way& way) { return way.cost > 0 && !way.guessed; });
+}
+
+Choice Choice::of_others() const {
+  Choice made(u32(ways_.size()));
+  for (size_t w = 0; w < ways_.size(); w++) made.ways_[w] = {ways_[w].cost, 0, std::max<u64>(ways_[w].calls, 1), true, false, true};
+  made.best_ = made.now_ = best_;
+  return made;
+}
+
+void Choice::learn(u64 cost, u64 calls) {
+  cost = std::max<u64>(cost, 1);
+  Way& way = ways_[now_];
+  if (!trying_) cost = believed(way.cost, cost);
+  spent_ += cost * calls;
+  way.guessed = false;
+  if (!trying_) {
+    follow(cost);
+  } else if (!ends_trial(cost, calls)) {
+    return;
+  }
+  way.known = spent_;
+  way.urgent = !way.tried;  // one trial may have met with bad luck
+  way.tried = true;
+  choose();
+}
+
+// The first call found the caches as another way had left them, and maybe memory that nobody had used: where others followed, it says nothing. The less of
+// the next two counts; of calls that are so large that one fills the caches, the less of the first two, or the first where that is far worse than the best.
+bool Choice::ends_trial(u64 cost, u64 calls) {
+  Way& way = ways_[now_];
+  if (tries_++ == 0) {
+    way.cost = cost;
+    way.calls = calls;
+    warmed_ = calls > 1;
+    return !warmed_ && now_ != best_ && cost >= kFarWorse * ways_[best_].cost;
+  }
+  way.cost = warmed_ && tries_ == 2 ? cost : std::min(way.cost, cost);
+  way.calls += calls;
+  return tries_ == (warmed_ ? 3 : 2);
+}
+
+void Choice::follow(u64 cost) {
+  Way& way = ways_[now_];
+  way.cost = (3 * way.cost + cost + 3) / 4;
+  if (way.cost > 2 * settled_ || way.cost * 5 < settled_ * 3) look_at_all_again();
+}
+
+void Choice::look_at_all_again() {
+  for (Way& way : ways_) way.urgent = true;
+  settled_ = ways_[best_].cost;
+}
+
+void Choice::choose() {
+  u32 best = best_;
+  for (u32 w = 0; w < ways_.size(); w++)
+    if (ways_[w].cost > 0 && !ways_[w].guessed && ways_[w].cost < ways_[best].cost) best = w;
+  if (best != best_ && ways_[best].cost * 20 < ways_[best_].cost * 19) {  // not for what may be chance
+    best_ = best;
+    settled_ = ways_[best].cost;
+  }
+  if (settled_ == 0) settled_ = ways_[best_].cost;
+  const u32 next = next_to_try();
+  trying_ = next < ways_.size();
+  tries_ = 0;
+  now_ = trying_ ? next : best_;
+}
+
+// One that was never tried, or one that calls like these let hope for, or one whose turn it is; ways_.size(): none.
+u32 Choice::next_to_try() const {
+  u32 next = u32(ways_.size()), likely = next, due = next;
+  for (u32 w = 0; w < ways_.size(); w++) {
+    const Way& way = ways_[w];
+    if (way.cost == 0 && next == ways_.size()) next = w;
+    if (way.guessed && way.cost * 10 < ways_[best_].cost * 11 && (likely == ways_.size() || way.cost < ways_[likely].cost)) likely = w;
+    if (w != best_ && due == ways_.size() && worth_trying(way)) due = w;
+  }
+  return next < ways_.size() ? next : likely < ways_.size() ? likely : due;
+}
+
+bool Choice::worth_trying(const Way& way) const {
+  const u64 best = ways_[best_].cost, excess = std::clamp(way.cost - std::min(way.cost, best), best / kLeastExcess + 1, best * kMostExcess + 1);
+  return spent_ - way.known >= (way.urgent ? kUrgentPatience : kPatience) * (ways_.size() - 1) * way.calls * excess;
+}
+
+}  // namespace blinkcoll
