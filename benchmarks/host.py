@@ -41,8 +41,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         return work(options)
+    run_under_mpi(options.n, __file__)
+
+
+def run_under_mpi(n: int, script: str) -> None:
+    """The script again, with the same arguments and ``--worker FOLDER``, as n ranks; ends with how they did."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["mpirun", "--oversubscribe", "-n", str(options.n), sys.executable, __file__, *sys.argv[1:], "--worker", folder]
+        command = ["mpirun", "--oversubscribe", "-n", str(n), sys.executable, script, *sys.argv[1:], "--worker", folder]
         if os.geteuid() == 0:
             command.insert(1, "--allow-run-as-root")
         sys.exit(subprocess.run(command).returncode)

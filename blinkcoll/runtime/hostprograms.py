@@ -62,8 +62,8 @@ _MOST_DIRECT = 32
 LARGEST = 1 << 62
 #: From this size on outputs may be too large to be left in the caches.
 _LARGE_OUTPUT_BYTES = 8 << 20
-#: Where ranks can use each other's memory, the size from which on more than two of them try to; two do beyond small calls. Reduces and reduce-scatters come out in other bits
-#: than through slots, so their size alone decides (measured: benchmarks/host.py). What two ranks add up comes through slots as fast at any size, for
+#: Where ranks can use each other's memory, the size from which on more than two of them try to (below, a signal from everybody to everybody costs more than
+#: the second copy); two do beyond small calls. Reduces and reduce-scatters come out in other bits than through slots, so their size alone decides (measured: benchmarks/host.py). What two ranks add up comes through slots as fast at any size, for
 #: it is read once from there, added, and stored where the other reads it.
 _DIRECT_BYTES, _DIRECT_SUM_BYTES = 128 << 10, 32 << 20
 

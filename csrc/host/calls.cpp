@@ -25,7 +25,8 @@ constexpr u64 kShortBytes = 16 << 10;
 
 // What ranks tell each other when they choose: what calls cost, above so many bits about their buffers.
 constexpr u32 kBuffersBits = 8;
-// They choose anew after so much time (more where the ranks have to take turns on their cores for it), or so many calls: it takes some 0.5 to 2 us.
+// They choose anew after so much time (more where the ranks have to take turns on their cores for it), or so many calls: it takes some 0.5 to 2 us
+// (some 20 where they take turns), so half a percent at most.
 // An odd number, so that of calls of two kinds that take turns both are looked at.
 constexpr double kRunNs = 400e3, kCrowdedRunNs = 4e6, kMostRun = 63, kMostTrial = 256, kMostCrowdedTrial = 32;
 // A way on trial shows what it costs once it has been through all of its slots, of which each rank writes a part of the data to, twice.
