@@ -69,8 +69,8 @@ void bind_calls(nb::module_& m) {
       .def_prop_ro("way", &Choice::way, "That of the next calls.")
       .def_prop_ro("cost", &Choice::cost, "What it cost lately; 0: it is on trial.")
       .def("learn", &Choice::learn, nb::arg("cost"), nb::arg("calls"), "So many calls went that way, and the first one cost so much.")
-      .def("of_others", &Choice::of_others, "Of calls that are much like these.")
-      .def_prop_ro("begins", &Choice::begins, "Whether a trial begins: more than one call may come before the next ones are looked at.");
+      .def("of_others", &Choice::of_others, nb::arg("likely") = true, "Of calls that are much like these.")
+      .def_prop_ro("goes_on", &Choice::goes_on, "Whether a trial goes on after its first call: several may come before the next ones are looked at.");
   nb::class_<HostCalls>(m, "HostCalls", "One rank's programs, set up once, and calls of them.")
       .def(nb::init<u32, u32>(), nb::arg("rank"), nb::arg("nranks"))
       .def("add_program", [](HostCalls& calls, const nb::bytes& record, const nb::bytes& code, const nb::bytes& connections, bool pooled) {

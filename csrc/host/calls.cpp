@@ -116,17 +116,24 @@ u32 HostCalls::add_table(View input, View output, std::vector<TableEntry> entrie
   return u32(tables_.size() - 1);
 }
 
-// What is known of calls that are alike but for their size, of up to four times it.
-const Choice* HostCalls::Table::nearest(u64 key, u64 buffers) const {
-  for (u64 distance = 1; distance <= 4; distance++) {
+// From what is known of calls that are alike but for their size, of up to four times it; or else also for their buffers.
+void HostCalls::Table::guess(u64 key, u64 buffers, Choice& choice) const {
+  const Choice* other = nullptr;
+  for (u64 distance = 0; distance <= 4; distance++) {
     for (u64 near : {key - distance, key + distance}) {
       const auto at = tuned.find(near);
       if (at == tuned.end()) continue;
-      const auto known = at->second.choices.find(buffers);
-      if (known != at->second.choices.end() && known->second.complete()) return &known->second;
+      for (const auto& [kind, known] : at->second.choices) {
+        if (!known.complete()) continue;
+        if (kind == buffers) {
+          choice = known.of_others();
+          return;
+        }
+        if (!other) other = &known;
+      }
     }
   }
-  return nullptr;
+  if (other) choice = other->of_others(false);
 }
 
 // The collective's size in elements, from whichever buffer this rank has.
@@ -252,7 +259,7 @@ bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output
   const BufferAddresses begins = wholes(t, aside.empty() ? input : UserBuffer{u64(aside.data()), input.count}, output, count, kind);
   mine.buffer[kInput] = begins.buffer[kInput];
   mine.buffer[kOutput] = begins.buffer[kOutput];
-  cut(program, nbytes, t.entries[i].spread);
+  cut(program, nbytes, t.entries[i]);
   // Of calls of ranks that have a core each the first one counts: all had just begun, so nobody waited for who came late. Others wait for their turns in any case.
   const bool counts = tuned && (crowded_ || tuned->made == 0);
   const Clock::time_point began = counts ? Clock::now() : Clock::time_point();
@@ -315,11 +322,11 @@ bool HostCalls::choose(Table& table, u64 key, size_t first, const UserBuffers& b
   }
   if (tuned.made) tuned.choice->learn(slowest, tuned.made);
   const auto [at, is_new] = tuned.choices.try_emplace(everyones, nways);
-  if (const Choice* const known = is_new ? table.nearest(key, everyones) : nullptr) at->second = known->of_others();
+  if (is_new) table.guess(key, everyones, at->second);
   tuned.choice = &at->second;
   const double call_ns = double(tuned.choice->cost()) * double(nbytes) / kCostBytes, run_ns = crowded_ ? kCrowdedRunNs : kRunNs;
   const double trial = std::min(double(kTrialBytes) / double(nbytes), crowded_ ? kMostCrowdedTrial : kMostTrial);
-  const double run = call_ns > 0 ? std::min(run_ns / call_ns, kMostRun) : crowded_ || tuned.choice->begins() ? trial : 1;
+  const double run = call_ns > 0 ? std::min(run_ns / call_ns, kMostRun) : crowded_ || tuned.choice->goes_on() ? trial : 1;
   tuned.left = u64(std::max(run, 1.0));
   tuned.made = tuned.took = 0;
   return true;
@@ -355,11 +362,12 @@ void HostCalls::set(Program& program, u64 count, const CallKind& kind) {
 }
 
 // Into chunks: as large as slots allow, or several a call, so that one is read while the next is written.
-void HostCalls::cut(Program& program, u64 nbytes, bool spread) {
+void HostCalls::cut(Program& program, u64 nbytes, const TableEntry& entry) {
   Launch& launch = program.launch;
   const u64 least = std::min(kLeastSpread, program.chunk_bytes), most = std::min(kMostSpread, program.chunk_bytes);
-  launch.chunk_bytes = spread ? std::clamp(nbytes / kSpreadChunks / kLineBytes * kLineBytes, least, most) : program.chunk_bytes;
-  launch.spots = spread ? launch.slot_bytes / (launch.chunk_bytes + kLineBytes) : 1;
+  const u64 nchunks = entry.stores & kSlotsPast ? kSpreadChunksPast : kSpreadChunks;
+  launch.chunk_bytes = entry.spread ? std::clamp(nbytes / nchunks / kLineBytes * kLineBytes, least, most) : program.chunk_bytes;
+  launch.spots = entry.spread ? launch.slot_bytes / (launch.chunk_bytes + kLineBytes) : 1;
 }
 
 bool HostCalls::begin(u64 word, u64 timeout_ns, Caller& caller) {

@@ -6,12 +6,13 @@ namespace blinkcoll {
 namespace {
 
 // Trials of ways that are not the best may cost one part in so many of all calls; one in fewer once something has changed.
-constexpr u64 kPatience = 64, kUrgentPatience = 4;
+constexpr u64 kPatience = 128, kUrgentPatience = 8;
 // What a way costs more than the best counts as so much of the best, at least and at most: else one that costs hardly more would be tried at
 // every turn, and one that was far worse never again.
 constexpr u64 kLeastExcess = 2, kMostExcess = 8;
-// A first call that cost so many times what the best does ends its way's trial.
-constexpr u64 kFarWorse = 4;
+// A first call that cost so many times what the best does ends its way's trial; a trial that ends with less than so many times that may have met with
+// bad luck, and another one follows soon.
+constexpr u64 kFarWorse = 4, kNotMuchWorse = 2;
 
 // Of one call that was interrupted no more is believed than twice what is known.
 u64 believed(u64 known, u64 seen) { return std::min(seen, 2 * known); }
@@ -19,12 +20,13 @@ u64 believed(u64 known, u64 seen) { return std::min(seen, 2 * known); }
 }  // namespace
 
 bool Choice::complete() const {
-  return std::all_of(ways_.begin(), ways_.end(), [](const Way& way) { return way.cost > 0 && !way.guessed; });
+  return !ways_[best_].guessed && std::all_of(ways_.begin(), ways_.end(), [](const Way& way) { return way.cost > 0; });
 }
 
-Choice Choice::of_others() const {
+Choice Choice::of_others(bool likely) const {
   Choice made(u32(ways_.size()));
-  for (size_t w = 0; w < ways_.size(); w++) made.ways_[w] = {ways_[w].cost, 0, std::max<u64>(ways_[w].calls, 1), true, false, true};
+  for (size_t w = 0; w < ways_.size(); w++)
+    made.ways_[w] = {ways_[w].cost, 0, std::max<u64>(ways_[w].calls, 1), !likely || ways_[w].cost < kNotMuchWorse * ways_[best_].cost, false, true};
   made.best_ = made.now_ = best_;
   return made;
 }
@@ -41,24 +43,25 @@ void Choice::learn(u64 cost, u64 calls) {
     return;
   }
   way.known = spent_;
-  way.urgent = !way.tried;  // one trial may have met with bad luck
+  way.urgent = !way.tried && way.cost < kNotMuchWorse * ways_[best_].cost;
   way.tried = true;
   choose();
 }
 
-// The first call found the caches as another way had left them, and maybe memory that nobody had used: where others followed, it says nothing. The less of
-// the next two counts; of calls that are so large that one fills the caches, the less of the first two, or the first where that is far worse than the best.
+// The first call found the caches as another way had left them, and maybe memory that nobody had used: it only says whether to go on. Where several follow
+// that warm the caches, the less of the next two counts; of calls that are so large that one does, the less of the first two.
 bool Choice::ends_trial(u64 cost, u64 calls) {
   Way& way = ways_[now_];
-  if (tries_++ == 0) {
-    way.cost = cost;
-    way.calls = calls;
-    warmed_ = calls > 1;
-    return !warmed_ && now_ != best_ && cost >= kFarWorse * ways_[best_].cost;
-  }
-  way.cost = warmed_ && tries_ == 2 ? cost : std::min(way.cost, cost);
+  if (tries_++ == 0) way.calls = 0, timed_ = 0, warmed_ = false;
   way.calls += calls;
-  return tries_ == (warmed_ ? 3 : 2);
+  if (calls > 1 && !warmed_) {
+    warmed_ = true;
+    timed_ = 0;
+    if (tries_ == 1) way.cost = cost;
+    return false;
+  }
+  way.cost = timed_++ == 0 ? cost : std::min(way.cost, cost);
+  return timed_ == 2 || (tries_ == 1 && now_ != best_ && cost >= kFarWorse * ways_[best_].cost);
 }
 
 void Choice::follow(u64 cost) {

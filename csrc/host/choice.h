@@ -16,17 +16,19 @@ class Choice {
  public:
   explicit Choice(u32 nways) : ways_(nways) {}
   // Of calls that are much like these: what is known of these is taken for likely, so the best way is tried first, and then those that might be better.
-  Choice of_others() const;
-  // Whether every way was tried.
+  // `likely`: the others only from time to time, if they were much worse.
+  Choice of_others(bool likely = true) const;
+  // Whether something is known of every way, and the best one was tried.
   bool complete() const;
 
   // The way of the next calls.
   u32 way() const { return now_; }
   // What it cost lately; 0: it is on trial.
   u64 cost() const { return trying_ ? 0 : ways_[now_].cost; }
-  // Whether a trial begins: a few calls bring the caches into the state in which this way leaves them. Those after them are to come one by one.
-  bool begins() const { return trying_ && tries_ == 0; }
-  // So many calls went that way, and the first one cost so much, in any unit, but more than 0.
+  // Whether a trial goes on after its first call: a few calls bring the caches into the state in which this way leaves them. Those after them are to come one by one.
+  bool goes_on() const { return trying_ && tries_ == 1; }
+  // So many calls went that way, and the first one cost so much, in any unit, but more than 0. (Of a trial that begins with several at once these
+  // warm the caches.)
   void learn(u64 cost, u64 calls);
 
  private:
@@ -48,7 +50,7 @@ class Choice {
   std::vector<Way> ways_;
   u32 best_ = 0, now_ = 0;
   bool trying_ = true, warmed_ = false;
-  u32 tries_ = 0;    // of the trial, if there is one
+  u32 tries_ = 0, timed_ = 0;  // runs of the trial, if there is one, and how many of them were timed
   u64 spent_ = 0;    // costs of all calls
   u64 settled_ = 0;  // what the best one cost when it was compared with the others
 };

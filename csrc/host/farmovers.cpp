@@ -74,7 +74,7 @@ bool reduce_between(Peers& peers, const Launch& launch, const Remote* dsts, u32 
     }
     char* const result = staged + piece * result_place;
     if (result_place != kMostOperands) to[near++] = result;
-    reduce_on_host(launch.dtype, launch.op, to, near, from, nsrcs, n, scaling, mask);
+    reduce_on_host(launch.dtype, launch.op, to, near, from, nsrcs, n, scaling, {mask});
     for (u32 d = 0; d < ndsts; d++)
       if (peers.far(dsts[d].rank) && !store(peers, dsts[d], result, at, nbytes)) return false;
   }

@@ -5,8 +5,8 @@
 BC_REDUCE_ENTRY(reduce_baseline)
 
 #if defined(__x86_64__)
-void reduce_avx2(unsigned, unsigned, char* const*, unsigned, char* const*, unsigned, unsigned long long, unsigned long long, unsigned long long, const void*);
-void reduce_avx512(unsigned, unsigned, char* const*, unsigned, char* const*, unsigned, unsigned long long, unsigned long long, unsigned long long, const void*);
+void reduce_avx2(unsigned, unsigned, char* const*, unsigned, char* const*, unsigned, unsigned long long, unsigned long long, unsigned long long, bool, const void*);
+void reduce_avx512(unsigned, unsigned, char* const*, unsigned, char* const*, unsigned, unsigned long long, unsigned long long, unsigned long long, bool, const void*);
 #endif
 
 namespace blinkcoll {
@@ -25,25 +25,25 @@ Reduce widest() {
 
 }  // namespace
 
-void copy_on_host(char* const* dsts, u32 ndsts, const char* src, u64 nbytes, u64 streamed, u64 handed) {
+void copy_on_host(char* const* dsts, u32 ndsts, const char* src, u64 nbytes, const Caching& caching) {
   constexpr u64 kPiece = 32 << 10;  // read once from memory, then from the first cache
   if (ndsts == 1) {
-    if (dsts[0] != src) put(dsts[0], src, nbytes, streamed & 1, handed & 1);
+    if (dsts[0] != src) put(dsts[0], src, nbytes, caching.streamed & 1, caching.handed & 1, caching.fetched);
   } else {
     for (u64 at = 0; at < nbytes; at += kPiece) {
       const u64 n = nbytes - at < kPiece ? nbytes - at : kPiece;
       for (u32 d = 0; d < ndsts; d++) {
-        if (dsts[d] != src) put(dsts[d] + at, src + at, n, has(streamed, d), has(handed, d));
+        if (dsts[d] != src) put(dsts[d] + at, src + at, n, has(caching.streamed, d), has(caching.handed, d), caching.fetched);
       }
     }
   }
-  if (streamed) order_streamed();
+  if (caching.streamed) order_streamed();
 }
 
-void reduce_on_host(u32 dtype, u32 op, char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling, u64 streamed, u64 copied) {
+void reduce_on_host(u32 dtype, u32 op, char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling, const Caching& caching) {
   static const Reduce reduce = widest();
-  reduce(dtype, op, dsts, ndsts, srcs, nsrcs, count, streamed, copied, &scaling);
-  if (streamed) order_streamed();
+  reduce(dtype, op, dsts, ndsts, srcs, nsrcs, count, caching.streamed, caching.handed, caching.fetched, &scaling);
+  if (caching.streamed) order_streamed();
 }
 
 }  // namespace blinkcoll

@@ -50,9 +50,9 @@ struct Around {
 class HostPlatform {
  public:
   explicit HostPlatform(const Launch& launch, const Around& around = {})
-      : launch_(launch), peers_(around.processes), word_(around.word), credit_(around.credit), fenced_(around.fenced), output_(own(launch).buffer[kOutput]),
+      : launch_(launch), peers_(around.processes), word_(around.word), credit_(around.credit), fenced_(around.fenced), input_(own(launch).buffer[kInput]), output_(own(launch).buffer[kOutput]),
         extent_(launch.count * launch.elem_size) {
-    const bool large = (own(launch).buffer[kInput] == output_ ? 1 : 2) * extent_ >= kStreamedBytes;
+    const bool large = (input_ == output_ ? 1 : 2) * extent_ >= kStreamedBytes;
     stores_ = around.stores != kBySize ? around.stores : large ? kOutputsPast : kThroughCaches;
   }
 
@@ -123,12 +123,13 @@ class HostPlatform {
 
   void copy(char* const* dsts, u32 ndsts, const char* src, u64 nbytes) const {
     const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own;
-    copy_on_host(dsts, ndsts, src, nbytes, past_caches(own, others), others);
+    copy_on_host(dsts, ndsts, src, nbytes, {past_caches(own, others), others, stores_ & kSlotsPast && !is_own(src)});
   }
 
   void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
     const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own, copied = count * launch_.elem_size >= kCopiedBytes ? others : 0;
-    reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, past_caches(own, others), copied);
+    const bool fetched = stores_ & kSlotsPast && !std::all_of(srcs, srcs + nsrcs, [&](const char* src) { return is_own(src); });
+    reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, {past_caches(own, others), copied, fetched});
   }
 
   // What a switch would do, by the memory of each rank: added in the order of ranks, 16-bit floats in float32.
@@ -177,6 +178,9 @@ class HostPlatform {
  private:
   static const BufferAddresses& own(const Launch& launch) { return pointer<const BufferAddresses>(launch.buffers)[launch.rank]; }
 
+  // Whether it lies in this rank's input or output, and so in no slot.
+  bool is_own(const char* at) const { return u64(at) - input_ < extent_ || u64(at) - output_ < extent_; }
+
   static u64 all_of(u32 ndsts) { return ndsts < 64 ? (u64(1) << ndsts) - 1 : ~u64(0); }
 
   // Which destinations lie in this rank's output; the others are slots, for other ranks to read.
@@ -195,7 +199,7 @@ class HostPlatform {
   u64* credit_;
   bool fenced_;
   u32 differs_at_ = kMostSyncs;
-  u64 output_, extent_;
+  u64 input_, output_, extent_;
   Stores stores_;
 };
 

@@ -18,20 +18,21 @@
 namespace blinkcoll {
 
 // What a reduction is told, whatever its elements are. Bit d of `streamed`: destination d is written past the caches; of `copied`: it
-// is written by copying what was made elsewhere.
+// is written by copying what was made elsewhere. `fetched`: sources come from memory.
 struct Task {
   char* const* dsts;
   u32 ndsts;
   char* const* srcs;
   u32 nsrcs;
   u64 count, streamed, copied;
+  bool fetched;
   Scaling scaling;
 };
 
 inline bool has(u64 mask, u32 d) { return d < 64 && (mask >> d & 1); }
 
 constexpr u64 kBlock = 1024;  // elements: sources, values and results of a block together stay in 32 KB
-constexpr u64 kStreamedBytesAtATime = 1 << 10;  // of those that are written past the caches (measured: 256 to 4,096)
+constexpr u64 kStreamedBytesAtATime = 1 << 10;  // of what is written past the caches or comes from memory (measured: 256 to 4,096)
 // What is copied at a time: long enough for the C library to store whole lines without reading them first (`rep movsb`; from 2 to 8 KiB on).
 constexpr u64 kSpanBytes = 16 << 10;
 
@@ -128,8 +129,9 @@ template <u32 kType, u32 kOp>
 void run(const Task& t) {
   using Stored = StoredAs<kType>;
   constexpr u64 kSpan = kSpanBytes / sizeof(Stored);
-  // Stores past the caches are best spread among the loads: those of a block are on their way while the next one is made.
-  const u64 span = t.streamed ? kStreamedBytesAtATime / sizeof(Stored) : kSpan;
+  // Stores past the caches are best spread among the loads: those of a block are on their way while the next one is made. And so is what is asked for.
+  const bool ahead = t.streamed || t.fetched;
+  const u64 span = ahead ? kStreamedBytesAtATime / sizeof(Stored) : kSpan;
   alignas(64) Stored apart[kSpan];
   u32 made_in = 0;
   while (made_in < t.ndsts && (has(t.streamed | t.copied, made_in) || reinterpret_cast<u64>(t.dsts[made_in]) % alignof(Stored))) made_in++;
@@ -137,11 +139,11 @@ void run(const Task& t) {
   for (u64 begin = 0; begin < t.count; begin += n, n = span) {
     if (n > t.count - begin) n = t.count - begin;
     Stored* result = made_in < t.ndsts ? reinterpret_cast<Stored*>(t.dsts[made_in]) + begin : apart;
-    for (u32 s = 0; s < (t.streamed ? t.nsrcs : 0); s++)
+    for (u32 s = 0; s < (ahead ? t.nsrcs : 0); s++)
       for (u64 at = begin * sizeof(Stored); at < (begin + n) * sizeof(Stored); at += 64) prefetch_page_ahead(t.srcs[s] + at);
     for (u64 at = 0; at < n; at += kBlock) reduce_block<kType, kOp>(result + at, t, begin + at, n - at < kBlock ? n - at : kBlock);
     for (u32 d = 0; d < t.ndsts; d++)
-      if (d != made_in) put(t.dsts[d] + begin * sizeof(Stored), result, n * sizeof(Stored), has(t.streamed, d), has(t.copied, d));
+      if (d != made_in) put(t.dsts[d] + begin * sizeof(Stored), result, n * sizeof(Stored), has(t.streamed, d), has(t.copied, d), false);
   }
 }
 
@@ -184,7 +186,7 @@ inline void reduce_blocks(u32 dtype, u32 op, const Task& t) {
 // The one symbol that an instruction set's source file gives the rest of the program; plain types, whatever the namespace.
 #define BC_REDUCE_ENTRY(name)                                                                                                                 \
   void name(unsigned dtype, unsigned op, char* const* dsts, unsigned ndsts, char* const* srcs, unsigned nsrcs, unsigned long long count,          \
-            unsigned long long streamed, unsigned long long copied, const void* scaling) {                                                        \
-    const blinkcoll::Task task{dsts, ndsts, srcs, nsrcs, count, streamed, copied, *static_cast<const blinkcoll::Scaling*>(scaling)};                \
+            unsigned long long streamed, unsigned long long copied, bool fetched, const void* scaling) {                                          \
+    const blinkcoll::Task task{dsts, ndsts, srcs, nsrcs, count, streamed, copied, fetched, *static_cast<const blinkcoll::Scaling*>(scaling)};                \
     blinkcoll::reduce_blocks(dtype, op, task);                                                                                                \
   }
