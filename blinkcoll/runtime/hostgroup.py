@@ -26,7 +26,7 @@ from ..topology import Topology
 from .board import ABORTED, MISMATCH, TIMED_OUT
 from .bootstrap import Group
 from .callword import call_base
-from .hostprograms import HostProgram, agreement_program, programs_for
+from .hostprograms import HostProgram, agreement_program, memories_of, programs_for
 from .launch import (
     LINE_BYTES,
     OTHER_CALL,
@@ -413,7 +413,8 @@ class _ByHash:
 def _laid_out(held: _ByHash, slot_bytes: int, headed: bool) -> tuple[bytes, list[Arena]]:
     """The bytes of a program, and every rank's arena; remembered like :func:`_verified`."""
     code = encode(held.program)
-    return code, [lay_out(held.program, code, rank, slot_bytes, headed=headed) for rank in range(held.program.nranks)]
+    shared = not headed and len(memories_of(held.program.topology)) == 1
+    return code, [lay_out(held.program, code, rank, slot_bytes, headed=headed, shared=shared) for rank in range(held.program.nranks)]
 
 
 def _named(call: Sequence[Any]) -> str:

@@ -107,7 +107,7 @@ class HostProgram:
 def agreement_program(topology: Topology) -> HostProgram:
     """An all-gather of eight bytes a rank, by which ranks choose the programs of calls."""
     program = lower(make_plan(topology, "allgather"), slots=_SMALL_SLOTS[topology.nranks > 2])
-    if len(_memories(topology)) == 1:
+    if len(memories_of(topology)) == 1:
         program = in_one_channel(program)
     verify(program, repeated=True)
     return HostProgram(program, LARGEST, 64, pooled=False)
@@ -127,7 +127,7 @@ def programs_for(topology: Topology, collective: str, root: int | None, *, direc
     else:
         made = _allreduce(topology) if hosts and collective == "allreduce" else _planned(topology, collective, root)
     if hosts and collective != "barrier":
-        made = _in_all_ways(made, topology, collective, root, direct and len(_memories(topology)) == 1)
+        made = _in_all_ways(made, topology, collective, root, direct and len(memories_of(topology)) == 1)
     if os.environ.get("BLINKCOLL_TUNE") == "0":
         made = _first_of_each(made)
     for program in {part.program.hash: part.program for part in made}.values():
@@ -142,13 +142,13 @@ def _allreduce(topology: Topology) -> list[HostProgram]:
     one = HostProgram(lower_one_shot(topology, slots=_SMALL_SLOTS[n > 2]), _ONE_SHOT_BYTES, _ONE_SHOT_BYTES, pooled=False)
     # Two ranks that have a core each keep chunks under way (measured, 4 MiB: 142 us and 151); more of them wait for turns anyway.
     two = _by_size(n, lambda slots: lower_two_shot(topology, slots=slots, staged=n == 2))[-1]
-    if len(_memories(topology)) == 1:
+    if len(memories_of(topology)) == 1:
         return [one, two]
     return [one, replace(two, most_bytes=_SPREAD_BYTES), _planned(topology, "allreduce", None)[-1]]
 
 
-def _memories(topology: Topology) -> set[str]:
-    """What ranks are attached to."""
+def memories_of(topology: Topology) -> set[str]:
+    """What ranks are attached to: where there is one, all see the same memory alike."""
     ranks = {device.name for device in topology.devices}
     return {link.dst for link in topology.links if link.src in ranks}
 
@@ -180,9 +180,12 @@ def _planned(topology: Topology, collective: str, root: int | None) -> list[Host
     small, large = _by_size(topology.nranks, lambda slots: lower(plan, slots=slots, max_channels=most, uneven=uneven))
     if not hosts:
         return [small, large]
+    one_memory = len(memories_of(topology)) == 1
+    if collective == "broadcast" and topology.nranks > 2 and one_memory:  # written once, and read by all
+        large = replace(large, program=lower_star(topology, collective, root, slots=_LARGE_SLOTS))
     if collective in _STARS:
         program = lower_star(topology, collective, root, slots=_SMALL_SLOTS[topology.nranks > 2])
-    elif len(_memories(topology)) == 1:  # and so one hop to everybody: nobody waits for what others are to pass on
+    elif one_memory:  # and so one hop to everybody: nobody waits for what others are to pass on
         program = in_one_channel(small.program)
     else:
         return [small, large]

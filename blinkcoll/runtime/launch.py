@@ -161,11 +161,14 @@ class Arena:
     nbytes: int
 
 
-def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int, *, headed: bool = False) -> Arena:
+def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int, *, headed: bool = False, shared: bool = False) -> Arena:
     """The arena of one rank: counters it polls on lines of their own, tables, the program, slots it reads.
 
-    ``headed``: slots have their counters in front of them (``launch.h``), which only executors on hosts understand.
+    ``headed``: slots have their counters in front of them (``launch.h``), which only executors on hosts understand. ``shared``: of connections
+    that are written alike only the first one has slots, which all their readers look at.
     """
+    if headed and shared:
+        raise ValueError("slots with counters in front of them have one reader each")
     at = 0
 
     def take(nbytes: int, alignment: int = LINE_BYTES) -> int:
@@ -190,7 +193,8 @@ def lay_out(program: Program, code: bytes, rank: int, slot_bytes: int, *, headed
     heads = {i: take(8) for i in leaving}
     tails = {i: take(8) for i in arriving if i not in in_front}
     slots_begin = take(0, _SLOT_ALIGNMENT)
-    slots = {i: take(program.connections[i].slots * stride[i] if i in program.carrying else 0, _SLOT_ALIGNMENT) for i in arriving}
+    own = [i for i in arriving if not shared or program.written_alike.get(i, i) == i]
+    slots = {i: take(program.connections[i].slots * stride[i] if i in program.carrying else 0, _SLOT_ALIGNMENT) for i in own}
     tails |= {i: slots[i] for i in in_front}
     others = tuple(slots[i] + slot * stride[i] for i in in_front for slot in range(1, program.connections[i].slots))
     return Arena(**places, heads=heads, tails=tails, slots=slots, slots_begin=slots_begin, slot_counters=others, nbytes=_round_up(at, _SLOT_ALIGNMENT))
@@ -258,8 +262,10 @@ def connection_table(
     for i, c in enumerate(program.connections):
         if c.transport == "host":
             continue
-        reader = arenas[c.dst]
-        table[i] = ConnectionAddresses(begins[c.dst] + reader.slots[i] - reader.slots_begin, bases[c.dst] + reader.tails[i], bases[c.src] + arenas[c.src].heads[i])
+        has_slots = i if i in arenas[c.dst].slots else program.written_alike[i]
+        place = program.connections[has_slots].dst
+        slots_at = begins[place] + arenas[place].slots[has_slots] - arenas[place].slots_begin
+        table[i] = ConnectionAddresses(slots_at, bases[c.dst] + arenas[c.dst].tails[i], bases[c.src] + arenas[c.src].heads[i])
     return bytes(table)
 
 

@@ -244,6 +244,23 @@ class Program:
         return frozenset(o.connection for step in steps for o in (*step.srcs, *step.dsts) if o.connection is not None)
 
     @cached_property
+    def written_alike(self) -> dict[int, int]:
+        """Each connection that carries data, and the first of those that the same steps write the same to: itself, mostly.
+
+        The steps that write to them wait until all their readers have room, so where all see the same memory one slot serves for them.
+        """
+        uses: dict[int, list[tuple[int, int, int, bool, bool]]] = {}
+        for rank, channels in enumerate(self.ranks):
+            for c, channel in enumerate(channels):
+                for s, step in enumerate(channel.steps):
+                    written = [o.connection for o in step.dsts if o.connection is not None]
+                    for i in {*written, *(i for i in (*step.wait, *step.signal) if self.connections[i].src == rank)}:
+                        uses.setdefault(i, []).append((c, s, written.count(i), i in step.wait, i in step.signal))
+        firsts: dict[object, int] = {}
+        ends = ((i, self.connections[i]) for i in sorted(self.carrying))
+        return {i: firsts.setdefault((c.src, c.slots, c.protocol, c.transport, tuple(uses[i])), i) for i, c in ends}
+
+    @cached_property
     def single_uses(self) -> frozenset[int]:
         """The connections of whose uses each is one step on either side, which moves data by itself: it waits, names the slot once, and signals."""
         others: set[int] = set()

@@ -122,11 +122,15 @@ class HostPlatform {
   }
 
   void copy(char* const* dsts, u32 ndsts, const char* src, u64 nbytes) const {
+    char* once[kMostOperands];
+    if (ndsts > 1 && ndsts <= kMostOperands) ndsts = each_once(dsts, ndsts, once), dsts = once;
     const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own;
     copy_on_host(dsts, ndsts, src, nbytes, {past_caches(own, others), others, stores_ & kSlotsPast && !is_own(src)});
   }
 
   void reduce(char* const* dsts, u32 ndsts, char* const* srcs, u32 nsrcs, u64 count, const Scaling& scaling) const {
+    char* once[kMostOperands];
+    if (ndsts > 1 && ndsts <= kMostOperands) ndsts = each_once(dsts, ndsts, once), dsts = once;
     const u64 own = own_outputs(dsts, ndsts), others = all_of(ndsts) & ~own, copied = count * launch_.elem_size >= kCopiedBytes ? others : 0;
     const bool fetched = stores_ & kSlotsPast && !std::all_of(srcs, srcs + nsrcs, [&](const char* src) { return is_own(src); });
     reduce_on_host(launch_.dtype, launch_.op, dsts, ndsts, srcs, nsrcs, count, scaling, {past_caches(own, others), copied, fetched});
@@ -177,6 +181,14 @@ class HostPlatform {
 
  private:
   static const BufferAddresses& own(const Launch& launch) { return pointer<const BufferAddresses>(launch.buffers)[launch.rank]; }
+
+  // Connections that are written alike may have their slots in one place (launch.py).
+  static u32 each_once(char* const* dsts, u32 ndsts, char** once) {
+    u32 n = 0;
+    for (u32 d = 0; d < ndsts; d++)
+      if (std::find(once, once + n, dsts[d]) == once + n) once[n++] = dsts[d];
+    return n;
+  }
 
   // Whether it lies in this rank's input or output, and so in no slot.
   bool is_own(const char* at) const { return u64(at) - input_ < extent_ || u64(at) - output_ < extent_; }

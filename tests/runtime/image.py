@@ -43,7 +43,7 @@ class Image:
 
 def make_image(folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: int, in_place: bool, mapped: bool = False, headed: bool = False, skewed: bool = False, spots: int = 1, timeout_s: float = 60.0) -> Image:
     """The image of a float32 sum (or what else the program does); ``headed``: with a counter in front of each slot; ``skewed``: data in slots
-    begin in their lines like what they are copied from; ``spots``: slots have room for so many chunks."""
+    begin in their lines like what they are copied from, and connections that are written alike share them; ``spots``: slots have room for so many chunks."""
     code = encode(program)
     given = next(i for i in inputs if i is not None)
     count = given.size * (program.nranks if view(program.collective, "input", 0, program.root) == "own" else 1)
@@ -52,7 +52,7 @@ def make_image(folder: Path, program, inputs: list[np.ndarray], *, chunk_bytes: 
         work = replace(work, slot_bytes=work.slot_bytes + LINE_BYTES)
     if spots > 1:
         work = replace(work, slot_bytes=-(-work.slot_bytes // LINE_BYTES) * LINE_BYTES * spots)
-    arenas = [lay_out(program, code, rank, work.slot_bytes, headed=headed) for rank in range(program.nranks)]
+    arenas = [lay_out(program, code, rank, work.slot_bytes, headed=headed, shared=skewed) for rank in range(program.nranks)]
     head = -(-program.nranks * ctypes.sizeof(LaunchRecord) // 4096) * 4096
     layout = lay_out_segment(arenas, [(4 * count,) * 3] * program.nranks)
     bases = [BASE + head + at for at in layout.arenas]

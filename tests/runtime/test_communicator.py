@@ -82,9 +82,10 @@ def covering(seed, factors):
     return rows
 
 
-#: Which programs run: as chosen; none that use other ranks' buffers; the same in chunks that go round, and stored past the caches; only such that do,
-#: as readers or as both; those of a DGX-1.
-WAYS = ("chosen", "slots", "spread", "past", "direct", "both-ways", "dgx1-v100")
+#: Which programs run: as chosen; none that use other ranks' buffers; the same in chunks that go round, with slots written past the caches, and all; only
+#: such that do, as readers or as both; those of a DGX-1.
+STORES = {"spread": hostprograms.THROUGH_CACHES, "slots-past": hostprograms.SLOTS_PAST, "all-past": hostprograms.ALL_PAST}
+WAYS = ("chosen", "slots", *STORES, "direct", "both-ways", "dgx1-v100")
 BOTH_WAYS = ("broadcast", "gather", "scatter", "allgather")
 ROWS = covering(7, {"collective": COLLECTIVES, "kind": PAIRS, "world": WORLDS, "size": tuple(SIZES), "in_place": (False, True), "way": WAYS})
 for row in ROWS:  # a DGX-1 has eight GPUs; sixteen ranks take their time
@@ -102,12 +103,11 @@ def with_only(collectives, lowered, made, topology, collective, root, direct):
 
 def take_way(way, monkeypatch):
     """Rank 0 of communicators made from now on plans so."""
-    if way in ("slots", "spread", "past"):
+    if way == "slots" or way in STORES:
         monkeypatch.setenv("BLINKCOLL_DIRECT", "0")
-    if way in ("spread", "past"):
-        stores = hostprograms.THROUGH_CACHES if way == "spread" else hostprograms.ALL_PAST
+    if way in STORES:
         for ways in ("_WAYS", "_LARGE_WAYS"):
-            monkeypatch.setattr(hostprograms, ways, ((stores, True),))
+            monkeypatch.setattr(hostprograms, ways, ((STORES[way], True),))
     if way == "direct":
         monkeypatch.setattr(hostprograms, "_in_all_ways", lambda *args: with_only(COLLECTIVES, lower_direct, *args))
     if way == "both-ways":

@@ -17,7 +17,8 @@ from runtime.image import BASE, make_image
 from runtime.oracle import assert_outputs, make_inputs
 
 import blinkcoll as bc
-from blinkcoll.schedules import lower_both_ways, lower_direct, lower_one_shot, lower_rings, lower_two_shot
+from blinkcoll.packing import make_plan
+from blinkcoll.schedules import lower, lower_both_ways, lower_direct, lower_one_shot, lower_rings, lower_star, lower_two_shot
 from blinkcoll.topology import host_topology
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -33,6 +34,8 @@ def _programs():
     yield "one-shot", lower_one_shot(hosts, slots=1)
     yield "two-shot", lower_two_shot(hosts, slots=1)
     yield "two-shot, staged", lower_two_shot(hosts, slots=2, staged=True)
+    yield "star", lower_star(hosts, "broadcast", 1, slots=1)
+    yield "everybody to everybody", lower(make_plan(hosts, "allgather"), slots=1)
     yield "ring", lower_rings(hosts, [[0, 1, 2]], slots=2)
     part = bc.load_topology("dgx1-v100").subset([0, 1, 4])
     for collective, root in (("allreduce", None), ("broadcast", 1), ("reduce", 2), ("allgather", None), ("alltoall", None)):
