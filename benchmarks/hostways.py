@@ -14,7 +14,6 @@ import os
 import statistics
 
 import host
-import numpy as np
 
 STORES = ("caches", "slots past", "outputs past", "all past", "by size")
 

@@ -18,7 +18,15 @@ from runtime.oracle import assert_outputs, make_inputs
 
 import blinkcoll as bc
 from blinkcoll.packing import make_plan
-from blinkcoll.schedules import lower, lower_both_ways, lower_direct, lower_one_shot, lower_rings, lower_star, lower_two_shot
+from blinkcoll.schedules import (
+    lower,
+    lower_both_ways,
+    lower_direct,
+    lower_one_shot,
+    lower_rings,
+    lower_star,
+    lower_two_shot,
+)
 from blinkcoll.topology import host_topology
 
 SOURCE = Path(__file__).resolve().parents[2]
