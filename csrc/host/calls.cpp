@@ -226,7 +226,7 @@ bool HostCalls::run_in_bytes(u32 table, const UserBuffer& input, const UserBuffe
 bool HostCalls::run(u32 table, const UserBuffer& input, const UserBuffer* output, const CallKind& kind, u64 timeout_ns, Caller& caller) {
   if (kind.dtype == kOpaque && kind.elem_size > 1) return run_in_bytes(table, input, output, kind, timeout_ns, caller);
   if (inside()) throw std::invalid_argument("it is called in the middle of another call of this communicator, by a signal's handler");
-  std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
+  std::unique_lock<Turn> turn(busy_, std::try_to_lock);
   if (!turn) {  // whose call it is may want the caller's lock before it ends
     caller.takes_long();
     turn.lock();
@@ -382,12 +382,12 @@ bool HostCalls::start(Program& program, u64 word, Stores stores, u64 timeout_ns,
 }
 
 void HostCalls::announce(u64 word) {
-  std::lock_guard<std::mutex> turn(busy_);
+  std::lock_guard<Turn> turn(busy_);
   if (collective()) watch_.boards->announce(word);
 }
 
 void HostCalls::cancel() {
-  std::lock_guard<std::mutex> turn(busy_);
+  std::lock_guard<Turn> turn(busy_);
   if (collective()) watch_.boards->cancel();
 }
 

@@ -20,6 +20,7 @@
 #include "host/caller.h"
 #include "host/choice.h"
 #include "host/platform.h"
+#include "host/turn.h"
 
 namespace blinkcoll {
 
@@ -96,17 +97,17 @@ class HostCalls {
   // owner, HostGroup.
   void wake() const;
   // Until the call that is under way, if any, has ended.
-  void settle() { std::lock_guard<std::mutex> turn(busy_); }
+  void settle() { std::lock_guard<Turn> turn(busy_); }
   // The same, and no call is made any more: what the programs lie in is about to go.
   void close() {
-    std::lock_guard<std::mutex> turn(busy_);
+    std::lock_guard<Turn> turn(busy_);
     closed_ = true;
   }
   // Whether this thread is in the middle of a call: what it does now is a signal's handler.
   bool inside() const { return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id(); }
   bool busy() {
     if (inside()) return true;
-    std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
+    std::unique_lock<Turn> turn(busy_, std::try_to_lock);
     return !turn.owns_lock();
   }
   // How this process numbers the processes of all ranks, for reading and writing their memory; 0: this process.
@@ -215,7 +216,7 @@ class HostCalls {
 
   bool collective() const { return watch_.boards && watch_.peer < 0; }
 
-  std::mutex busy_;
+  Turn busy_;
   std::atomic<std::thread::id> owner_{};  // who has it
   bool closed_ = false;
   Watch watch_{nullptr};
