@@ -321,7 +321,7 @@ bool HostCalls::choose(Table& table, u64 key, size_t first, const UserBuffers& b
     everyones = nranks_ > 2 ? std::min(everyones, its & 3) : everyones << kBuffersBits | its;  // of more ranks there would be too many kinds
   }
   if (tuned.made) tuned.choice->learn(slowest, tuned.made);
-  const auto [at, is_new] = tuned.choices.try_emplace(everyones, nways);
+  const auto [at, is_new] = tuned.choices.try_emplace(everyones, nways, nbytes >= kTrialBytes);
   if (is_new) table.guess(key, everyones, at->second);
   tuned.choice = &at->second;
   const double call_ns = double(tuned.choice->cost()) * double(nbytes) / kCostBytes, run_ns = crowded_ ? kCrowdedRunNs : kRunNs;

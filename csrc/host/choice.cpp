@@ -9,10 +9,12 @@ namespace {
 constexpr u64 kPatience = 128, kUrgentPatience = 8;
 // What a way costs more than the best counts as so much of the best, at least and at most: else one that costs hardly more would be tried at
 // every turn, and one that was far worse never again.
-constexpr u64 kLeastExcess = 2, kMostExcess = 8;
-// A first call that cost so many times what the best does ends its way's trial; a trial that ends with less than so many times that may have met with
-// bad luck, and another one follows soon.
-constexpr u64 kFarWorse = 4, kNotMuchWorse = 2;
+constexpr u64 kLeastExcess = 8, kMostExcess = 8;
+// A first call that cost so many times what the best does ends its way's trial, since what it finds in the caches and in memory that was never used
+// explains so much at most; of large calls it explains little.
+constexpr u64 kFarWorse = 4;
+// A trial that ended with less than one and a half times the best's cost may have met with bad luck: another one follows soon.
+bool much_worse(u64 cost, u64 best) { return 2 * cost >= 3 * best; }
 
 // Of one call that was interrupted no more is believed than twice what is known.
 u64 believed(u64 known, u64 seen) { return std::min(seen, 2 * known); }
@@ -24,9 +26,9 @@ bool Choice::complete() const {
 }
 
 Choice Choice::of_others(bool likely) const {
-  Choice made(u32(ways_.size()));
+  Choice made(u32(ways_.size()), large_);
   for (size_t w = 0; w < ways_.size(); w++)
-    made.ways_[w] = {ways_[w].cost, 0, std::max<u64>(ways_[w].calls, 1), !likely || ways_[w].cost < kNotMuchWorse * ways_[best_].cost, false, true};
+    made.ways_[w] = {ways_[w].cost, std::max<u64>(ways_[best_].cost, 1), 0, std::max<u64>(ways_[w].calls, 1), !likely || !much_worse(ways_[w].cost, ways_[best_].cost), false, true};
   made.best_ = made.now_ = best_;
   return made;
 }
@@ -43,7 +45,8 @@ void Choice::learn(u64 cost, u64 calls) {
     return;
   }
   way.known = spent_;
-  way.urgent = !way.tried && way.cost < kNotMuchWorse * ways_[best_].cost;
+  way.against = ways_[best_].cost;
+  way.urgent = !way.tried && !much_worse(way.cost, ways_[best_].cost);
   way.tried = true;
   choose();
 }
@@ -61,7 +64,8 @@ bool Choice::ends_trial(u64 cost, u64 calls) {
     return false;
   }
   way.cost = timed_++ == 0 ? cost : std::min(way.cost, cost);
-  return timed_ == 2 || (tries_ == 1 && now_ != best_ && cost >= kFarWorse * ways_[best_].cost);
+  if (tries_ > 1 || now_ == best_) return timed_ == 2;
+  return large_ ? much_worse(cost, ways_[best_].cost) : cost >= kFarWorse * ways_[best_].cost;
 }
 
 void Choice::follow(u64 cost) {
@@ -103,7 +107,9 @@ u32 Choice::next_to_try() const {
 }
 
 bool Choice::worth_trying(const Way& way) const {
-  const u64 best = ways_[best_].cost, excess = std::clamp(way.cost - std::min(way.cost, best), best / kLeastExcess + 1, best * kMostExcess + 1);
+  // What slows one down, or speeds it up, mostly does so with all: so it is compared with what the best one cost then.
+  const u64 best = ways_[best_].cost, worse = u64(double(best) * double(way.cost - std::min(way.cost, way.against)) / double(way.against));
+  const u64 excess = std::clamp(worse, best / kLeastExcess + 1, best * kMostExcess + 1);
   return spent_ - way.known >= (way.urgent ? kUrgentPatience : kPatience) * (ways_.size() - 1) * way.calls * excess;
 }
 

@@ -14,7 +14,8 @@ namespace blinkcoll {
 
 class Choice {
  public:
-  explicit Choice(u32 nways) : ways_(nways) {}
+  // `large`: one call fills the caches.
+  explicit Choice(u32 nways, bool large = false) : ways_(nways), large_(large) {}
   // Of calls that are much like these: what is known of these is taken for likely, so the best way is tried first, and then those that might be better.
   // `likely`: the others only from time to time, if they were much worse.
   Choice of_others(bool likely = true) const;
@@ -34,6 +35,7 @@ class Choice {
  private:
   struct Way {
     u64 cost = 0;   // 0: never tried
+    u64 against = 1;  // what the best one cost then
     u64 known = 0;  // when that was found out, in costs of all calls
     u64 calls = 0;  // how many it took
     bool urgent = false, tried = false;
@@ -48,6 +50,7 @@ class Choice {
   bool worth_trying(const Way& way) const;
 
   std::vector<Way> ways_;
+  bool large_;
   u32 best_ = 0, now_ = 0;
   bool trying_ = true, warmed_ = false;
   u32 tries_ = 0, timed_ = 0;  // runs of the trial, if there is one, and how many of them were timed
