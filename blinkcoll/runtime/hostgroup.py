@@ -49,6 +49,8 @@ from .shards import Shards, shards_of
 from .waiting import agree_on_waiting
 
 _PAGE = 4096
+#: Pools of up to this size are mapped whole when they are made; in larger ones, those of some 24 ranks and more, a rank uses a small part.
+_MOST_POPULATED = 128 << 20
 #: How long the watching thread may take to see that a process has ended whose memory is gone.
 _MOMENT_S = 1.0
 #: What is said of a program beside itself.
@@ -357,6 +359,8 @@ class HostGroup:
         if self._pool is not None:
             self._segments.append(self._pool)
         self._pool, self._pool_share = pool, share
+        if pool.nbytes <= _MOST_POPULATED:
+            pool.populate()
 
     def _set_up(self, one: _Placed, segment: Segment) -> int:
         slot_bases = None
