@@ -15,7 +15,7 @@
 namespace blinkcoll {
 
 // What was stored past the caches comes from memory, in small pages at whose ends a CPU's own prefetching stops: so lines are asked for a page
-// ahead, into the second cache. (Measured on Zen 4, 128 KiB that another core has just stored: 22 GB/s so, 15 into the first cache, 17 by the
+// ahead, into the second cache. (Measured on Zen 4, 128 KiB that another core has just stored: 20 to 22 GB/s so, 14 into the first cache, 14 to 17 by the
 // C library's copy.)
 inline void prefetch_page_ahead(const char* line) { __builtin_prefetch(line + 4096, 0, 2); }
 
