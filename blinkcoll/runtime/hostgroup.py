@@ -49,7 +49,7 @@ from .shards import Shards, shards_of
 from .waiting import agree_on_waiting
 
 _PAGE = 4096
-#: Pools of up to this size are mapped whole when they are made; in larger ones, those of some 24 ranks and more, a rank uses a small part.
+#: Pools of up to this size are mapped whole when they are first used; in larger ones, those of some 24 ranks and more, a rank uses a small part.
 _MOST_POPULATED = 128 << 20
 #: How long the watching thread may take to see that a process has ended whose memory is gone.
 _MOMENT_S = 1.0
@@ -360,7 +360,7 @@ class HostGroup:
             self._segments.append(self._pool)
         self._pool, self._pool_share = pool, share
         if pool.nbytes <= _MOST_POPULATED:
-            pool.populate()
+            self.calls.set_pool(pool.base, pool.nbytes)
 
     def _set_up(self, one: _Placed, segment: Segment) -> int:
         slot_bases = None

@@ -21,7 +21,6 @@ from ..errors import ExecutionError
 from .launch import Arena, HostArena, LaunchRecord
 
 _ALIGNMENT = 4096
-_MADV_POPULATE_WRITE = 23  # linux/mman.h, since 5.14; the mmap module has no name for it
 _ADDRESSES = ("program", "buffers", "connections", "cursors", "progress", "records", "abort", "doorbell")
 #: 0 where a launch has none; no table lies at the segment's start.
 _OPTIONAL_ADDRESSES = ("bounds", "places")
@@ -86,13 +85,6 @@ class Segment:
         if nbytes:
             _allocate(self.fd, offset, nbytes)
 
-    def populate(self) -> None:
-        """Map all pages, which somebody has reserved: those that nobody has touched here cost a fault each (1 MiB through fresh slots: 520 us, else 40).
-
-        Older kernels refuse; then calls find them one by one.
-        """
-        _libc().madvise(self.base, self.nbytes, _MADV_POPULATE_WRITE)
-
     def view(self, offset: int, nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         """Bytes of the segment; valid until it is closed."""
         held = (ctypes.c_uint8 * nbytes).from_address(self._at(offset, nbytes))
@@ -130,7 +122,6 @@ def _libc() -> ctypes.CDLL:
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
     libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     return libc
 
 

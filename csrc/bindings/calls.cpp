@@ -98,6 +98,7 @@ void bind_calls(nb::module_& m) {
       .def("set_timeout", &HostCalls::set_timeout, nb::arg("timeout_ns"), "How long they wait without any progress.")
       .def("set_waiting", &HostCalls::set_waiting, nb::arg("fenced"), nb::arg("crowded"))
       .def("set_barrier", &HostCalls::set_barrier, nb::arg("program"))
+      .def("set_pool", &HostCalls::set_pool, nb::arg("address"), nb::arg("nbytes"))
       .def("set_agreement", &HostCalls::set_agreement, nb::arg("program"))
       .def("run", &run_objects, nb::arg("table"), nb::arg("input"), nb::arg("output").none(), nb::arg("op"), nb::arg("divisor"), nb::arg("prescale"),
            nb::arg("timeout_ns"), "0: done; 1: a wait ran out; 2: not a plain contiguous buffer of a known type.")

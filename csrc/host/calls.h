@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "blinkcoll/launch.h"
@@ -116,6 +117,8 @@ class HostCalls {
   // Whether all ranks have joined the fences (fences.h), and whether there are more of them than cores. Before any call.
   void set_waiting(bool fenced, bool crowded) { fenced_ = fenced, crowded_ = crowded; }
 
+  // A new pool: the slots of programs that are added from now on. Its pages have been reserved.
+  void set_pool(u64 address, u64 nbytes) { fresh_pool_ = {address, nbytes}; }
   // The program that barriers run, which pooled programs are separated by.
   void set_barrier(u32 program) { barrier_ = int(program); }
   // The program, an all-gather of eight bytes a rank, by which ranks tell each other what they choose by.
@@ -226,6 +229,7 @@ class HostCalls {
   u64 timeout_ns_ = 0;
   u32 rank_, nranks_, last_ = 0;
   int barrier_ = -1, agreement_ = -1, pooled_ = -1;
+  std::pair<u64, u64> fresh_pool_{0, 0};  // that no call has used: address and size
   std::vector<std::unique_ptr<Program>> programs_;
   std::vector<Table> tables_;
   std::vector<int> processes_;
