@@ -65,7 +65,7 @@ void bind_calls(nb::module_& m) {
   m.attr("SPREAD_CHUNKS") = kSpreadChunks;
   m.attr("LEAST_SPREAD") = kLeastSpread;
   nb::class_<Choice>(m, "Choice", "Which of several ways calls go, by what each cost lately.")
-      .def(nb::init<u32>(), nb::arg("nways"))
+      .def(nb::init<u32, bool>(), nb::arg("nways"), nb::arg("large") = false)
       .def_prop_ro("way", &Choice::way, "That of the next calls.")
       .def_prop_ro("cost", &Choice::cost, "What it cost lately; 0: it is on trial.")
       .def("learn", &Choice::learn, nb::arg("cost"), nb::arg("calls"), "So many calls went that way, and the first one cost so much.")

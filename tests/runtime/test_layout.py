@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -11,10 +12,11 @@ from allocations import name_of, spread
 import blinkcoll as bc
 from blinkcoll import _core
 from blinkcoll.packing import make_plan
-from blinkcoll.runtime import launch
+from blinkcoll.runtime import hostgroup, launch
 from blinkcoll.schedules import encode, encoding, lower, lower_star, lower_two_shot
 from blinkcoll.schedules.split import MOST_OPERANDS
 from blinkcoll.topology import host_topology
+from blinkcoll.topology.numa import HostNodes
 
 
 def test_python_mirrors_have_the_sizes_of_the_structs():
@@ -78,6 +80,14 @@ def test_what_all_read_is_written_once(n):
 def test_only_what_is_written_alike_is_shared(topology, collective):
     root = topology.nranks - 1 if collective == "broadcast" else None
     check_shared(bc.schedule(bc.plan(topology, collective, root=root), nbytes=1 << 20, protocol="simple"))
+
+
+@pytest.mark.parametrize(("nodes", "places"), [(None, 4), (HostNodes((0, 0, 1, 1)), 12)])
+def test_communicators_share_slots_where_ranks_are_under_one_memory(nodes, places):
+    """Across memories each reader's slots lie in its own."""
+    program = replace(lower(make_plan(host_topology(4), "allgather"), slots=4), topology=host_topology(4, nodes))
+    _, arenas = hostgroup._laid_out(hostgroup._ByHash(program), 1000, False)
+    assert sum(len(arena.slots) for arena in arenas) == places
 
 
 def test_slots_with_counters_have_one_reader_each():

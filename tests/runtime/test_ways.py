@@ -65,9 +65,9 @@ COSTS = st.lists(st.integers(1000, 20_000), min_size=2, max_size=9)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(COSTS, st.integers(0, 1 << 30), st.sampled_from([1, 16, 64]))
-def test_calls_cost_little_more_than_if_all_went_the_best_way(costs, seed, run):
-    choice, rng = _core.Choice(len(costs)), random.Random(seed)
+@given(COSTS, st.integers(0, 1 << 30), st.sampled_from([1, 16, 64]), st.booleans())
+def test_calls_cost_little_more_than_if_all_went_the_best_way(costs, seed, run, large):
+    choice, rng = _core.Choice(len(costs), large and run == 1), random.Random(seed)
     seen = set()
     for _ in range(3 * len(costs)):
         seen.add(choice.way)
@@ -78,10 +78,10 @@ def test_calls_cost_little_more_than_if_all_went_the_best_way(costs, seed, run):
 
 
 @settings(max_examples=10, deadline=None, derandomize=True)
-@given(COSTS, st.randoms(use_true_random=False), st.integers(0, 1 << 30))
-def test_a_machine_that_changes_is_followed(costs, shuffle, seed):
+@given(COSTS, st.randoms(use_true_random=False), st.integers(0, 1 << 30), st.booleans())
+def test_a_machine_that_changes_is_followed(costs, shuffle, seed, large):
     """Also one on which what was worst, and not looked at since, is now best."""
-    choice, rng = _core.Choice(len(costs)), random.Random(seed)
+    choice, rng = _core.Choice(len(costs), large), random.Random(seed)
     changed = [4 * cost for cost in costs]
     shuffle.shuffle(changed)
     for now in (costs, changed, costs):
@@ -100,6 +100,19 @@ def test_one_call_that_was_interrupted_changes_nothing():
         others += choice.way != 1
         choice.learn(costs[choice.way], 1)
     assert others <= 4, "more than were due in any case"
+
+
+@pytest.mark.parametrize(("large", "second", "calls"), [(False, 399, 2), (False, 400, 1), (True, 149, 2), (True, 150, 1)])
+def test_a_hopeless_way_is_tried_with_one_call(large, second, calls):
+    """Four times the best so far, or half as much again where one call fills the caches."""
+    choice = _core.Choice(2, large)
+    while choice.way == 0:
+        choice.learn(100, 1)
+    made = 0
+    while choice.way == 1 and choice.cost == 0:
+        choice.learn(second, 1)
+        made += 1
+    assert made == calls
 
 
 @pytest.mark.parametrize("first", [1, 10])
